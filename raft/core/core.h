@@ -1,0 +1,141 @@
+// The Raft core: one deterministic state machine. Inputs are the methods below, the one output is
+// Ready. No clock, thread, disk, callback or global random: the same options, recovered state,
+// seed and inputs give the same outputs, byte for byte (tests/sim relies on it).
+//
+// Sources: Raft paper (extended version) Figure 2, 5.1 to 5.4; Ongaro's dissertation 3.10 (transfer),
+// 4.1 to 4.3 (membership), 6.2 to 6.4 (reads), 9.6 (PreVote) with check-quorum.
+//
+// Not thread-safe: owned by the driver (raft/node.h), which calls it from one thread.
+//
+// How the files divide the work: election.cc (timers, votes), replication.cc (append, commit),
+// core.cc (construction, dispatch, Ready), log_window.h (the entries in memory), quorum.h
+// (majorities), progress.h (what the leader knows of a peer), invariants.h (checked always).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "raft/core/membership.h"
+#include "raft/core/message.h"
+#include "raft/core/ready.h"
+#include "raft/core/types.h"
+
+namespace quorate::raft {
+
+struct CoreOptions {
+  StoreId self;
+  uint64_t seed = 0;  // for the randomised election timeouts only
+  Duration heartbeat_interval = std::chrono::milliseconds(50);
+  Duration election_timeout_min = std::chrono::milliseconds(150);
+  Duration election_timeout_max = std::chrono::milliseconds(300);
+  size_t window_bytes_max = 16u << 20;      // log kept in memory; applied entries go first
+  size_t append_bytes_max = 1u << 20;       // per AppendEntries; one entry may exceed it
+  size_t inflight_bytes_max = 8u << 20;     // unacknowledged per follower (pipelining)
+  size_t inflight_messages_max = 256;       // the same, as messages
+  size_t uncommitted_bytes_max = 32u << 20;  // proposals beyond are refused (queue full)
+  size_t apply_bytes_max = 4u << 20;        // handed out by one Ready
+};
+
+// What the log says after a restart.
+struct RecoveredState {
+  HardState hard_state;
+  // The entry before `entries`: (0, 0) for a log that starts at 1.
+  Index prev_index;
+  Term prev_term;
+  // The tail of the log, consecutive, ending at its last entry; at most about window_bytes_max.
+  // Everything in it is durable.
+  std::vector<EntryPtr> entries;
+  Index first_index;  // the first entry that the disk can still give (ReadLog); 1 until cut
+  // The membership in force at `applied`, then every membership entry of the log after it, in
+  // ascending order. The last one is in force now. Empty only for a store that is not born.
+  std::vector<std::pair<Index, Membership>> memberships;
+  Index applied;  // what the state machine holds; never above the log's end
+};
+
+enum class ProposeStatus : uint8_t {
+  kAccepted,
+  kNotLeader,  // or not of the term that the caller named
+  kQueueFull,  // uncommitted_bytes_max or the window is full: refuse to the caller, retry later
+};
+
+// What a leader knows of one peer; for status and the birth rule.
+struct PeerView {
+  StoreId store;
+  Index match;      // durable there
+  Index last_index;  // the end of its log as it last said
+  bool active = false;            // heard from within the last election timeout
+  std::optional<Instant> last_contact;
+};
+
+class Core {
+ public:
+  // CHECKs that the recovered state is consistent. Starts as follower; no vote, no campaign
+  // for one election timeout after the start (`now`).
+  Core(const CoreOptions& options, RecoveredState recovered, Instant now);
+  ~Core();
+  Core(const Core&) = delete;
+  Core& operator=(const Core&) = delete;
+
+  // --- Inputs. `now` never goes back. ---
+
+  // Moves time: fires election and heartbeat timers that are due. The driver steps the messages
+  // that it already has before it ticks, so that a pause of the process is not an election.
+  void Tick(Instant now);
+  // When Tick next has something to do.
+  Instant NextDeadline() const;
+
+  void Step(const Message& message, Instant now);
+
+  // Appends commands, all or a prefix: returns how many were accepted, and the status of the first
+  // one that was not. `term` is the term that the caller believes this node leads.
+  struct Proposal {
+    EntryType type = EntryType::kCommand;  // kCommand or kBirthComplete
+    std::string payload;
+    WallMilliseconds wall_time_ms = 0;
+  };
+  std::pair<size_t, ProposeStatus> Propose(Term term, std::vector<Proposal> proposals,
+                                           Instant now);
+
+  // The ticket and all before it are durable. A late notice is harmless: tickets name hand-overs,
+  // not positions.
+  void OnPersisted(Ticket ticket);
+  // The state machine holds everything up to `index`.
+  void OnApplied(Index index);
+  // The answer to a LogRead. Empty: those entries are no longer on disk.
+  void OnLogRead(StoreId peer, Index from, std::vector<EntryPtr> entries);
+
+  // --- Output ---
+  bool HasReady() const;
+  Ready TakeReady();
+
+  // --- Views, valid until the next input ---
+  StoreId self() const;
+  Role role() const;
+  Term term() const;
+  StoreId leader() const;  // 0: unknown
+  Index last_index() const;
+  Index persisted() const;
+  Index commit() const;
+  Index applied() const;
+  Index first_index() const;
+  const Membership& membership() const;  // in force (appended, perhaps not committed)
+  Index membership_index() const;
+  // Leader: the term's no-op has been applied here, so the state machine shows all that earlier
+  // terms left behind. Writes are taken only after it.
+  bool leader_ready() const;
+  std::vector<PeerView> peers() const;  // leader only, by store id
+  Duration election_timeout() const;    // the one drawn last
+  // Local reads: this node's applied state contains everything acknowledged before this instant
+  // of its own clock. nullopt: unknown (nothing heard yet since the start).
+  std::optional<Instant> fresh_as_of(Instant now) const;
+
+ private:
+  class Impl;  // core_impl.h: shared by the .cc files of this folder, invisible to users
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace quorate::raft

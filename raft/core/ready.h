@@ -1,0 +1,60 @@
+// What the core wants done. Ordering is a type: what may be sent at once and what may be sent
+// only after the ticket is durable are two lists, not one list and a comment.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "raft/core/message.h"
+#include "raft/core/types.h"
+
+namespace quorate::raft {
+
+// Everything that one hand-over to the log must make durable, in this order: cut, then hard
+// state, then entries. One flush covers all of it.
+struct Persist {
+  Ticket ticket;
+  std::optional<Index> cut_from;       // remove this index and all after it, first
+  std::optional<HardState> hard_state;  // absent: unchanged
+  std::vector<EntryPtr> entries;       // consecutive; the first follows the (cut) log's end
+  bool empty() const { return !cut_from && !hard_state && entries.empty(); }
+};
+
+// Ask for entries that the in-memory window no longer holds: [from, ...] up to `bytes` in total
+// (at least one entry, however large), never beyond `last`. `peer` is the follower to catch
+// up, or this node's own store when the entries are for applying. At most one is outstanding per
+// peer; the answer is Core::OnLogRead with the same peer and from.
+struct LogRead {
+  StoreId peer;
+  Index from;
+  Index last;
+  size_t bytes = 0;
+};
+
+struct Ready {
+  // Messages of a term that is already durable here: a leader's appends and heartbeats,
+  // pre-votes, refusals that depend on nothing unsynced. To be sent at once.
+  std::vector<Message> send_now;
+
+  // To be made durable. Hand-overs are persisted strictly in the order of their tickets; when
+  // nothing is to be written but messages must wait for earlier tickets, `persist` is empty
+  // but for its ticket.
+  Persist persist;
+  // Sent only after `persist` and every earlier ticket are durable (votes, acknowledgements,
+  // vote requests of a term not yet durable). Before OnPersisted(persist.ticket) is reported
+  // or after it, both are right.
+  std::vector<Message> send_after_persist;
+
+  // Committed and durable here: to be applied, in order, once. At most apply_bytes_max in one
+  // Ready; more come after OnApplied.
+  std::vector<EntryPtr> committed;
+
+  std::vector<LogRead> log_reads;
+
+  bool empty() const {
+    return send_now.empty() && persist.empty() && send_after_persist.empty() &&
+           committed.empty() && log_reads.empty();
+  }
+};
+
+}  // namespace quorate::raft

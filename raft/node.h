@@ -1,0 +1,96 @@
+// The driver: runs a Core against its ports.
+//
+// Threads. The node has four jobs, each a threadless step that returns whether it did anything:
+//   RunOnce         steps the core: inbox, timers, Ready out          (never touches a disk)
+//   RunLogOnce      appends and flushes what Ready wants durable, then sends what waited for it;
+//                   takes everything that queued up during the last flush as one batch
+//   RunApplyOnce    applies committed entries
+//   RunLogReadOnce  reads old entries for followers that lag behind the window
+// Start() gives each a thread of its own, so that heartbeats wait neither for a disk nor for data.
+// The simulator calls the steps itself, in any order, on one thread.
+//
+// Every method below may be called from any thread, except the Run*Once ones: each of those from one
+// thread at a time.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "raft/core/core.h"
+#include "raft/ports.h"
+
+namespace quorate::raft {
+
+struct NodeOptions {
+  CoreOptions core;
+  size_t inbox_messages_max = 4096;   // beyond: messages from peers are dropped (and counted)
+  size_t inbox_proposals_max = 65536;  // beyond: Propose answers kQueueFull at once
+  // What the state machine says about birth at the start. While false, a leader that is ready
+  // proposes BirthComplete once every member has acknowledged entry 1 (DESIGN.md, "Birth").
+  bool birth_complete = false;
+};
+
+// A consistent view of the core, published after every RunOnce.
+struct NodeStatus {
+  StoreId self;
+  Role role = Role::kFollower;
+  Term term;
+  StoreId leader;
+  bool leader_ready = false;  // leader, and its no-op is applied
+  Index first_index, last_index, persisted, commit, applied;
+  Index membership_index;
+  std::shared_ptr<const Membership> membership;
+  std::vector<PeerView> peers;  // leader only
+  Duration election_timeout{};
+  std::optional<Instant> fresh_as_of;
+  bool birth_complete = false;  // applied here
+  uint64_t dropped_messages = 0;
+};
+
+class Node {
+ public:
+  struct Ports {
+    LogStore* log;
+    Transport* transport;
+    StateMachine* state_machine;
+    Clock* clock;
+  };
+  Node(const NodeOptions& options, RecoveredState recovered, Ports ports);
+  ~Node();  // Stop()s
+
+  void Start();
+  // Ends the threads: what was handed to the log is flushed, what was handed to the state machine is
+  // applied, nothing more is sent. Proposals not yet taken are answered kNotLeader.
+  void Stop();
+
+  // A message from a peer; dropped when the inbox is full.
+  void Receive(Message message);
+
+  // Proposes in order; `done(accepted, status)` runs on the node's thread, once: the first
+  // `accepted` proposals are in this leader's log, the others are certainly in no log.
+  using ProposeDone = std::function<void(size_t accepted, ProposeStatus status)>;
+  void Propose(Term term, std::vector<Core::Proposal> proposals, ProposeDone done);
+
+  std::shared_ptr<const NodeStatus> status() const;
+
+  // Called on the node's thread whenever role, term, leader, leader_ready, birth_complete or membership changed. Set
+  // before Start or the first RunOnce; must not block.
+  void OnStatusChange(std::function<void(const NodeStatus&)> callback);
+
+  bool RunOnce();
+  bool RunLogOnce();
+  bool RunApplyOnce();
+  bool RunLogReadOnce();
+  // When RunOnce next has something to do without new input.
+  Instant NextDeadline() const;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace quorate::raft

@@ -1,0 +1,52 @@
+// The driver's ports: what `Node` needs from the world. Each has two real consumers, production
+// and the deterministic simulator, and is owned by whoever composes the node.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/time.h"
+#include "raft/core/core.h"
+
+namespace quorate::raft {
+
+// The durable log. Append and Sync are called by one thread at a time (Node::RunLogOnce); Read may
+// be called from another thread at the same time.
+//
+// Failure is not an answer here: an implementation that cannot write, sync or read what it has
+// acknowledged ends the process with the reason (production), or crashes the simulated node.
+class LogStore {
+ public:
+  virtual ~LogStore() = default;
+  // Writes cut, hard state and entries, in that order. Not durable before Sync.
+  virtual void Append(const Persist& persist) = 0;
+  // Makes everything appended durable. One flush.
+  virtual void Sync() = 0;
+  // Entries [from, last] up to `bytes` (at least one); empty when `from` is no longer on disk.
+  virtual std::vector<EntryPtr> Read(Index from, Index last, size_t bytes) = 0;
+};
+
+// Sends without ever blocking; may drop, delay, repeat. Any thread.
+class Transport {
+ public:
+  virtual ~Transport() = default;
+  virtual void Send(std::vector<Message> messages) = 0;
+};
+
+// Applies committed entries in order, on one thread (Node::RunApplyOnce).
+class StateMachine {
+ public:
+  virtual ~StateMachine() = default;
+  // On return the entries are applied. Ends the process when it cannot.
+  virtual void Apply(const std::vector<EntryPtr>& entries) = 0;
+};
+
+class Clock {
+ public:
+  virtual ~Clock() = default;
+  virtual Instant Now() = 0;
+  virtual WallMilliseconds WallNow() = 0;
+};
+
+}  // namespace quorate::raft

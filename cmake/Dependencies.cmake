@@ -1,0 +1,27 @@
+# Everything from outside, as Debian 12 packages it (tools/setup installs them). Imported
+# targets only, so that their headers count as system headers and get none of our warnings.
+find_program(QUORATE_CCACHE ccache)
+if(QUORATE_CCACHE)
+  set(CMAKE_C_COMPILER_LAUNCHER ${QUORATE_CCACHE})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${QUORATE_CCACHE})
+endif()
+
+set(THREADS_PREFER_PTHREAD_FLAG ON)
+find_package(Threads REQUIRED)
+find_package(PkgConfig REQUIRED)
+find_package(Protobuf REQUIRED)
+find_package(gRPC CONFIG REQUIRED)  # brings absl, c-ares, OpenSSL, re2
+find_package(absl CONFIG REQUIRED)
+find_package(SQLite3 REQUIRED)
+find_package(prometheus-cpp CONFIG REQUIRED)
+find_package(yaml-cpp REQUIRED)
+find_package(spdlog REQUIRED)
+find_package(CLI11 REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(GTest REQUIRED)
+pkg_check_modules(isal REQUIRED IMPORTED_TARGET libisal)
+pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)
+pkg_check_modules(httplib REQUIRED IMPORTED_TARGET cpp-httplib)
+if(QUORATE_BENCHMARKS)
+  find_package(benchmark REQUIRED)
+endif()

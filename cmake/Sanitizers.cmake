@@ -1,0 +1,28 @@
+# QUORATE_SANITIZER: empty, `address` (address, undefined behaviour and leaks) or `thread`.
+# Everything that we compile is instrumented, generated code too; Debian's libraries are not,
+# which is why tests/tsan.supp exists.
+set(QUORATE_SANITIZER "" CACHE STRING "address, thread or empty")
+set(QUORATE_BUILD "custom" CACHE STRING "the preset's name, told to the process tests")
+
+# What every test gets as environment, and what the processes that it starts inherit.
+set(QUORATE_TEST_ENVIRONMENT "")
+
+if(QUORATE_SANITIZER STREQUAL "address")
+  set(flags -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  set(QUORATE_TEST_ENVIRONMENT
+      "ASAN_OPTIONS=detect_leaks=1:halt_on_error=1:detect_stack_use_after_return=1:strict_string_checks=1"
+      "UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1")
+elseif(QUORATE_SANITIZER STREQUAL "thread")
+  set(flags -fsanitize=thread -fno-omit-frame-pointer)
+  set(QUORATE_TEST_ENVIRONMENT
+      "TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:suppressions=${PROJECT_SOURCE_DIR}/tests/tsan.supp")
+elseif(NOT QUORATE_SANITIZER STREQUAL "")
+  message(FATAL_ERROR "QUORATE_SANITIZER is '${QUORATE_SANITIZER}': use address, thread or nothing")
+endif()
+
+if(QUORATE_SANITIZER)
+  # GCC 12's flow-based warnings see the instrumentation, not only our code.
+  list(APPEND flags -Wno-maybe-uninitialized -Wno-stringop-overflow)
+  add_compile_options(${flags})
+  add_link_options(${flags})
+endif()

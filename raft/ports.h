@@ -25,6 +25,14 @@ class LogStore {
   virtual void Sync() = 0;
   // Entries [from, last] up to `bytes` (at least one); empty when `from` is no longer on disk.
   virtual std::vector<EntryPtr> Read(Index from, Index last, size_t bytes) = 0;
+
+  // The mark: a record that vouches for what was synced before it, so that later damage to the
+  // newest batch is told from a torn write (storage/LOG_FORMAT.md, "Marks"). Called where Append
+  // and Sync are. WantsMark: something synced has no witness yet. When that is so and the log has
+  // had no new work for kMarkDelay the driver calls WriteMark, which appends and syncs one.
+  static constexpr Duration kMarkDelay = std::chrono::milliseconds(50);
+  virtual bool WantsMark() = 0;
+  virtual void WriteMark() = 0;
 };
 
 // Sends without ever blocking; may drop, delay, repeat. Any thread.

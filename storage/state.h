@@ -1,0 +1,134 @@
+// The applied state machine: one SQLite database per generation, `state-<generation>/state.db`.
+//
+// Apply runs on one thread (the apply thread); it writes one transaction per batch, with applied
+// index and term, membership, sessions and state hash in that same transaction, so that a crash
+// leaves a prefix of the log applied, exactly. Reads use StateReader from any thread.
+//
+// Schema, costs and the choice behind them: storage/STATE.md.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/ids.h"
+#include "base/time.h"
+#include "raft/core/membership.h"
+#include "raft/core/types.h"
+
+namespace quorate::storage {
+
+// The sum modulo 2^128 over all logical rows (DESIGN.md, "State hash"); little-endian.
+using StateHash = std::array<uint8_t, 16>;
+
+struct StateOptions {
+  std::string directory;  // the data directory; the database is in its `state-<generation>/`
+  uint64_t generation = 1;
+  ClusterId cluster;
+  size_t readers = 4;  // read-only connections
+};
+
+// One command's outcome, for whoever waits for it.
+struct Applied {
+  raft::Index index;
+  StoreId session_store;       // 0: not a session's command
+  uint64_t session_boot = 0;
+  uint64_t session_nonce = 0;
+  uint64_t session_sequence = 0;  // 0: OpenSession
+  // True: this sequence was executed before (a retry); `answer` is the kept answer.
+  bool duplicate = false;
+  // Refused by the session rule (unknown session, a gap, an older boot): nothing was executed.
+  bool refused = false;
+  std::shared_ptr<const std::string> answer;  // a serialized v1::Answer; null: nothing is kept
+};
+
+struct SessionView {
+  StoreId store;
+  uint64_t boot = 0;
+  uint64_t nonce = 0;
+  uint64_t last_sequence = 0;
+  uint64_t answered_through = 0;
+};
+
+// What the state machine knows of itself, as of its last committed batch.
+struct StateSummary {
+  raft::Index applied;
+  raft::Term applied_term;
+  Revision revision;        // 1 when empty
+  Revision compacted;       // history at or below is gone
+  uint64_t log_time_ms = 0;
+  raft::Membership membership;
+  raft::Index membership_index;
+  bool birth_complete = false;
+  StateHash hash{};
+  uint64_t duplicates = 0;  // retried commands found applied, since the process started
+};
+
+struct Item {
+  std::string key;
+  bool is_text = false;
+  std::string value;  // empty when only keys were asked for
+  Revision create_revision;
+  Revision mod_revision;
+  uint64_t version = 0;
+};
+
+struct ListQuery {
+  std::string prefix;              // empty: everything
+  std::string after;               // keys strictly greater than this (paging); empty: from the start
+  std::optional<Revision> at;      // as of this revision; nullopt: now
+  size_t items_max = 1000;
+  size_t bytes_max = 2u << 20;     // keys and values; at least one item is returned
+  bool keys_only = false;
+};
+
+struct ListPage {
+  std::vector<Item> items;
+  bool more = false;
+  Revision revision;  // the store's revision in the transaction that read this
+};
+
+class State {
+ public:
+  // Makes a new database (the directory must not hold one). Durable on return.
+  static absl::StatusOr<std::unique_ptr<State>> Create(const StateOptions& options);
+  // Errors: kFailedPrecondition for another cluster or a newer format, kDataLoss for a damaged
+  // database; each says what to do.
+  static absl::StatusOr<std::unique_ptr<State>> Open(const StateOptions& options);
+  virtual ~State() = default;
+
+  // --- Apply thread ---
+
+  // Applies entries that follow the applied index, in one transaction (batches end at each index
+  // divisible by 4,096). Every outcome, in order. An error means that the database cannot be written:
+  // the caller ends the process.
+  virtual absl::StatusOr<std::vector<Applied>> Apply(const std::vector<raft::EntryPtr>& entries) = 0;
+
+  // --- Any thread ---
+  virtual StateSummary Summary() const = 0;
+  virtual std::optional<SessionView> FindSession(StoreId store) const = 0;
+  // The answer kept for one sequence of a session; null when none is kept.
+  virtual std::shared_ptr<const std::string> KeptAnswer(StoreId store, uint64_t sequence) const = 0;
+
+  // Reads wait while all readers are busy or a checkpoint truncates the WAL, at most ten seconds
+  // (then kDeadlineExceeded). kNotFound: no such key (Get). kOutOfRange: `at` is compacted or
+  // ahead. Get's Revision is the store's at that read, also when the key is not there.
+  virtual std::pair<absl::StatusOr<Item>, Revision> Get(std::string_view key,
+                                                        std::optional<Revision> at) = 0;
+  virtual absl::StatusOr<ListPage> List(const ListQuery& query) = 0;
+  // How many keys match, at `at` or now.
+  virtual absl::StatusOr<std::pair<uint64_t, Revision>> Count(std::string_view prefix,
+                                                              std::optional<Revision> at) = 0;
+
+  // The hash recomputed from the rows: must equal Summary().hash at the same applied index.
+  virtual absl::StatusOr<std::pair<raft::Index, StateHash>> RecomputeHash() = 0;
+};
+
+}  // namespace quorate::storage

@@ -1,8 +1,8 @@
 // The ingress: takes this node's clients' writes and sees each through to its one outcome.
 //
 // Pure: no clock, no gRPC, no thread; time comes in, one Output comes out. What carries it (the
-// forwarding stream, or this node itself when it leads) is services/forwarder. The simulator runs this
-// same class. DESIGN.md, "Exactly once"; the protocol as prose is in docs/architecture.md.
+// forwarding stream, or this node itself when it leads) is services/forwarder. The simulator runs
+// this same class. DESIGN.md, "Exactly once"; the protocol as prose is in docs/architecture.md.
 //
 // Not thread-safe: the caller holds one lock around inputs and TakeOutput.
 #pragma once
@@ -27,8 +27,8 @@ struct IngressOptions {
   StoreId store;
   uint64_t boot = 0;
   uint64_t nonce = 0;
-  size_t unanswered_max = 4096;      // sent and without an answer (DESIGN.md)
-  size_t waiting_max = 65536;        // submitted and not yet sent; beyond: RESOURCE_EXHAUSTED
+  size_t unanswered_max = 4096;  // sent and without an answer (DESIGN.md)
+  size_t waiting_max = 65536;    // submitted and not yet sent; beyond: RESOURCE_EXHAUSTED
   size_t waiting_bytes_max = 64u << 20;
   size_t batch_bytes_max = 4u << 20;  // per SendWrites
   // How long a write may wait while there is no leader before UNAVAILABLE (NO_LEADER), if its own
@@ -43,7 +43,8 @@ struct IngressOptions {
 struct Outcome {
   enum class Kind : uint8_t {
     kAnswered,     // applied (or refused by the state machine): `answer`
-    kNotAccepted,  // certainly in no log: UNAVAILABLE/RESOURCE_EXHAUSTED with `reason`, retry is safe
+    kNotAccepted,  // certainly in no log: UNAVAILABLE/RESOURCE_EXHAUSTED with `reason`, retry is
+                   // safe
     kUnknown,      // may or may not be applied: DEADLINE_EXCEEDED
   };
   Kind kind = Kind::kUnknown;
@@ -74,12 +75,13 @@ class Ingress {
   void Cancel(Instant now, WriteId id);
 
   // A link to a leader is up (a new stream, a new leader, or this node now leads); `link` is a
-  // number of the caller's that increases with each. Everything unanswered is sent again first, in order.
+  // number of the caller's that increases with each. Everything unanswered is sent again first, in
+  // order.
   void LinkUp(Instant now, uint64_t link);
   // It broke, or the other side does not lead.
   void LinkDown(Instant now, uint64_t link);
-  // Answers from the link; those of an older link are ignored, except answers of applied writes, which
-  // are true whoever brings them.
+  // Answers from the link; those of an older link are ignored, except answers of applied writes,
+  // which are true whoever brings them.
   void OnOpened(Instant now, uint64_t link, uint64_t last_sequence);
   void OnAnswer(Instant now, uint64_t sequence, std::shared_ptr<const std::string> answer);
   void OnRefused(Instant now, uint64_t link, uint64_t from_sequence);

@@ -9,8 +9,8 @@
 // Start() gives each a thread of its own, so that heartbeats wait neither for a disk nor for data.
 // The simulator calls the steps itself, in any order, on one thread.
 //
-// Every method below may be called from any thread, except the Run*Once ones: each of those from one
-// thread at a time.
+// Every method below may be called from any thread, except the Run*Once ones: each of those from
+// one thread at a time.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +27,7 @@ namespace quorate::raft {
 
 struct NodeOptions {
   CoreOptions core;
-  size_t inbox_messages_max = 4096;   // beyond: messages from peers are dropped (and counted)
+  size_t inbox_messages_max = 4096;    // beyond: messages from peers are dropped (and counted)
   size_t inbox_proposals_max = 65536;  // beyond: Propose answers kQueueFull at once
   // What the state machine says about birth at the start. While false, a leader that is ready
   // proposes BirthComplete once every member has acknowledged entry 1 (DESIGN.md, "Birth").
@@ -63,8 +63,8 @@ class Node {
   ~Node();  // Stop()s
 
   void Start();
-  // Ends the threads: what was handed to the log is flushed, what was handed to the state machine is
-  // applied, nothing more is sent. Proposals not yet taken are answered kNotLeader.
+  // Ends the threads: what was handed to the log is flushed, what was handed to the state machine
+  // is applied, nothing more is sent. Proposals not yet taken are answered kNotLeader.
   void Stop();
 
   // A message from a peer; dropped when the inbox is full.
@@ -77,8 +77,8 @@ class Node {
 
   std::shared_ptr<const NodeStatus> status() const;
 
-  // Called on the node's thread whenever role, term, leader, leader_ready, birth_complete or membership changed. Set
-  // before Start or the first RunOnce; must not block.
+  // Called on the node's thread whenever role, term, leader, leader_ready, birth_complete or
+  // membership changed. Set before Start or the first RunOnce; must not block.
   void OnStatusChange(std::function<void(const NodeStatus&)> callback);
 
   bool RunOnce();

@@ -13,8 +13,8 @@
 // `$${` stands for a literal `${`). An unset variable is a mistake.
 //
 // Durations are a whole number and a unit: `500us`, `50ms`, `2s`, `1m`. Addresses are `host:port`,
-// `[ipv6]:port`, or `:port` where only listening is meant. Pure functions but for LoadConfiguration,
-// which reads the file and the process's environment; any thread.
+// `[ipv6]:port`, or `:port` where only listening is meant. Pure functions but for
+// LoadConfiguration, which reads the file and the process's environment; any thread.
 #pragma once
 
 #include <cstdint>
@@ -82,15 +82,16 @@ using Environment = std::function<std::optional<std::string>(std::string_view na
 absl::StatusOr<Configuration> ParseConfiguration(std::string_view text, std::string_view file,
                                                  const Environment& environment);
 
-// Reads and parses a file of at most 1 MiB. kNotFound, kPermissionDenied or kInvalidArgument when it
-// cannot be read, naming the file.
+// Reads and parses a file of at most 1 MiB. kNotFound, kPermissionDenied or kInvalidArgument when
+// it cannot be read, naming the file.
 absl::StatusOr<Configuration> LoadConfiguration(const std::string& file);
 
-// `serve --dev`: one node on loopback (:8080, :8081), data in `quorate-data` of the working directory.
+// `serve --dev`: one node on loopback (:8080, :8081), data in `quorate-data` of the working
+// directory.
 Configuration DevConfiguration();
 
-// The parts of an address as above; `host` without brackets, empty for `:port`. The error text names
-// the mistake without a full stop, to be put behind the place where it was found.
+// The parts of an address as above; `host` without brackets, empty for `:port`. The error text
+// names the mistake without a full stop, to be put behind the place where it was found.
 struct HostPort {
   std::string host;
   uint16_t port = 0;

@@ -1,5 +1,6 @@
-// Every error that Quorate answers is made here: a code, a sentence for people, and the stable reason
-// for programs (google.rpc.ErrorInfo, domain "quorate") in the status details, as AIP-193 says.
+// Every error that Quorate answers is made here: a code, a sentence for people, and the stable
+// reason for programs (google.rpc.ErrorInfo, domain "quorate") in the status details, as AIP-193
+// says.
 //
 // The rule that clients retry by: UNAVAILABLE *with* our ErrorInfo means that a write was certainly
 // not accepted. So nothing here may be used with UNAVAILABLE once a write may be in any log.

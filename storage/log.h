@@ -52,8 +52,9 @@ class Log {
   static absl::StatusOr<std::unique_ptr<Log>> Create(Disk* disk, const LogOptions& options);
 
   // Opens and recovers. `state_applied` is the state machine's applied index: a log that ends below
-  // it has lost data. Errors: kDataLoss with file, offset and reason (corruption); kFailedPrecondition
-  // for a log of another store, cluster or format version; kNotFound when there is no segment.
+  // it has lost data. Errors: kDataLoss with file, offset and reason (corruption);
+  // kFailedPrecondition for a log of another store, cluster or format version; kNotFound when there
+  // is no segment.
   static absl::StatusOr<std::pair<std::unique_ptr<Log>, RecoveredLog>> Open(
       Disk* disk, const LogOptions& options, raft::Index state_applied);
 

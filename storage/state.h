@@ -38,7 +38,7 @@ struct StateOptions {
 // One command's outcome, for whoever waits for it.
 struct Applied {
   raft::Index index;
-  StoreId session_store;       // 0: not a session's command
+  StoreId session_store;  // 0: not a session's command
   uint64_t session_boot = 0;
   uint64_t session_nonce = 0;
   uint64_t session_sequence = 0;  // 0: OpenSession
@@ -61,8 +61,8 @@ struct SessionView {
 struct StateSummary {
   raft::Index applied;
   raft::Term applied_term;
-  Revision revision;        // 1 when empty
-  Revision compacted;       // history at or below is gone
+  Revision revision;   // 1 when empty
+  Revision compacted;  // history at or below is gone
   uint64_t log_time_ms = 0;
   raft::Membership membership;
   raft::Index membership_index;
@@ -81,11 +81,11 @@ struct Item {
 };
 
 struct ListQuery {
-  std::string prefix;              // empty: everything
-  std::string after;               // keys strictly greater than this (paging); empty: from the start
-  std::optional<Revision> at;      // as of this revision; nullopt: now
+  std::string prefix;          // empty: everything
+  std::string after;           // keys strictly greater than this (paging); empty: from the start
+  std::optional<Revision> at;  // as of this revision; nullopt: now
   size_t items_max = 1000;
-  size_t bytes_max = 2u << 20;     // keys and values; at least one item is returned
+  size_t bytes_max = 2u << 20;  // keys and values; at least one item is returned
   bool keys_only = false;
 };
 
@@ -107,9 +107,10 @@ class State {
   // --- Apply thread ---
 
   // Applies entries that follow the applied index, in one transaction (batches end at each index
-  // divisible by 4,096). Every outcome, in order. An error means that the database cannot be written:
-  // the caller ends the process.
-  virtual absl::StatusOr<std::vector<Applied>> Apply(const std::vector<raft::EntryPtr>& entries) = 0;
+  // divisible by 4,096). Every outcome, in order. An error means that the database cannot be
+  // written: the caller ends the process.
+  virtual absl::StatusOr<std::vector<Applied>> Apply(
+      const std::vector<raft::EntryPtr>& entries) = 0;
 
   // --- Any thread ---
   virtual StateSummary Summary() const = 0;

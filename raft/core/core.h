@@ -2,8 +2,8 @@
 // Ready. No clock, thread, disk, callback or global random: the same options, recovered state,
 // seed and inputs give the same outputs, byte for byte (tests/sim relies on it).
 //
-// Sources: Raft paper (extended version) Figure 2, 5.1 to 5.4; Ongaro's dissertation 3.10 (transfer),
-// 4.1 to 4.3 (membership), 6.2 to 6.4 (reads), 9.6 (PreVote) with check-quorum.
+// Sources: Raft paper (extended version) Figure 2, 5.1 to 5.4; Ongaro's dissertation 3.10
+// (transfer), 4.1 to 4.3 (membership), 6.2 to 6.4 (reads), 9.6 (PreVote) with check-quorum.
 //
 // Not thread-safe: owned by the driver (raft/node.h), which calls it from one thread.
 //
@@ -32,12 +32,12 @@ struct CoreOptions {
   Duration heartbeat_interval = std::chrono::milliseconds(50);
   Duration election_timeout_min = std::chrono::milliseconds(150);
   Duration election_timeout_max = std::chrono::milliseconds(300);
-  size_t window_bytes_max = 16u << 20;      // log kept in memory; applied entries go first
-  size_t append_bytes_max = 1u << 20;       // per AppendEntries; one entry may exceed it
-  size_t inflight_bytes_max = 8u << 20;     // unacknowledged per follower (pipelining)
-  size_t inflight_messages_max = 256;       // the same, as messages
+  size_t window_bytes_max = 16u << 20;       // log kept in memory; applied entries go first
+  size_t append_bytes_max = 1u << 20;        // per AppendEntries; one entry may exceed it
+  size_t inflight_bytes_max = 8u << 20;      // unacknowledged per follower (pipelining)
+  size_t inflight_messages_max = 256;        // the same, as messages
   size_t uncommitted_bytes_max = 32u << 20;  // proposals beyond are refused (queue full)
-  size_t apply_bytes_max = 4u << 20;        // handed out by one Ready
+  size_t apply_bytes_max = 4u << 20;         // handed out by one Ready
 };
 
 // What the log says after a restart.
@@ -65,9 +65,9 @@ enum class ProposeStatus : uint8_t {
 // What a leader knows of one peer; for status and the birth rule.
 struct PeerView {
   StoreId store;
-  Index match;      // durable there
-  Index last_index;  // the end of its log as it last said
-  bool active = false;            // heard from within the last election timeout
+  Index match;          // durable there
+  Index last_index;     // the end of its log as it last said
+  bool active = false;  // heard from within the last election timeout
   std::optional<Instant> last_contact;
 };
 
@@ -97,8 +97,7 @@ class Core {
     std::string payload;
     WallMilliseconds wall_time_ms = 0;
   };
-  std::pair<size_t, ProposeStatus> Propose(Term term, std::vector<Proposal> proposals,
-                                           Instant now);
+  std::pair<size_t, ProposeStatus> Propose(Term term, std::vector<Proposal> proposals, Instant now);
 
   // The ticket and all before it are durable. A late notice is harmless: tickets name hand-overs,
   // not positions.

@@ -15,9 +15,9 @@ namespace quorate::raft {
 
 struct Member {
   StoreId store;
-  std::string name;            // the configured node id; unique among the members
-  std::string address;         // last peer address known when the entry was made; only a hint
-  bool voter = false;          // votes in the new (or only) configuration
+  std::string name;             // the configured node id; unique among the members
+  std::string address;          // last peer address known when the entry was made; only a hint
+  bool voter = false;           // votes in the new (or only) configuration
   bool outgoing_voter = false;  // votes in the old half of a joint configuration
   bool learner() const { return !voter && !outgoing_voter; }
   friend bool operator==(const Member&, const Member&) = default;

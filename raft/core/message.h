@@ -54,10 +54,10 @@ struct AppendEntriesReply {
   // index of the conflicting term, and the term there (term-hint back-off, Raft paper 5.3).
   Index hint_index;
   Term hint_term;
-  Index last_index;            // the end of the follower's log, for status only
+  Index last_index;                 // the end of the follower's log, for status only
   Duration election_timeout_min{};  // the sender's smallest election timeout (leases, issue 3)
-  Instant echoed_sent_at{};    // from the request
-  Instant receiver_clock{};    // the follower's clock now, to be echoed back
+  Instant echoed_sent_at{};         // from the request
+  Instant receiver_clock{};         // the follower's clock now, to be echoed back
 };
 
 using MessageBody = std::variant<RequestVote, RequestVoteReply, AppendEntries, AppendEntriesReply>;

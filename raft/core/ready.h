@@ -14,9 +14,9 @@ namespace quorate::raft {
 // state, then entries. One flush covers all of it.
 struct Persist {
   Ticket ticket;
-  std::optional<Index> cut_from;       // remove this index and all after it, first
+  std::optional<Index> cut_from;        // remove this index and all after it, first
   std::optional<HardState> hard_state;  // absent: unchanged
-  std::vector<EntryPtr> entries;       // consecutive; the first follows the (cut) log's end
+  std::vector<EntryPtr> entries;        // consecutive; the first follows the (cut) log's end
   bool empty() const { return !cut_from && !hard_state && entries.empty(); }
 };
 
@@ -52,8 +52,8 @@ struct Ready {
   std::vector<LogRead> log_reads;
 
   bool empty() const {
-    return send_now.empty() && persist.empty() && send_after_persist.empty() &&
-           committed.empty() && log_reads.empty();
+    return send_now.empty() && persist.empty() && send_after_persist.empty() && committed.empty() &&
+           log_reads.empty();
   }
 };
 

@@ -12,7 +12,8 @@ TEST(Ids, PrintAsSixteenLowerCaseHexadecimalDigits) {
 }
 
 TEST(Ids, ParseWhatTheyPrint) {
-  for (const uint64_t value : {uint64_t{0}, uint64_t{1}, uint64_t{0x0123456789abcdef}, UINT64_MAX}) {
+  for (const uint64_t value :
+       {uint64_t{0}, uint64_t{1}, uint64_t{0x0123456789abcdef}, UINT64_MAX}) {
     EXPECT_EQ(ParseHex(ToHex(value)), value);
   }
 }

@@ -1,0 +1,244 @@
+"""Every call and every error is the same at the leader and at a follower, byte for byte.
+
+Requests are sent as raw bytes, so that malformed ones can be sent too. From an answer only what is
+a node's own is set aside: node id and staleness.
+"""
+
+import unittest
+
+import grpc
+
+from quorate_cluster import (Cluster, cluster_pb2, config_pb2, error_info, eventually, main, story,
+                             status_pb2)
+
+CONFIG = "/quorate.v1.Config/"
+CLUSTER = "/quorate.v1.Cluster/"
+KEY_BYTES_MAX = 1024
+VALUE_BYTES_MAX = 1 << 20
+
+
+def call(node, method, request, timeout=10):
+    """(code name, message, details bytes, reason, metadata, response bytes)."""
+    raw = node.channel().unary_unary(method, request_serializer=lambda b: b,
+                                     response_deserializer=lambda b: b)
+    try:
+        return ("OK", "", b"", None, {}, raw(request, timeout=timeout))
+    except grpc.RpcError as error:
+        details = b""
+        for key, value in error.trailing_metadata() or ():
+            if key == "grpc-status-details-bin":
+                details = value
+        reason, metadata = error_info(error)
+        return (error.code().name, error.details(), details, reason, metadata, b"")
+
+
+def put(**fields):
+    return config_pb2.PutRequest(**fields).SerializeToString()
+
+
+def length_delimited(number, payload):
+    """One field on the wire, whatever the payload's bytes."""
+    out = bytearray([number << 3 | 2])
+    size = len(payload)
+    while size >= 0x80:
+        out.append(size & 0x7F | 0x80)
+        size >>= 7
+    out.append(size)
+    return bytes(out) + payload
+
+
+def get(**fields):
+    return config_pb2.GetRequest(**fields).SerializeToString()
+
+
+# name, method, request, code, reason, field named in the error (None: not looked at)
+ERRORS = [
+    ("an empty key", "Put", put(key="", text="x"), "INVALID_ARGUMENT", None, "key"),
+    ("a key of 1,025 bytes", "Put", put(key="k" * (KEY_BYTES_MAX + 1), text="x"),
+     None, None, "key"),
+    ("a key with a control character", "Put", put(key="a\nb", text="x"), "INVALID_ARGUMENT", None,
+     "key"),
+    ("a key with DEL", "Put", put(key="a\x7f", text="x"), "INVALID_ARGUMENT", None, "key"),
+    ("a key that is not UTF-8", "Put", length_delimited(1, b"\xff\xfe") + length_delimited(2, b"x"),
+     "INVALID_ARGUMENT", None, "key"),
+    ("a text that is not UTF-8", "Put", length_delimited(1, b"k") + length_delimited(2, b"\xc3\x28"),
+     "INVALID_ARGUMENT", None, "text"),
+    ("neither text nor data", "Put", put(key="k"), "INVALID_ARGUMENT", None, "value"),
+    ("a value of 1 MiB and a byte", "Put", put(key="k", text="x" * (VALUE_BYTES_MAX + 1)),
+     "RESOURCE_EXHAUSTED", "VALUE_TOO_LARGE", "text"),
+    ("data of 7 MiB", "Put", put(key="k", data=b"x" * (7 << 20)),
+     "RESOURCE_EXHAUSTED", "VALUE_TOO_LARGE", "data"),
+    ("a note of 1,025 bytes", "Put", put(key="k", text="x", note="n" * 1025), None, None, "note"),
+    ("an unknown field", "Put", put(key="k", text="x") + length_delimited(15, b"new"),
+     "INVALID_ARGUMENT", None, "15"),
+    ("a truncated request", "Put", length_delimited(1, b"key")[:-1], "INVALID_ARGUMENT", None,
+     None),
+    ("garbage", "Put", b"\xff\xff\xff\xff", "INVALID_ARGUMENT", None, None),
+    ("a request id", "Put", put(key="k", text="x", request_id="r"), "UNIMPLEMENTED", None,
+     "request_id"),
+    ("a request revision", "Put", put(key="k", text="x", request_revision=3), "UNIMPLEMENTED", None,
+     "request_revision"),
+    ("a time-to-live", "Put", put(key="k", text="x", ttl_id="t"), "UNIMPLEMENTED", None, "ttl_id"),
+    ("an expected revision not met", "Put", put(key="there", text="x", expected_revision=999),
+     "ABORTED", "REVISION_MISMATCH", None),
+    ("a key expected absent that is there", "Put", put(key="there", text="x", expected_revision=0),
+     "ABORTED", "REVISION_MISMATCH", None),
+    ("a key expected that is absent", "Put", put(key="absent", text="x", expected_revision=2),
+     "ABORTED", "REVISION_MISMATCH", None),
+    ("delete without a target", "Delete", b"", "INVALID_ARGUMENT", None, "key"),
+    ("delete of an empty prefix", "Delete",
+     config_pb2.DeleteRequest(prefix="").SerializeToString(), "INVALID_ARGUMENT", None, "prefix"),
+    ("delete of a prefix with an expected revision", "Delete",
+     config_pb2.DeleteRequest(prefix="a", expected_revision=1).SerializeToString(),
+     "INVALID_ARGUMENT", None, "expected_revision"),
+    ("delete with an expected revision not met", "Delete",
+     config_pb2.DeleteRequest(key="there", expected_revision=999).SerializeToString(),
+     "ABORTED", "REVISION_MISMATCH", None),
+    ("get of an absent key", "Get", get(key="absent"), "NOT_FOUND", None, None),
+    ("get of an empty key", "Get", get(key=""), "INVALID_ARGUMENT", None, "key"),
+    ("get with an unknown field", "Get", get(key="there") + length_delimited(15, b"new"),
+     "INVALID_ARGUMENT", None, "15"),
+    ("a linearizable read", "Get",
+     get(key="there", read=config_pb2.ReadOptions(consistency=3)), "UNIMPLEMENTED", None,
+     "read.consistency"),
+    ("a lease read", "Get", get(key="there", read=config_pb2.ReadOptions(consistency=2)),
+     "UNIMPLEMENTED", None, "read.consistency"),
+    ("a consistency that does not exist", "Get",
+     get(key="there", read=config_pb2.ReadOptions(consistency=77)), "INVALID_ARGUMENT", None,
+     "read.consistency"),
+    ("a minimum revision", "Get", get(key="there", read=config_pb2.ReadOptions(min_revision=1)),
+     "UNIMPLEMENTED", None, "read.min_revision"),
+    ("a past revision", "Get", get(key="there", read=config_pb2.ReadOptions(at_revision=1)),
+     "UNIMPLEMENTED", None, "read.at_revision"),
+    ("a damaged page token", "List",
+     config_pb2.ListRequest(page_token="nonsense").SerializeToString(), "INVALID_ARGUMENT", None,
+     "page_token"),
+    ("a page of 1,001 items", "List", config_pb2.ListRequest(page_size=1001).SerializeToString(),
+     "INVALID_ARGUMENT", None, "page_size"),
+    ("count together with a page size", "List",
+     config_pb2.ListRequest(page_size=3, count_only=True).SerializeToString(), "INVALID_ARGUMENT",
+     None, None),
+    ("a prefix with a control character", "List",
+     config_pb2.ListRequest(prefix="a\x00").SerializeToString(), "INVALID_ARGUMENT", None,
+     "prefix"),
+]
+
+NOT_BUILT = ["Config/Txn", "Config/History", "Config/Rollback", "Config/GrantTtl",
+             "Config/RevokeTtl", "Config/Watch", "Config/Write", "Config/KeepAliveTtl",
+             "Cluster/AddMember", "Cluster/RemoveMember", "Cluster/PromoteMember",
+             "Cluster/DemoteMember", "Cluster/TransferLeadership", "Cluster/Compact"]
+
+
+class ErrorTable(unittest.TestCase):
+    def test_leader_and_follower_answer_alike(self):
+        with Cluster(3) as cluster:
+            cluster.start().wait_ready()
+            leader = cluster.leader()
+            follower = cluster.followers()[0]
+            leader.put("there", "value")
+            cluster.wait_equal()
+            self.errors(leader, follower)
+            self.not_built(leader, follower)
+            self.successes(cluster, leader, follower)
+            for node in cluster.nodes:
+                items = node.list_all()
+                self.assertEqual([(i.key, i.text) for i in items if not i.key.startswith("ok/")],
+                                 [("there", "value")], "a refused write left something behind")
+            story("no refused write left anything behind on any node")
+
+    def errors(self, leader, follower):
+        for name, method, request, code, reason, field in ERRORS:
+            with self.subTest(name):
+                at_leader = call(leader, CONFIG + method, request)
+                at_follower = call(follower, CONFIG + method, request)
+                self.assertEqual(at_leader, at_follower)
+                if code:
+                    self.assertEqual(at_leader[0], code, at_leader)
+                else:
+                    self.assertIn(at_leader[0], ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"))
+                self.assertIsNotNone(at_leader[3], f"no ErrorInfo: {at_leader}")
+                if reason:
+                    self.assertEqual(at_leader[3], reason)
+                if field:
+                    self.assertIn(field, at_leader[1], "the message does not name the field")
+                self.assertTrue(status_pb2.Status.FromString(at_leader[2]).code)
+                print(f"  {method:7} {name}: {at_leader[0]} {at_leader[3]}: {at_leader[1][:100]}")
+
+    def not_built(self, leader, follower):
+        for method in NOT_BUILT:
+            with self.subTest(method):
+                path = "/quorate.v1." + method
+                at_leader, at_follower = call(leader, path, b""), call(follower, path, b"")
+                self.assertEqual(at_leader, at_follower)
+                self.assertEqual(at_leader[0], "UNIMPLEMENTED")
+                self.assertIn(method.split("/")[1], at_leader[1])
+
+    def successes(self, cluster, leader, follower):
+        """The same write at both, on keys of their own, differs in nothing but its revision."""
+        def normal(kind, raw):
+            message = kind.FromString(raw)
+            message.header.ClearField("node_id")
+            message.header.ClearField("staleness")
+            return message
+        rows = [("Put", config_pb2.PutResponse, lambda k: put(key=k, text="t", note="why")),
+                ("Put", config_pb2.PutResponse, lambda k: put(key=k, data=b"\xff\x00")),
+                ("Put", config_pb2.PutResponse, lambda k: put(key=k, text="")),
+                ("Put", config_pb2.PutResponse, lambda k: put(key=k, text="\u00e9" * 1000)),
+                ("Delete", config_pb2.DeleteResponse,
+                 lambda k: config_pb2.DeleteRequest(key=k).SerializeToString()),
+                ("Delete", config_pb2.DeleteResponse,
+                 lambda k: config_pb2.DeleteRequest(key=k).SerializeToString())]
+        revisions = []
+        for number, (method, kind, request) in enumerate(rows):
+            answers = []
+            for node, key in ((leader, "ok/l"), (follower, "ok/f")):
+                answer = call(node, CONFIG + method, request(key))
+                self.assertEqual(answer[0], "OK", answer)
+                message = normal(kind, answer[5])
+                revisions.append(message.header.revision)
+                message.header.ClearField("revision")
+                if method == "Put":
+                    message.ClearField("create_revision")
+                answers.append(message.SerializeToString(deterministic=True))
+            self.assertEqual(answers[0], answers[1], f"row {number}")
+        self.assertEqual(revisions, sorted(revisions), "revisions go forward")
+        cluster.wait_equal()
+        reads = [(CONFIG + "Get", get(key="there"), config_pb2.GetResponse),
+                 (CONFIG + "List", b"", config_pb2.ListResponse),
+                 (CONFIG + "List", config_pb2.ListRequest(keys_only=True).SerializeToString(),
+                  config_pb2.ListResponse),
+                 (CONFIG + "List", config_pb2.ListRequest(count_only=True).SerializeToString(),
+                  config_pb2.ListResponse)]
+        for path, request, kind in reads:
+            at_leader, at_follower = call(leader, path, request), call(follower, path, request)
+            self.assertEqual(normal(kind, at_leader[5]), normal(kind, at_follower[5]), path)
+        at_leader = call(leader, CLUSTER + "ListMembers", b"")
+        at_follower = call(follower, CLUSTER + "ListMembers", b"")
+        names = [sorted((m.node_id, m.store_id, m.voter, m.is_leader)
+                        for m in cluster_pb2.ListMembersResponse.FromString(a[5]).members)
+                 for a in (at_leader, at_follower)]
+        self.assertEqual(names[0], names[1])
+        story("successful calls answer alike too")
+
+    def test_a_client_that_vanishes_leaves_nothing_behind(self):
+        with Cluster(3) as cluster:
+            cluster.start().wait_ready()
+            follower = cluster.followers()[0]
+            survivors = [n for n in cluster.nodes if n is not follower]
+            for node in survivors:
+                node.kill()
+            futures = [follower.config.Put.future(config_pb2.PutRequest(key="gone", text="x"),
+                                                  timeout=10) for _ in range(50)]
+            for future in futures:
+                future.cancel()
+            follower.close_channel()
+            for node in survivors:
+                node.start()
+            cluster.wait_ready()
+            eventually(lambda: follower.put("after", "x"), "a write after the clients vanished")
+            cluster.wait_equal()
+            story("fifty callers vanished in mid-call; the node serves on")
+
+
+if __name__ == "__main__":
+    main()

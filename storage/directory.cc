@@ -71,9 +71,9 @@ std::string Holder(int fd) {
 }
 
 bool IsOurs(std::string_view name) {
-  return name == kLockName || name == kIdentityName || name == std::string(kIdentityName) + ".new" ||
-         name == kLogName || name == "lost+found" || name.starts_with('.') ||
-         name.starts_with(kStatePrefix);
+  return name == kLockName || name == kIdentityName ||
+         name == std::string(kIdentityName) + ".new" || name == kLogName || name == "lost+found" ||
+         name.starts_with('.') || name.starts_with(kStatePrefix);
 }
 
 }  // namespace
@@ -94,9 +94,9 @@ absl::StatusOr<std::unique_ptr<DirectoryLock>> DirectoryLock::Take(const std::st
   while (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
     if (errno == EINTR) continue;
     if (errno != EWOULDBLOCK) return Explain(errno, "lock", path);
-    return absl::UnavailableError(absl::StrCat(
-        directory, " is in use by ", Holder(fd),
-        "; stop it first, or give each process a directory of its own"));
+    return absl::UnavailableError(
+        absl::StrCat(directory, " is in use by ", Holder(fd),
+                     "; stop it first, or give each process a directory of its own"));
   }
   // For whoever is refused later; nothing depends on it, so nothing is synced.
   const std::string id = absl::StrCat(::getpid(), "\n");
@@ -130,8 +130,8 @@ absl::StatusOr<std::unique_ptr<DataDirectory>> DataDirectory::Open(Disk* disk,
     if (!names.ok()) return names.status();
     for (const std::string& name : *names) {
       if (!IsOurs(name)) {
-        return absl::FailedPreconditionError(
-            absl::StrCat(path, " holds ", name, ", which is no file of ours; use an empty directory"));
+        return absl::FailedPreconditionError(absl::StrCat(
+            path, " holds ", name, ", which is no file of ours; use an empty directory"));
       }
       if (name == kLogName || name.starts_with(kStatePrefix)) {
         return absl::DataLossError(absl::StrCat(

@@ -37,8 +37,8 @@ class DirectoryLock {
 
 class DataDirectory {
  public:
-  // Takes the lock and opens the identity; a directory with none of our files becomes a new store of
-  // `node`, with a random store id. Does not count the start: see IdentityFile::NextBoot.
+  // Takes the lock and opens the identity; a directory with none of our files becomes a new store
+  // of `node`, with a random store id. Does not count the start: see IdentityFile::NextBoot.
   //
   // Errors: the lock's; the identity's; kDataLoss for a directory that holds a log or a state but
   // no identity (it was removed, or only half of a backup was put back); kFailedPrecondition for

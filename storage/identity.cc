@@ -71,15 +71,13 @@ std::optional<uint32_t> FormatVersion(const std::string& text) {
 }  // namespace
 
 std::string EncodeIdentity(const Identity& identity) {
-  std::string text =
-      absl::StrCat("quorate identity ", kIdentityFormatVersion,  //
-                   "\nnode \"", absl::CHexEscape(identity.node), "\"",
-                   "\nstore ", ToHex(identity.store),      //
-                   "\ncluster ", ToHex(identity.cluster),  //
-                   "\nboot ", identity.boot,               //
-                   "\nlog_made ", identity.log_made ? 1 : 0,
-                   "\ncaught_up_once ", identity.caught_up_once ? 1 : 0,
-                   "\nbirth x", absl::BytesToHexString(identity.birth), "\n");
+  std::string text = absl::StrCat(
+      "quorate identity ", kIdentityFormatVersion,                                            //
+      "\nnode \"", absl::CHexEscape(identity.node), "\"", "\nstore ", ToHex(identity.store),  //
+      "\ncluster ", ToHex(identity.cluster),                                                  //
+      "\nboot ", identity.boot,                                                               //
+      "\nlog_made ", identity.log_made ? 1 : 0, "\ncaught_up_once ",
+      identity.caught_up_once ? 1 : 0, "\nbirth x", absl::BytesToHexString(identity.birth), "\n");
   return text + ChecksumLine(text);
 }
 
@@ -223,8 +221,8 @@ absl::Status IdentityFile::Save(Identity next) {
   if (next == identity_) return absl::OkStatus();
   absl::Status written = ReplaceFile(disk_, path_, EncodeIdentity(next));
   if (!written.ok()) {
-    failed_ = absl::Status(written.code(),
-                           absl::StrCat("the identity file cannot be written: ", written.message()));
+    failed_ = absl::Status(
+        written.code(), absl::StrCat("the identity file cannot be written: ", written.message()));
     return failed_;
   }
   identity_ = std::move(next);

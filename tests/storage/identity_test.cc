@@ -152,7 +152,7 @@ TEST(Identity, RefusesANewerFormatButTellsItFromDamage) {
   const std::string body = "quorate identity 2\nsomething else\n";
   disk.Put(kPath, body + "crc32c 00000000\n");
   EXPECT_TRUE(absl::IsDataLoss(IdentityFile::Open(&disk, kPath, "").status()));
-  disk.Put(kPath, body + "crc32c f6d43f36\n");
+  disk.Put(kPath, body + "crc32c ac9a8276\n");
   auto opened = IdentityFile::Open(&disk, kPath, "");
   ASSERT_TRUE(absl::IsFailedPrecondition(opened.status())) << opened.status();
   EXPECT_NE(std::string(opened.status().message()).find("format version 2"), std::string::npos);

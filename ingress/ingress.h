@@ -4,110 +4,178 @@
 // forwarding stream, or this node itself when it leads) is services/forwarder. The simulator runs
 // this same class. DESIGN.md, "Exactly once"; the protocol as prose is in docs/architecture.md.
 //
-// Not thread-safe: the caller holds one lock around inputs and TakeOutput.
+// The life of a write:
+//   1. Submit: it waits. It has no sequence and is certainly in no log.
+//   2. It is put into an Output: it has the session's next sequence for ever and may be in any log
+//      from now on, whatever becomes of the link.
+//   3. It is sent again, in order, on every new link and from wherever a leader refused.
+//   4. Its answer comes (from any link, or from this node's own state machine), or its deadline.
+//   After
+//      the deadline its sequence is sent as Skip until one of the two is answered: a hole would
+//      stop every later write of the session.
+//
+// Not thread-safe: the caller holds one lock around inputs and TakeOutput. `now` never goes back.
 #pragma once
 
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/ids.h"
 #include "base/time.h"
+#include "ingress/session.h"
 #include "quorate/v1/command.pb.h"
 #include "raft/core/types.h"
 
 namespace quorate::ingress {
 
-// The caller's name for one submitted write.
+// The caller's name for one submitted write: not zero, never used twice.
 using WriteId = Strong<struct WriteIdTag>;
+
+// What Command.format this build writes.
+inline constexpr uint32_t kCommandFormat = 1;
 
 struct IngressOptions {
   StoreId store;
   uint64_t boot = 0;
   uint64_t nonce = 0;
-  size_t unanswered_max = 4096;  // sent and without an answer (DESIGN.md)
-  size_t waiting_max = 65536;    // submitted and not yet sent; beyond: RESOURCE_EXHAUSTED
+  size_t unanswered_max = 4096;             // sent and without an answer (DESIGN.md)
+  size_t unanswered_bytes_max = 64u << 20;  // the same in bytes; one write may exceed it
+  size_t waiting_max = 65536;               // submitted and not yet sent; beyond: QUEUE_FULL
   size_t waiting_bytes_max = 64u << 20;
-  size_t batch_bytes_max = 4u << 20;  // per SendWrites
+  size_t batch_bytes_max = 4u << 20;  // of one Output's writes; one write may exceed it
   // How long a write may wait while there is no leader before UNAVAILABLE (NO_LEADER), if its own
-  // deadline does not end the wait sooner.
+  // deadline does not end the wait sooner. Counted from the later of Submit and the loss of the
+  // link.
   Duration leader_wait = std::chrono::seconds(3);
-  // A waiting write is given up this long before its caller's deadline, so that the answer
-  // still arrives.
+  // A waiting write is given up this long before its caller's deadline (at most a quarter of
+  // the time that it had), so that the answer still arrives.
   Duration deadline_margin = std::chrono::milliseconds(20);
+  // A refused write is sent again after this; doubled while the refusals go on, up to the maximum.
+  Duration refused_backoff_min = std::chrono::milliseconds(5);
+  Duration refused_backoff_max = std::chrono::milliseconds(100);
+  // At most one session_lost within this time: a store that the cluster refuses must not burn a
+  // durable boot number for every try.
+  Duration session_backoff = std::chrono::seconds(1);
 };
+
+// Reasons of Outcome::kNotAccepted: the ErrorInfo reasons that clients see.
+inline constexpr char kReasonNoLeader[] = "NO_LEADER";
+inline constexpr char kReasonQueueFull[] = "QUEUE_FULL";
+inline constexpr char kReasonDeadline[] = "DEADLINE_TOO_SHORT";
+inline constexpr char kReasonStopping[] = "SHUTTING_DOWN";
 
 // How a write ended.
 struct Outcome {
   enum class Kind : uint8_t {
-    kAnswered,     // applied (or refused by the state machine): `answer`
+    kAnswered,     // applied, executed or refused by the state machine: `answer`
     kNotAccepted,  // certainly in no log: UNAVAILABLE/RESOURCE_EXHAUSTED with `reason`, retry is
                    // safe
     kUnknown,      // may or may not be applied: DEADLINE_EXCEEDED
   };
   Kind kind = Kind::kUnknown;
-  std::shared_ptr<const std::string> answer;  // serialized v1::Answer
-  std::string reason;                         // ErrorInfo reason: NO_LEADER, QUEUE_FULL, ...
-  std::string message;
+  std::shared_ptr<const std::string> answer;  // serialized v1::Answer; not null when kAnswered
+  std::string reason;                         // kNotAccepted: one of the reasons above
+  std::string message;                        // for people; empty when kAnswered
 };
 
 struct OutgoingWrite {
   uint64_t sequence = 0;
-  std::shared_ptr<const std::string> command;  // serialized v1::Command
-  Instant deadline;
-  std::shared_ptr<const std::map<std::string, std::string>> metadata;
+  std::shared_ptr<const std::string> command;  // serialized v1::Command with its session position
+  Instant deadline;                            // of its caller; a Skip: when it was given up
+  std::shared_ptr<const std::map<std::string, std::string>> metadata;  // null: none
 };
 
 class Ingress {
  public:
   explicit Ingress(const IngressOptions& options);
   ~Ingress();
+  Ingress(const Ingress&) = delete;
+  Ingress& operator=(const Ingress&) = delete;
 
   // --- Inputs ---
 
-  // A write of a client; `command` without its session position. Its end comes as Output::finished.
+  // A write of a client; `command` without format and session position. Its end comes as
+  // Output::finished, once, unless it is cancelled first.
   void Submit(Instant now, WriteId id, v1::Command command, Instant deadline,
               std::map<std::string, std::string> metadata);
-  // The client went away: nobody waits for the outcome any more (a write already sent still runs or
-  // is replaced by Skip).
+  // The client went away: nobody waits for the outcome any more, and none is reported. A write
+  // that was not sent is dropped; a sent one runs, or is replaced by Skip when it has to be sent
+  // again. Unknown ids (already finished) are ignored.
   void Cancel(Instant now, WriteId id);
 
   // A link to a leader is up (a new stream, a new leader, or this node now leads); `link` is a
-  // number of the caller's that increases with each. Everything unanswered is sent again first, in
-  // order.
+  // number of the caller's that increases with each. The session is opened on it first; then
+  // everything unanswered is sent again, in order; then what waits.
   void LinkUp(Instant now, uint64_t link);
-  // It broke, or the other side does not lead.
+  // It broke, or the other side does not lead. Ignored for any link but the current one, as the
+  // other replies below are.
   void LinkDown(Instant now, uint64_t link);
-  // Answers from the link; those of an older link are ignored, except answers of applied writes,
-  // which are true whoever brings them.
+  // The session is open and `last_sequence` is the highest applied one, by a leader that has
+  // applied everything committed. A last sequence that contradicts what this ingress knows means
+  // that the cluster's state is not the one that it spoke to: session lost.
   void OnOpened(Instant now, uint64_t link, uint64_t last_sequence);
-  void OnAnswer(Instant now, uint64_t sequence, std::shared_ptr<const std::string> answer);
+  // The outcome of an applied write, true whoever brings it: any link, or this node's own state
+  // machine. Ignored when it is of another session or already known. A null answer ends the write
+  // as unknown.
+  void OnAnswer(Instant now, const SessionId& session, uint64_t sequence,
+                std::shared_ptr<const std::string> answer);
+  // Not taken for now: everything from this sequence on is sent again after a short while; 0: the
+  // session must be opened again.
   void OnRefused(Instant now, uint64_t link, uint64_t from_sequence);
+  // The cluster does not know the session (any more). Nothing unanswered may be sent under a new
+  // session, or it could run twice: it all ends as unknown. Output::session_lost asks for a new
+  // one.
   void OnSessionUnknown(Instant now, uint64_t link, const std::string& reason);
+  // The answer to session_lost: a boot above all earlier ones of this store, durable, and a new
+  // nonce. What waits is carried on; sequences start again at 1.
+  void NewSession(Instant now, uint64_t boot, uint64_t nonce);
+
+  // This process stops: ends everything now, what was never sent as not accepted
+  // (SHUTTING_DOWN), the rest as unknown. Every later Submit ends the same way.
+  void Close(Instant now);
 
   void Tick(Instant now);
+  // When Tick next has something to do; Instant::max() when never.
   Instant NextDeadline() const;
 
   // --- Output ---
   struct Output {
-    uint64_t link = 0;
-    bool open = false;                  // send OpenSession first
+    uint64_t link = 0;                  // of `open` and `writes`
+    bool open = false;                  // send OpenSession of session() first
     std::vector<OutgoingWrite> writes;  // then these, in order
     std::vector<std::pair<WriteId, Outcome>> finished;
-    bool session_lost = false;  // needs a new session: the process must make a new boot/nonce
+    bool session_lost = false;  // call NewSession
     bool empty() const { return !open && writes.empty() && finished.empty() && !session_lost; }
   };
-  Output TakeOutput();
+  // Takes what there is to do, at most batch_bytes_max of writes: call until empty, after each
+  // round of inputs and after Tick. With `may_send`
+  // false no open and no writes are given (the link cannot take any now), so that what cannot
+  // leave yet stays certainly unsent.
+  Output TakeOutput(Instant now, bool may_send);
 
+  // --- Views ---
   struct Counters {
-    uint64_t submitted = 0, sent = 0, resent = 0, skips = 0, answered = 0, unknown = 0,
-             not_accepted = 0;
+    uint64_t submitted = 0;
+    uint64_t sent = 0;           // first sends
+    uint64_t resent = 0;         // sends of a sequence that was sent before, Skips included
+    uint64_t skips = 0;          // the Skips among them
+    uint64_t found_applied = 0;  // sent on an earlier link and applied all the same
+    uint64_t answered = 0;       // outcomes by kind
+    uint64_t unknown = 0;
+    uint64_t not_accepted = 0;
+    uint64_t cancelled = 0;
+    uint64_t sessions_lost = 0;
   };
   const Counters& counters() const;
-  size_t unanswered() const;
+  const SessionId& session() const;
+  bool link_open() const;     // a leader takes writes now
+  size_t unanswered() const;  // sent, Skips included
   size_t waiting() const;
+  uint64_t answered_through() const;  // every sequence up to this has been answered
 
  private:
   class Impl;

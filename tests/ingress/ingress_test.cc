@@ -1,0 +1,473 @@
+#include "ingress/ingress.h"
+
+#include "gtest/gtest.h"
+
+namespace quorate::ingress {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using testing::AssertionFailure;
+using testing::AssertionSuccess;
+
+// Drives one ingress and prints what it does, so that a story can be read as lines:
+// "open@1", "1:a 2:b" for writes (sequence:key), "1:skip".
+class IngressTest : public testing::Test {
+ protected:
+  static IngressOptions Options() {
+    IngressOptions options;
+    options.store = StoreId(7);
+    options.boot = 3;
+    options.nonce = 99;
+    return options;
+  }
+
+  void Remake(const IngressOptions& options) { ingress_ = std::make_unique<Ingress>(options); }
+
+  void Submit(uint64_t id, const std::string& key, Duration within = seconds(10)) {
+    v1::Command command;
+    command.mutable_transaction()->add_then()->mutable_put()->set_key(key);
+    ingress_->Submit(now_, WriteId(id), std::move(command), now_ + within, {});
+  }
+  void Pass(Duration time) {
+    now_ += time;
+    ingress_->Tick(now_);
+  }
+  void LinkUpAndOpen(uint64_t link, uint64_t last_sequence) {
+    ingress_->LinkUp(now_, link);
+    ASSERT_EQ(Sent(), "open@" + std::to_string(link));
+    ingress_->OnOpened(now_, link, last_sequence);
+  }
+  void Answer(uint64_t sequence, const std::string& text = "ok") {
+    ingress_->OnAnswer(now_, ingress_->session(), sequence, std::make_shared<std::string>(text));
+  }
+
+  // Everything that it wants to send now, as text; outcomes go to ends_.
+  std::string Sent(bool may_send = true) {
+    std::string text;
+    for (;;) {
+      Ingress::Output out = ingress_->TakeOutput(now_, may_send);
+      if (out.empty()) return text;
+      session_lost_ |= out.session_lost;
+      const auto add = [&](const std::string& word) { text += (text.empty() ? "" : " ") + word; };
+      if (out.open) add("open@" + std::to_string(out.link));
+      for (const OutgoingWrite& write : out.writes) {
+        v1::Command command;
+        EXPECT_TRUE(command.ParseFromString(*write.command));
+        EXPECT_EQ(command.session().store(), 7u);
+        EXPECT_EQ(command.session().sequence(), write.sequence);
+        EXPECT_LT(command.session().answered_through(), write.sequence);
+        last_command_ = command;
+        add(std::to_string(write.sequence) + ":" +
+            (command.has_skip() ? "skip" : command.transaction().then(0).put().key()));
+      }
+      for (auto& [id, outcome] : out.finished) {
+        EXPECT_FALSE(ends_.contains(id.value())) << "ended twice";
+        ends_[id.value()] = outcome;
+      }
+    }
+  }
+
+  std::string End(uint64_t id) {
+    Sent(false);
+    if (!ends_.contains(id)) return "none";
+    const Outcome& outcome = ends_[id];
+    switch (outcome.kind) {
+      case Outcome::Kind::kAnswered:
+        return "answered " + *outcome.answer;
+      case Outcome::Kind::kNotAccepted:
+        return "not accepted " + outcome.reason;
+      case Outcome::Kind::kUnknown:
+        return "unknown";
+    }
+    return "?";
+  }
+
+  Instant now_ = Instant(seconds(1000));
+  std::unique_ptr<Ingress> ingress_ = std::make_unique<Ingress>(Options());
+  std::map<uint64_t, Outcome> ends_;
+  v1::Command last_command_;
+  bool session_lost_ = false;
+};
+
+TEST_F(IngressTest, AWriteGetsItsSequenceWhenItIsSentAndEndsWithItsAnswer) {
+  Submit(1, "a");
+  Submit(2, "b");
+  EXPECT_EQ(Sent(), "") << "no link";
+  LinkUpAndOpen(1, 0);
+  EXPECT_EQ(Sent(), "1:a 2:b");
+  EXPECT_EQ(last_command_.format(), kCommandFormat);
+  EXPECT_EQ(last_command_.session().boot(), 3u);
+  EXPECT_EQ(last_command_.session().nonce(), 99u);
+  EXPECT_EQ(Sent(), "") << "once per link";
+  Answer(2, "two");
+  Answer(1, "one");
+  EXPECT_EQ(End(1), "answered one");
+  EXPECT_EQ(End(2), "answered two");
+  EXPECT_EQ(ingress_->unanswered(), 0u);
+}
+
+TEST_F(IngressTest, NothingIsSentBeforeTheSessionIsOpenNorWhileTheLinkIsBusy) {
+  ingress_->LinkUp(now_, 1);
+  Submit(1, "a");
+  EXPECT_EQ(Sent(false), "");
+  EXPECT_EQ(Sent(), "open@1");
+  EXPECT_EQ(Sent(), "");
+  ingress_->OnOpened(now_, 1, 0);
+  EXPECT_EQ(Sent(false), "");
+  EXPECT_EQ(ingress_->waiting(), 1u) << "what cannot leave yet is certainly unsent";
+  EXPECT_EQ(Sent(), "1:a");
+}
+
+TEST_F(IngressTest, AfterANewLeaderEverythingUnansweredIsSentAgainInOrderThenWhatWaits) {
+  LinkUpAndOpen(1, 0);
+  for (uint64_t id = 1; id <= 4; ++id) Submit(id, std::string(1, static_cast<char>('a' + id - 1)));
+  EXPECT_EQ(Sent(), "1:a 2:b 3:c 4:d");
+  Answer(2);
+  ingress_->LinkDown(now_, 1);
+  Submit(5, "e");
+  EXPECT_EQ(Sent(), "");
+  LinkUpAndOpen(2, 3);
+  EXPECT_EQ(Sent(), "1:a 3:c 4:d 5:e");
+  EXPECT_EQ(ingress_->counters().resent, 3u);
+  EXPECT_EQ(ingress_->counters().found_applied, 2u) << "1 and 3";
+  Answer(1);
+  Answer(3);
+  Answer(4);
+  Answer(5);
+  EXPECT_EQ(End(5), "answered ok");
+  EXPECT_EQ(ingress_->answered_through(), 5u);
+}
+
+TEST_F(IngressTest, AnsweredThroughIsTheHighestPrefixThatIsAnswered) {
+  LinkUpAndOpen(1, 0);
+  for (uint64_t id = 1; id <= 3; ++id) Submit(id, "k");
+  Sent();
+  Answer(1);
+  Answer(3);
+  Submit(4, "k");
+  Sent();
+  EXPECT_EQ(last_command_.session().answered_through(), 1u);
+  Answer(2);
+  Submit(5, "k");
+  Sent();
+  EXPECT_EQ(last_command_.session().answered_through(), 3u);
+}
+
+TEST_F(IngressTest, AnAnswerOfThisNodesOwnStateCountsWithoutAnyLink) {
+  LinkUpAndOpen(1, 0);
+  Submit(1, "a");
+  Sent();
+  ingress_->LinkDown(now_, 1);
+  Answer(1, "mine");
+  EXPECT_EQ(End(1), "answered mine");
+  EXPECT_EQ(ingress_->counters().found_applied, 1u);
+  LinkUpAndOpen(2, 1);
+  EXPECT_EQ(Sent(), "") << "its answer is known: not sent again";
+}
+
+TEST_F(IngressTest, ARefusalIsRepeatedFromThereAfterAPauseThatGrows) {
+  LinkUpAndOpen(1, 0);
+  for (uint64_t id = 1; id <= 3; ++id) Submit(id, std::string(1, static_cast<char>('a' + id - 1)));
+  Sent();
+  ingress_->OnRefused(now_, 1, 2);
+  EXPECT_EQ(Sent(), "");
+  EXPECT_EQ(ingress_->NextDeadline(), now_ + milliseconds(5));
+  Submit(4, "d");
+  EXPECT_EQ(Sent(), "") << "later ones wait behind the refused";
+  Pass(milliseconds(5));
+  EXPECT_EQ(Sent(), "2:b 3:c 4:d");
+  ingress_->OnRefused(now_, 1, 2);
+  Pass(milliseconds(5));
+  EXPECT_EQ(Sent(), "");
+  Pass(milliseconds(5));
+  EXPECT_EQ(Sent(), "2:b 3:c 4:d");
+  Answer(2);
+  ingress_->OnRefused(now_, 1, 3);
+  Pass(milliseconds(5));
+  EXPECT_EQ(Sent(), "3:c 4:d") << "an answer ends the growth";
+}
+
+TEST_F(IngressTest, AGivenUpWriteIsSentAsSkipSoThatNoHoleStaysAndLaterOnesFollow) {
+  LinkUpAndOpen(1, 0);
+  Submit(1, "a", milliseconds(500));
+  Submit(2, "b");
+  EXPECT_EQ(Sent(), "1:a 2:b");
+  ingress_->LinkDown(now_, 1);
+  Pass(milliseconds(499));
+  EXPECT_EQ(End(1), "none") << "a sent write is given every moment of its deadline";
+  Pass(milliseconds(1));
+  EXPECT_EQ(End(1), "unknown");
+  LinkUpAndOpen(2, 0);
+  EXPECT_EQ(Sent(), "1:skip 2:b");
+  ingress_->LinkDown(now_, 2);
+  LinkUpAndOpen(3, 0);
+  EXPECT_EQ(Sent(), "1:skip 2:b") << "until one of the two is answered";
+  Answer(1);
+  Answer(2);
+  EXPECT_EQ(ingress_->unanswered(), 0u);
+  EXPECT_EQ(End(1), "unknown") << "an outcome is said once";
+  EXPECT_EQ(ingress_->counters().skips, 2u);
+}
+
+TEST_F(IngressTest, ADeadlineOnALinkThatStaysSendsNothingMore) {
+  LinkUpAndOpen(1, 0);
+  Submit(1, "a", milliseconds(500));
+  Sent();
+  Pass(milliseconds(500));
+  EXPECT_EQ(End(1), "unknown");
+  EXPECT_EQ(Sent(), "") << "the leader has it";
+  EXPECT_EQ(ingress_->unanswered(), 1u);
+  Answer(1);
+  EXPECT_EQ(ingress_->unanswered(), 0u);
+}
+
+TEST_F(IngressTest, ACancelledWriteIsDroppedOrSkippedAndNeverReported) {
+  LinkUpAndOpen(1, 0);
+  Submit(1, "a");
+  Sent();
+  Submit(2, "b");
+  Submit(3, "c");
+  ingress_->Cancel(now_, WriteId(1));
+  ingress_->Cancel(now_, WriteId(2));
+  EXPECT_EQ(Sent(), "2:c") << "b never took a sequence";
+  ingress_->LinkDown(now_, 1);
+  LinkUpAndOpen(2, 0);
+  EXPECT_EQ(Sent(), "1:skip 2:c");
+  Answer(1);
+  Answer(2);
+  EXPECT_EQ(End(1), "none");
+  EXPECT_EQ(End(2), "none");
+  EXPECT_EQ(End(3), "answered ok");
+}
+
+TEST_F(IngressTest, AtMostSoManyAreUnanswered) {
+  IngressOptions options = Options();
+  options.unanswered_max = 2;
+  Remake(options);
+  LinkUpAndOpen(1, 0);
+  for (uint64_t id = 1; id <= 4; ++id) Submit(id, "k");
+  EXPECT_EQ(Sent(), "1:k 2:k");
+  Answer(2);
+  EXPECT_EQ(Sent(), "3:k");
+  EXPECT_EQ(ingress_->waiting(), 1u);
+}
+
+TEST_F(IngressTest, BatchesAndUnansweredBytesAreBoundedButOneLargeWriteAlwaysPasses) {
+  IngressOptions options = Options();
+  options.batch_bytes_max = 1;
+  options.unanswered_bytes_max = 1;
+  Remake(options);
+  LinkUpAndOpen(1, 0);
+  Submit(1, std::string(1000, 'k'));
+  Submit(2, "k");
+  Ingress::Output out = ingress_->TakeOutput(now_, true);
+  EXPECT_EQ(out.writes.size(), 1u);
+  EXPECT_EQ(Sent(), "");
+  Answer(1);
+  EXPECT_EQ(Sent(), "2:k");
+}
+
+TEST_F(IngressTest, ALostSessionEndsWhatWasSentAsUnknownAndCarriesOnWhatWaits) {
+  LinkUpAndOpen(1, 0);
+  Submit(1, "a");
+  Sent();
+  Submit(2, "b");
+  ingress_->OnSessionUnknown(now_, 1, "a newer boot");
+  EXPECT_EQ(Sent(), "");
+  EXPECT_TRUE(session_lost_);
+  EXPECT_EQ(End(1), "unknown");
+  EXPECT_NE(ends_[1].message.find("a newer boot"), std::string::npos);
+  const SessionId old = ingress_->session();
+  ingress_->NewSession(now_, 4, 100);
+  EXPECT_EQ(Sent(), "open@1");
+  ingress_->OnOpened(now_, 1, 0);
+  EXPECT_EQ(Sent(), "1:b");
+  EXPECT_EQ(last_command_.session().boot(), 4u);
+  ingress_->OnAnswer(now_, old, 1, std::make_shared<std::string>("of the old 1"));
+  EXPECT_EQ(End(2), "none") << "an answer of the old session is not one of the new";
+  Answer(1);
+  EXPECT_EQ(End(2), "answered ok");
+}
+
+TEST_F(IngressTest, NewSessionsAreAskedForAtALimitedRate) {
+  LinkUpAndOpen(1, 0);
+  ingress_->OnSessionUnknown(now_, 1, "no member");
+  Sent();
+  ASSERT_TRUE(session_lost_);
+  ingress_->NewSession(now_, 4, 1);
+  EXPECT_EQ(Sent(), "open@1");
+  session_lost_ = false;
+  ingress_->OnSessionUnknown(now_, 1, "no member");
+  Sent();
+  EXPECT_FALSE(session_lost_);
+  EXPECT_EQ(ingress_->NextDeadline(), now_ + seconds(1));
+  Pass(seconds(1));
+  Sent();
+  EXPECT_TRUE(session_lost_);
+}
+
+TEST_F(IngressTest, ARefusedOpenIsSentAgain) {
+  ingress_->LinkUp(now_, 1);
+  EXPECT_EQ(Sent(), "open@1");
+  ingress_->OnRefused(now_, 1, 0);
+  EXPECT_EQ(Sent(), "");
+  Pass(milliseconds(5));
+  EXPECT_EQ(Sent(), "open@1");
+}
+
+// --- Without a leader ---
+
+TEST_F(IngressTest, WithoutALeaderAWriteEndsNotAcceptedAfterTheWait) {
+  Submit(1, "a");
+  Pass(milliseconds(2999));
+  EXPECT_EQ(End(1), "none");
+  EXPECT_EQ(ingress_->NextDeadline(), now_ + milliseconds(1));
+  Pass(milliseconds(1));
+  EXPECT_EQ(End(1), "not accepted NO_LEADER");
+  LinkUpAndOpen(1, 0);
+  EXPECT_EQ(Sent(), "") << "what was answered as not accepted is never sent";
+}
+
+TEST_F(IngressTest, TheWaitCountsFromTheLossOfTheLeader) {
+  IngressOptions options = Options();
+  options.unanswered_max = 1;
+  Remake(options);
+  LinkUpAndOpen(1, 0);
+  Submit(1, "a");
+  Submit(2, "b");
+  Sent();
+  Pass(seconds(5));
+  ingress_->LinkDown(now_, 1);
+  Pass(milliseconds(2999));
+  EXPECT_EQ(End(2), "none");
+  Pass(milliseconds(1));
+  EXPECT_EQ(End(2), "not accepted NO_LEADER");
+  EXPECT_EQ(End(1), "none");
+}
+
+TEST_F(IngressTest, AWaitingWriteEndsShortlyBeforeItsDeadline) {
+  Submit(1, "a", milliseconds(1000));
+  Pass(milliseconds(979));
+  EXPECT_EQ(End(1), "none");
+  Pass(milliseconds(1));
+  EXPECT_EQ(End(1), "not accepted NO_LEADER");
+  Submit(2, "b", milliseconds(8));
+  Pass(milliseconds(5));
+  EXPECT_EQ(End(2), "none") << "a short deadline keeps three quarters of its time";
+  Pass(milliseconds(1));
+  EXPECT_EQ(End(2), "not accepted NO_LEADER");
+}
+
+// --- Bad input and trouble ---
+
+TEST_F(IngressTest, TooManyWaitingAreRefusedAtOnce) {
+  IngressOptions options = Options();
+  options.waiting_max = 1;
+  Remake(options);
+  Submit(1, "a");
+  Submit(2, "b");
+  EXPECT_EQ(End(2), "not accepted QUEUE_FULL");
+  EXPECT_EQ(End(1), "none");
+
+  options.waiting_max = 10;
+  options.waiting_bytes_max = 2000;
+  Remake(options);
+  Submit(3, std::string(4000, 'k'));
+  EXPECT_EQ(End(3), "none") << "one may exceed the bytes";
+  Submit(4, "k");
+  EXPECT_EQ(End(4), "not accepted QUEUE_FULL");
+}
+
+TEST_F(IngressTest, ADeadlineThatHasPassedIsNotAccepted) {
+  LinkUpAndOpen(1, 0);
+  Submit(1, "a", Duration::zero());
+  EXPECT_EQ(Sent(), "");
+  EXPECT_EQ(End(1), "not accepted DEADLINE_TOO_SHORT");
+}
+
+TEST_F(IngressTest, AWriteStuckBehindAFullWindowIsNotAccepted) {
+  IngressOptions options = Options();
+  options.unanswered_max = 1;
+  Remake(options);
+  LinkUpAndOpen(1, 0);
+  Submit(1, "a");
+  Submit(2, "b", milliseconds(100));
+  Sent();
+  Pass(milliseconds(100));
+  EXPECT_EQ(End(2), "not accepted QUEUE_FULL");
+}
+
+TEST_F(IngressTest, RepliesOfAnOlderLinkAreIgnored) {
+  LinkUpAndOpen(1, 0);
+  Submit(1, "a");
+  Sent();
+  ingress_->LinkDown(now_, 1);
+  ingress_->LinkUp(now_, 2);
+  Sent();
+  ingress_->OnOpened(now_, 1, 0);
+  ingress_->OnRefused(now_, 1, 1);
+  ingress_->OnSessionUnknown(now_, 1, "late");
+  ingress_->LinkDown(now_, 1);
+  EXPECT_EQ(Sent(), "");
+  ingress_->OnOpened(now_, 2, 0);
+  EXPECT_EQ(Sent(), "1:a");
+  EXPECT_FALSE(session_lost_);
+}
+
+TEST_F(IngressTest, ALeaderThatForgotAnsweredWritesOrKnowsUnsentOnesEndsTheSession) {
+  LinkUpAndOpen(1, 0);
+  Submit(1, "a");
+  Sent();
+  Answer(1);
+  ingress_->LinkDown(now_, 1);
+  ingress_->LinkUp(now_, 2);
+  Sent();
+  ingress_->OnOpened(now_, 2, 0);
+  Sent();
+  EXPECT_TRUE(session_lost_);
+
+  Remake(Options());
+  session_lost_ = false;
+  ingress_->LinkUp(now_, 1);
+  Sent();
+  ingress_->OnOpened(now_, 1, 5);
+  Sent();
+  EXPECT_TRUE(session_lost_);
+}
+
+TEST_F(IngressTest, AnAnswerWithoutContentEndsAsUnknown) {
+  LinkUpAndOpen(1, 0);
+  Submit(1, "a");
+  Sent();
+  ingress_->OnAnswer(now_, ingress_->session(), 1, nullptr);
+  EXPECT_EQ(End(1), "unknown");
+  EXPECT_EQ(ingress_->unanswered(), 0u);
+}
+
+TEST_F(IngressTest, ClosingEndsEverythingWithTheTruth) {
+  LinkUpAndOpen(1, 0);
+  Submit(1, "a");
+  Sent();
+  Submit(2, "b");
+  ingress_->Close(now_);
+  EXPECT_EQ(End(1), "unknown");
+  EXPECT_EQ(End(2), "not accepted SHUTTING_DOWN");
+  Submit(3, "c");
+  EXPECT_EQ(End(3), "not accepted SHUTTING_DOWN");
+  EXPECT_EQ(Sent(), "");
+  EXPECT_EQ(ingress_->NextDeadline(), Instant::max());
+}
+
+TEST_F(IngressTest, AnIdleIngressAsksForNoTimer) {
+  EXPECT_EQ(ingress_->NextDeadline(), Instant::max());
+  LinkUpAndOpen(1, 0);
+  Submit(1, "a");
+  Sent();
+  EXPECT_EQ(ingress_->NextDeadline(), now_ + seconds(10));
+  Answer(1);
+  EXPECT_EQ(ingress_->NextDeadline(), Instant::max());
+}
+
+}  // namespace
+}  // namespace quorate::ingress

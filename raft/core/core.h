@@ -7,9 +7,10 @@
 //
 // Not thread-safe: owned by the driver (raft/node.h), which calls it from one thread.
 //
-// How the files divide the work: election.cc (timers, votes), replication.cc (append, commit),
-// core.cc (construction, dispatch, Ready), log_window.h (the entries in memory), quorum.h
-// (majorities), progress.h (what the leader knows of a peer), invariants.h (checked always).
+// How the files divide the work: core.cc (construction, dispatch, Ready), election.cc (timers,
+// votes), replication.cc (the log of this node), pipeline.cc (the leader's side: sending, answers,
+// commit), log_window.h (the entries in memory), quorum.h (majorities), progress.h (what the leader
+// knows of a peer), invariants.h (checked always).
 #pragma once
 
 #include <cstdint>
@@ -54,12 +55,16 @@ struct RecoveredState {
   // ascending order. The last one is in force now. Empty only for a store that is not born.
   std::vector<std::pair<Index, Membership>> memberships;
   Index applied;  // what the state machine holds; never above the log's end
+  // The log time of the entry at prev_index. Of use only when `entries` is empty.
+  uint64_t prev_log_time_ms = 0;
 };
 
 enum class ProposeStatus : uint8_t {
   kAccepted,
   kNotLeader,  // or not of the term that the caller named
-  kQueueFull,  // uncommitted_bytes_max or the window is full: refuse to the caller, retry later
+  // uncommitted_bytes_max are waiting, for a majority or for this node's own disk: retry later. One
+  // proposal alone is accepted whatever its size.
+  kQueueFull,
 };
 
 // What a leader knows of one peer; for status and the birth rule.
@@ -67,8 +72,12 @@ struct PeerView {
   StoreId store;
   Index match;          // durable there
   Index last_index;     // the end of its log as it last said
-  bool active = false;  // heard from within the last election timeout
+  bool active = false;  // heard from within the minimum election timeout
   std::optional<Instant> last_contact;
+  // Its log ended below what it had acknowledged in this term: its disk has gone back. It is not
+  // counted for commits while this node leads.
+  bool lost_data = false;
+  bool needs_snapshot = false;  // what it lacks is no longer in the log on disk
 };
 
 class Core {
@@ -104,7 +113,8 @@ class Core {
   void OnPersisted(Ticket ticket);
   // The state machine holds everything up to `index`.
   void OnApplied(Index index);
-  // The answer to a LogRead. Empty: those entries are no longer on disk.
+  // The answer to a LogRead; each is answered, late ones too. Empty: those entries are no longer on
+  // disk (a bug, and CHECKed, when they were for applying).
   void OnLogRead(StoreId peer, Index from, std::vector<EntryPtr> entries);
 
   // --- Output ---
@@ -131,6 +141,9 @@ class Core {
   // Local reads: this node's applied state contains everything acknowledged before this instant
   // of its own clock. nullopt: unknown (nothing heard yet since the start).
   std::optional<Instant> fresh_as_of(Instant now) const;
+  // Messages that no correct peer sends (entries with gaps, descending terms, an unreadable
+  // membership, a wrong receiver), dropped without an answer since the start.
+  uint64_t ignored_messages() const;
 
  private:
   class Impl;  // core_impl.h: shared by the .cc files of this folder, invisible to users

@@ -21,9 +21,10 @@ struct Persist {
 };
 
 // Ask for entries that the in-memory window no longer holds: [from, ...] up to `bytes` in total
-// (at least one entry, however large), never beyond `last`. `peer` is the follower to catch
-// up, or this node's own store when the entries are for applying. At most one is outstanding per
-// peer; the answer is Core::OnLogRead with the same peer and from.
+// (at least one entry, however large), never beyond `last`. All of them are durable. `peer` is the
+// follower to catch up, or this node's own store when the entries are for applying (or, rarely, for
+// comparing terms with a leader's). At most one is outstanding per peer; each is answered with
+// Core::OnLogRead with the same peer and from.
 struct LogRead {
   StoreId peer;
   Index from;

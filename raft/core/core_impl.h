@@ -1,0 +1,216 @@
+// The state behind Core, shared by core.cc, election.cc, replication.cc and pipeline.cc. Not for users.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "raft/core/core.h"
+#include "raft/core/invariants.h"
+#include "raft/core/log_window.h"
+#include "raft/core/progress.h"
+#include "raft/core/quorum.h"
+#include "raft/core/random.h"
+
+namespace quorate::raft {
+
+// Terms and indexes at or above this are not of this world: they come from a damaged or hostile
+// message, and the arithmetic below stays far from the end of 64 bits.
+inline constexpr uint64_t kPositionMax = uint64_t{1} << 62;
+
+class Core::Impl {
+ public:
+  Impl(const CoreOptions& options, RecoveredState recovered, Instant now);
+
+  // --- core.cc: inputs, Ready, what is durable and what is applied ---
+  void Tick(Instant now);
+  Instant NextDeadline() const;
+  void Step(const Message& message, Instant now);
+  void OnPersisted(Ticket ticket);
+  void OnApplied(Index index);
+  void OnLogRead(StoreId peer, Index from, std::vector<EntryPtr> entries);
+  bool HasReady() const;
+  Ready TakeReady();
+  std::vector<PeerView> Peers() const;
+  std::optional<Instant> FreshAsOf(Instant now) const;
+
+  // --- replication.cc ---
+  std::pair<size_t, ProposeStatus> Propose(Term term, std::vector<Proposal> proposals,
+                                           Instant now);
+
+  bool leader_ready() const { return role_ == Role::kLeader && applied_ >= term_start_; }
+  const Membership& membership() const {
+    static const Membership kNone;
+    return memberships_.empty() ? kNone : memberships_.back().second;
+  }
+  Index membership_index() const {
+    return memberships_.empty() ? Index(0) : memberships_.back().first;
+  }
+
+  // --- Constant after construction ---
+  const CoreOptions options_;
+  const Instant started_;
+  const Index first_index_;  // the first entry that the log on disk still has
+
+  // --- Time ---
+  Instant now_;  // the newest `now` of any input
+  Random random_;
+  Duration election_timeout_;   // drawn last
+  Instant election_deadline_;   // not for a leader
+  Instant heartbeat_deadline_;  // leader only
+  std::optional<Instant> leader_contact_;  // when a leader's append last arrived
+
+  // --- Figure 2, persistent: term, vote and log. Ahead of the disk by what tickets are out ---
+  Term term_;
+  StoreId vote_;
+  bool hard_state_dirty_ = false;  // not yet handed over
+  Ticket hard_state_ticket_;       // what made the last change durable, once reported
+  LogWindow window_;
+  std::vector<std::pair<Index, Membership>> memberships_;  // the last one is in force
+  Quorum quorum_;                                          // of that one
+
+  // --- What of it is durable ---
+  struct Outstanding {
+    Ticket ticket;
+    Index last_index;  // the log's end with this hand-over; lowered when a later cut goes below it
+  };
+  std::deque<Outstanding> outstanding_;
+  Ticket last_ticket_;
+  Ticket persisted_ticket_;
+  Index persisted_;
+  Index handed_over_;                 // entries up to here were given to the log
+  std::optional<Index> pending_cut_;  // to be given to the log with the next hand-over
+
+  // --- Figure 2, volatile ---
+  Role role_ = Role::kFollower;
+  StoreId leader_;
+  Index commit_;
+  Index applied_;
+  Index handed_out_;  // given out for applying
+  struct Batch {
+    Index last;
+    uint64_t bytes;
+  };
+  std::deque<Batch> applying_;  // handed out and not applied
+
+  // --- Candidate ---
+  std::map<StoreId, bool> votes_;  // in this (pre-)vote
+
+  // --- Leader ---
+  std::map<StoreId, Progress> progress_;  // every member but this node
+  Index term_start_;                      // the no-op of the term
+  Instant leader_since_;
+  uint64_t log_time_base_ms_ = 0;
+
+  // --- Reads below the window ---
+  struct PendingRead {
+    Index from;
+    Term term;           // a follower's read is of use only to the leader that asked
+    bool apply = false;  // this node's own: for applying (else to learn terms)
+    bool stale = false;
+  };
+  std::map<StoreId, PendingRead> reads_;  // asked and not answered
+  std::vector<EntryPtr> apply_stash_;     // read for applying, not yet handed out
+  std::optional<Index> terms_wanted_;     // a term before the window is needed to judge an append
+  std::vector<EntryPtr> terms_read_;      // entries before the window, read for their terms
+
+  // --- Freshness of local reads ---
+  struct FreshSample {
+    Index commit;  // once this is applied,
+    Instant as_of;  // the state contains everything acknowledged before this
+  };
+  std::deque<FreshSample> samples_;  // both ascending; bounded
+  std::optional<Instant> fresh_as_of_;
+
+  // --- Output under construction ---
+  std::vector<Message> send_now_;
+  std::vector<Message> send_after_persist_;
+  std::vector<LogRead> log_reads_;
+
+  uint64_t ignored_messages_ = 0;
+  Index cut_lowest_;  // in this step, for the invariants
+  Invariants invariants_;
+
+ private:
+  // --- core.cc ---
+  void CheckRecovered(const RecoveredState& recovered) const;
+  void Advance(Instant now) { now_ = std::max(now_, now); }
+  void CheckInvariants();
+  bool HardStateDurable() const {
+    return !hard_state_dirty_ && hard_state_ticket_ <= persisted_ticket_;
+  }
+  // Says something that depends on the current term (and vote) only.
+  void Send(StoreId to, MessageBody body);
+  // The same, and on this node's log up to `match`.
+  void SendDurable(StoreId to, MessageBody body, Index match);
+  bool HasPersist() const;
+  bool CanHandOut() const;
+  std::vector<EntryPtr> TakeCommitted();
+  bool WantsApplyRead() const;
+  bool WantsTermRead() const;
+  void PumpOwnReads();
+  void OnOwnRead(const PendingRead& read, std::vector<EntryPtr> entries);
+  void CheckRead(const PendingRead& read, const std::vector<EntryPtr>& entries) const;
+  uint64_t ApplyingBytes() const;
+  void AddFreshSample(Index commit, Instant as_of);
+  void UpdateLeaderFreshness();
+  void EvictWindow();
+  void MembershipChanged();
+  void TrimMemberships();
+
+  // --- election.cc ---
+  void ResetElectionDeadline();
+  bool CanCampaign() const { return quorum_.IsVoter(options_.self); }
+  bool HeardFromLeader() const;  // within the minimum election timeout, or just started
+  bool LogUpToDate(Index last_index, Term last_term) const;
+  void BecomeFollower(Term term, StoreId leader);
+  void StartPreVote();
+  void StartCampaign();
+  void AskForVotes(Term term, bool pre_vote);
+  void CountVotes();
+  void BecomeLeader();
+  void LeaderTick();
+  // When the newest round of messages was sent that a majority has answered; a peer that has not
+  // answered yet counts as `none`. This node answers at once.
+  Instant MajorityContact(Instant none, bool trust_lost) const;
+  void HandleVote(StoreId from, const RequestVote& request);
+  void HandleVoteReply(StoreId from, const RequestVoteReply& reply);
+
+  // --- replication.cc ---
+  void AppendOwn(EntryType type, std::string payload, WallMilliseconds wall_time_ms);
+  void AddToLog(EntryPtr entry);
+  void CutLog(Index from, Term term_before);  // the term of the entry before it
+  std::optional<Term> TermAt(Index index) const;
+  bool WellFormed(const AppendEntries& request) const;
+  void HandleAppend(StoreId from, const AppendEntries& request);
+  void RefuseAppend(StoreId from, const AppendEntries& request, Index hint_index, Term hint_term);
+  // Appends what is new; returns up to where the log now matches the request.
+  Index MergeEntries(const AppendEntries& request);
+  AppendEntriesReply ReplyTo(const AppendEntries& request) const;
+  void SetCommit(Index commit);
+
+  // --- pipeline.cc: the leader's side ---
+  void HandleAppendReply(StoreId from, const AppendEntriesReply& reply);
+  void NoteContact(Progress* peer, const AppendEntriesReply& reply);
+  void HandleMatch(Progress* peer, Index match);
+  void HandleMismatch(Progress* peer, const AppendEntriesReply& reply);
+  Index BackOff(const AppendEntriesReply& reply) const;
+  void MaybeCommit();
+  bool PeerActive(const Progress& peer) const;
+  bool WantsEntries(StoreId store, const Progress& peer) const;
+  bool NeedsRead(const Progress& peer) const;
+  bool WantsCommit(const Progress& peer) const;
+  bool WantsToSend(StoreId store, const Progress& peer) const;
+  void Pump();
+  void SendEntries(StoreId store, Progress* peer);
+  void SendHeartbeat(StoreId store, Progress* peer);
+  void AskForRead(StoreId store, Progress* peer);
+  void OnPeerRead(StoreId store, const PendingRead& read, std::vector<EntryPtr> entries);
+  void SendAppend(StoreId store, Progress* peer, Index prev, Term prev_term,
+                  std::vector<EntryPtr> entries);
+};
+
+}  // namespace quorate::raft

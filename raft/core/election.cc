@@ -1,0 +1,188 @@
+// Timers, votes and roles: Raft paper 5.2 and 5.4.1, PreVote (dissertation 9.6) with check-quorum.
+//
+// PreVote and check-quorum need each other. A node that hears a leader refuses to vote, so that a
+// node that was cut off cannot depose a leader that works (hashicorp/raft #524). A leader that hears no
+// majority steps down, so that those who do not hear it are not held back by those who do.
+//
+// The trap (canonical/raft #280): of the two nodes that are up, the one with the better log has the
+// lower term. Its pre-votes are refused for the term, the other's for the log. So a refusal carries the
+// term, and the asker takes it: then the log alone decides.
+#include "base/check.h"
+#include "raft/core/core_impl.h"
+
+namespace quorate::raft {
+
+void Core::Impl::ResetElectionDeadline() {
+  election_timeout_ =
+      Duration(random_.Between(static_cast<uint64_t>(options_.election_timeout_min.count()),
+                               static_cast<uint64_t>(options_.election_timeout_max.count())));
+  election_deadline_ = now_ + election_timeout_;
+}
+
+bool Core::Impl::HeardFromLeader() const {
+  const Duration timeout = options_.election_timeout_min;
+  if (role_ == Role::kLeader) return MajorityContact(leader_since_, true) + timeout > now_;
+  // A node that has just started may have promised a leader not to vote and have forgotten it.
+  return started_ + timeout > now_ || (leader_contact_ && *leader_contact_ + timeout > now_);
+}
+
+bool Core::Impl::LogUpToDate(Index last_index, Term last_term) const {
+  return last_term > window_.last_term() ||
+         (last_term == window_.last_term() && last_index >= window_.last_index());
+}
+
+void Core::Impl::BecomeFollower(Term term, StoreId leader) {
+  CHECK(term >= term_);
+  if (term > term_) {
+    term_ = term;
+    vote_ = StoreId();
+    hard_state_dirty_ = true;
+  }
+  const bool led = role_ == Role::kLeader;
+  role_ = Role::kFollower;
+  leader_ = leader;
+  votes_.clear();
+  if (led) {
+    progress_.clear();
+    term_start_ = Index();
+    // What it heard as a follower is long past, and nobody holds it to a leader now.
+    leader_contact_.reset();
+    ResetElectionDeadline();
+  }
+}
+
+void Core::Impl::StartPreVote() {
+  role_ = Role::kPreCandidate;
+  leader_ = StoreId();
+  votes_ = {{options_.self, true}};
+  ResetElectionDeadline();
+  AskForVotes(term_ + 1, true);
+  CountVotes();  // a sole voter needs nobody else
+}
+
+void Core::Impl::StartCampaign() {
+  ++term_;
+  vote_ = options_.self;
+  hard_state_dirty_ = true;
+  role_ = Role::kCandidate;
+  leader_ = StoreId();
+  votes_.clear();  // its own vote counts once it is durable: OnPersisted
+  ResetElectionDeadline();
+  AskForVotes(term_, false);
+}
+
+void Core::Impl::AskForVotes(Term term, bool pre_vote) {
+  for (StoreId voter : quorum_.all_voters()) {
+    if (voter == options_.self) continue;
+    RequestVote request;
+    request.term = term;
+    request.pre_vote = pre_vote;
+    request.last_index = window_.last_index();
+    request.last_term = window_.last_term();
+    Send(voter, request);
+  }
+}
+
+void Core::Impl::CountVotes() {
+  const bool won = quorum_.Satisfied([this](StoreId voter) {
+    const auto it = votes_.find(voter);
+    return it != votes_.end() && it->second;
+  });
+  if (!won) return;
+  if (role_ == Role::kPreCandidate) {
+    StartCampaign();
+  } else if (role_ == Role::kCandidate) {
+    BecomeLeader();
+  }
+}
+
+void Core::Impl::BecomeLeader() {
+  CHECK(role_ == Role::kCandidate && HardStateDurable());
+  role_ = Role::kLeader;
+  leader_ = options_.self;
+  leader_since_ = now_;
+  votes_.clear();
+  heartbeat_deadline_ = now_ + options_.heartbeat_interval;
+  log_time_base_ms_ = window_.last_log_time_ms();
+  progress_.clear();
+  for (const Member& member : membership().members) {
+    if (member.store == options_.self) continue;
+    progress_[member.store].BecomeProbe(window_.last_index() + 1, window_.last_term());
+  }
+  // An entry of an earlier term is only committed by one of this term after it (5.4.2).
+  term_start_ = window_.last_index() + 1;
+  AppendOwn(EntryType::kNoop, {}, 0);
+}
+
+Instant Core::Impl::MajorityContact(Instant none, bool trust_lost) const {
+  const auto contact = quorum_.Value<Instant>([&](StoreId voter) {
+    if (voter == options_.self) return now_;
+    const auto it = progress_.find(voter);
+    if (it == progress_.end() || (it->second.lost_data && !trust_lost)) return none;
+    return it->second.acked_sent_at.value_or(none);
+  });
+  return contact.value_or(none);
+}
+
+void Core::Impl::LeaderTick() {
+  if (MajorityContact(leader_since_, true) + options_.election_timeout_min <= now_) {
+    BecomeFollower(term_, StoreId());
+    return;
+  }
+  if (now_ < heartbeat_deadline_) return;
+  heartbeat_deadline_ = now_ + options_.heartbeat_interval;
+  for (auto& [store, peer] : progress_) peer.heartbeat_due = true;
+}
+
+void Core::Impl::HandleVote(StoreId from, const RequestVote& request) {
+  const bool empty_log = request.last_index == Index(0);
+  if (request.term == Term(0) || request.term.value() >= kPositionMax ||
+      request.last_index.value() >= kPositionMax || request.last_term >= request.term ||
+      empty_log != (request.last_term == Term(0))) {
+    ++ignored_messages_;
+    return;
+  }
+  const auto answer = [&](bool granted) {
+    const Term term = granted ? request.term : term_;
+    Send(from, RequestVoteReply{term, request.pre_vote, granted, request.call_id});
+  };
+  // While a leader is heard neither a higher term nor a better log counts, and the term is not taken.
+  if (request.term < term_ || HeardFromLeader()) return answer(false);
+
+  const bool up_to_date = LogUpToDate(request.last_index, request.last_term);
+  const bool free_to_vote = request.term > term_ || vote_ == from || (!vote_ && !leader_);
+  if (request.pre_vote) return answer(free_to_vote && up_to_date);
+
+  if (request.term > term_) BecomeFollower(request.term, StoreId());
+  if (!free_to_vote || !up_to_date) return answer(false);
+  if (vote_ != from) {
+    if (role_ != Role::kFollower) BecomeFollower(term_, StoreId());
+    vote_ = from;
+    hard_state_dirty_ = true;
+  }
+  ResetElectionDeadline();
+  answer(true);
+}
+
+void Core::Impl::HandleVoteReply(StoreId from, const RequestVoteReply& reply) {
+  if (reply.term.value() >= kPositionMax) {
+    ++ignored_messages_;
+    return;
+  }
+  if (reply.pre_vote && reply.granted) {
+    // Carries the term that was asked for, which is not yet anybody's.
+    if (role_ != Role::kPreCandidate || reply.term != term_ + 1) return;
+    votes_[from] = true;
+    CountVotes();
+    return;
+  }
+  if (reply.term > term_) {
+    BecomeFollower(reply.term, StoreId());
+    return;
+  }
+  if (reply.pre_vote || role_ != Role::kCandidate || reply.term < term_ || !reply.granted) return;
+  votes_[from] = true;
+  CountVotes();
+}
+
+}  // namespace quorate::raft

@@ -1,0 +1,552 @@
+#include "tests/raft/core_cluster.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "raft/core/quorum.h"
+
+namespace quorate::raft::testing {
+
+EntryPtr MakeEntry(Index index, Term term, EntryType type, std::string payload) {
+  auto entry = std::make_shared<Entry>();
+  entry->index = index;
+  entry->term = term;
+  entry->type = type;
+  entry->payload = std::move(payload);
+  return entry;
+}
+
+EntryPtr MakeMembershipEntry(Index index, Term term, const Membership& membership) {
+  return MakeEntry(index, term, EntryType::kMembership, EncodeMembership(membership));
+}
+
+// --- TestNode ---
+
+TestNode::TestNode(Cluster* cluster, std::string name, CoreOptions options, Disk disk)
+    : cluster_(cluster), name_(std::move(name)), options_(options), disk_(std::move(disk)) {}
+
+RecoveredState TestNode::Recover() const {
+  RecoveredState state;
+  state.hard_state = disk_.hard_state;
+  state.first_index = Index(1);
+  state.applied = disk_.applied;
+  size_t start = disk_.log.size();
+  for (size_t bytes = 0; start > 0; --start) {
+    bytes += disk_.log[start - 1]->bytes();
+    if (bytes > recovered_window_bytes_) break;
+  }
+  state.prev_index = Index(start);
+  state.prev_term = start == 0 ? Term(0) : disk_.log[start - 1]->term;
+  state.prev_log_time_ms = start == 0 ? 0 : disk_.log[start - 1]->log_time_ms;
+  state.entries.assign(disk_.log.begin() + static_cast<std::ptrdiff_t>(start), disk_.log.end());
+  for (const EntryPtr& entry : disk_.log) {
+    if (entry->type != EntryType::kMembership) continue;
+    if (entry->index <= disk_.applied) state.memberships.clear();
+    state.memberships.emplace_back(entry->index, *DecodeMembership(entry->payload));
+  }
+  return state;
+}
+
+void TestNode::Start() {
+  log_ = disk_.log;
+  state_.entries.assign(disk_.log.begin(),
+                        disk_.log.begin() + static_cast<std::ptrdiff_t>(disk_.applied.value()));
+  core_ = std::make_unique<Core>(options_, Recover(), cluster_->now());
+  seen_ = Seen{core_->role(),   core_->term(),           core_->leader(),
+               core_->commit(), core_->membership_index(), false};
+}
+
+void TestNode::Stop() {
+  core_.reset();
+  pending_.clear();
+  applying_.clear();
+  reads_.clear();
+}
+
+void TestNode::Tick() {
+  core_->Tick(cluster_->now());
+  React();
+}
+
+void TestNode::Receive(const Message& message) {
+  core_->Step(message, cluster_->now());
+  React();
+}
+
+std::pair<size_t, ProposeStatus> TestNode::Propose(std::vector<std::string> payloads) {
+  std::vector<Core::Proposal> proposals;
+  for (std::string& payload : payloads) {
+    Core::Proposal proposal;
+    proposal.payload = std::move(payload);
+    proposals.push_back(std::move(proposal));
+  }
+  const auto result = core_->Propose(core_->term(), std::move(proposals), cluster_->now());
+  React();
+  return result;
+}
+
+void TestNode::React() {
+  NoteChanges();
+  while (core_->HasReady()) {
+    Ready ready = core_->TakeReady();
+    if (ready.persist.cut_from) log_.resize(ready.persist.cut_from->value() - 1);
+    for (const EntryPtr& entry : ready.persist.entries) log_.push_back(entry);
+    if (cluster_->traced() && !ready.persist.empty()) {
+      std::string line = name_ + ": disk #" + ToString(ready.persist.ticket);
+      if (ready.persist.cut_from) line += " cut " + ToString(*ready.persist.cut_from) + "..";
+      if (const auto& hs = ready.persist.hard_state) {
+        line += " term=" + ToString(hs->term) + " vote=" + cluster_->NameOf(hs->vote);
+      }
+      if (!ready.persist.entries.empty()) line += " entries " + PrintEntries(ready.persist.entries);
+      cluster_->Say(line + (slow_disk_ ? " (under way)" : ""));
+    }
+    for (Message& message : ready.send_now) {
+      cluster_->oracle().OnSend(*this, message);
+      cluster_->Say(Print(*cluster_, message));
+      cluster_->network().push_back(std::move(message));
+    }
+    if (!ready.persist.empty() || !ready.send_after_persist.empty()) {
+      pending_.push_back({std::move(ready.persist), std::move(ready.send_after_persist)});
+    }
+    if (!ready.committed.empty()) applying_.push_back(std::move(ready.committed));
+    for (const LogRead& read : ready.log_reads) {
+      cluster_->Say(name_ + ": reads the log from " + ToString(read.from) + " for " +
+                    cluster_->NameOf(read.peer));
+      reads_.push_back(read);
+    }
+    NoteChanges();
+    if (!slow_disk_) {
+      while (!pending_.empty()) PersistNext();
+    }
+    if (!slow_reads_) {
+      while (!reads_.empty()) AnswerRead();
+    }
+    if (!slow_apply_) {
+      while (!applying_.empty()) ApplyNext();
+    }
+    if (cluster_->failed()) return;
+  }
+}
+
+void TestNode::NoteChanges() {
+  const Core& core = *core_;
+  const bool role_changed = core.role() != seen_.role || core.term() != seen_.term;
+  if (role_changed && core.role() == Role::kLeader) cluster_->oracle().OnLeader(*this);
+  if (role_changed || core.leader() != seen_.leader) {
+    std::string line = name_ + ": " + RoleName(core.role()) + " in term " + ToString(core.term());
+    if (core.role() == Role::kFollower) {
+      line += core.leader() ? " of " + cluster_->NameOf(core.leader()) : ", no leader";
+    }
+    cluster_->Say(line);
+  }
+  if (core.membership_index() != seen_.membership_index) {
+    cluster_->Say(name_ + ": membership of entry " + ToString(core.membership_index()) + ": " +
+                  PrintMembership(core.membership()));
+  }
+  if (core.commit() > seen_.commit) {
+    cluster_->Say(name_ + ": commit " + ToString(core.commit()));
+    cluster_->oracle().OnCommit(*this, seen_.commit + 1, core.commit());
+  }
+  if (core.leader_ready() && !seen_.ready) cluster_->Say(name_ + ": ready to take writes");
+  seen_ = Seen{core.role(),   core.term(),           core.leader(),
+               core.commit(), core.membership_index(), core.leader_ready()};
+}
+
+void TestNode::WriteToDisk(const Persist& persist, size_t entries_max) {
+  if (persist.cut_from) disk_.log.resize(persist.cut_from->value() - 1);
+  if (persist.hard_state) disk_.hard_state = *persist.hard_state;
+  for (size_t i = 0; i < persist.entries.size() && i < entries_max; ++i) {
+    if (persist.entries[i]->index.value() != disk_.log.size() + 1) {
+      cluster_->Fail(name_ + " writes a gap into its log");
+      return;
+    }
+    disk_.log.push_back(persist.entries[i]);
+  }
+}
+
+bool TestNode::PersistNext(size_t count, bool report) {
+  count = std::min(count, pending_.size());
+  if (count == 0) return false;
+  std::vector<Pending> done;
+  for (size_t i = 0; i < count; ++i) {
+    WriteToDisk(pending_.front().persist, static_cast<size_t>(-1));
+    done.push_back(std::move(pending_.front()));
+    pending_.pop_front();
+  }
+  const Ticket last = done.back().persist.ticket;
+  if (slow_disk_) cluster_->Say(name_ + ": #" + ToString(last) + " is durable");
+  for (Pending& pending : done) {
+    for (Message& message : pending.messages) {
+      cluster_->oracle().OnSend(*this, message);
+      cluster_->Say(Print(*cluster_, message));
+      cluster_->network().push_back(std::move(message));
+    }
+  }
+  if (report) {
+    core_->OnPersisted(last);
+    React();
+  }
+  return true;
+}
+
+bool TestNode::ApplyNext() {
+  if (applying_.empty()) return false;
+  const std::vector<EntryPtr> entries = std::move(applying_.front());
+  applying_.pop_front();
+  cluster_->Say(name_ + ": applies " + PrintEntries(entries));
+  cluster_->oracle().OnApply(*this, entries);
+  for (const EntryPtr& entry : entries) {
+    if (entry->index.value() != state_.entries.size() + 1) {
+      cluster_->Fail(name_ + " skips or repeats an entry when applying");
+    }
+    state_.entries.push_back(entry);
+  }
+  core_->OnApplied(entries.back()->index);
+  React();
+  return true;
+}
+
+bool TestNode::AnswerRead() {
+  if (reads_.empty()) return false;
+  const LogRead read = reads_.front();
+  reads_.pop_front();
+  std::vector<EntryPtr> entries;
+  size_t bytes = 0;
+  for (Index i = read.from; i <= read.last && i.value() <= disk_.log.size(); ++i) {
+    const EntryPtr& entry = disk_.log[i.value() - 1];
+    bytes += entry->bytes();
+    if (!entries.empty() && bytes > read.bytes) break;
+    entries.push_back(entry);
+  }
+  core_->OnLogRead(read.peer, read.from, std::move(entries));
+  React();
+  return true;
+}
+
+void TestNode::CrashAfterWriting(size_t hand_overs, std::optional<size_t> entries) {
+  for (; hand_overs > 0 && !pending_.empty(); --hand_overs) {
+    WriteToDisk(pending_.front().persist, static_cast<size_t>(-1));
+    pending_.pop_front();
+  }
+  if (entries && !pending_.empty()) WriteToDisk(pending_.front().persist, *entries);
+  Stop();
+}
+
+// --- Oracle ---
+
+void Oracle::OnLeader(const TestNode& node) {
+  const auto [it, first] = leaders_.emplace(node.core().term(), node.id());
+  if (!first && it->second != node.id()) {
+    cluster_->Fail("two leaders in term " + ToString(node.core().term()));
+  }
+  for (const auto& [index, entry] : committed_) {
+    // The term's no-op is in its log already, but not yet in the copy that the harness keeps.
+    if (index.value() > node.log().size() || *node.log()[index.value() - 1] != *entry) {
+      cluster_->Fail(node.name() + " leads without the committed entry " + ToString(index));
+    }
+  }
+}
+
+void Oracle::OnCommit(const TestNode& node, Index from, Index to) {
+  for (Index i = from; i <= to; ++i) {
+    if (i.value() > node.log().size()) {
+      cluster_->Fail(node.name() + " commits what it does not have: " + ToString(i));
+      return;
+    }
+    const EntryPtr& entry = node.log()[i.value() - 1];
+    const auto [it, first] = committed_.emplace(i, entry);
+    if (*it->second != *entry) {
+      cluster_->Fail(node.name() + " commits another entry " + ToString(i));
+    }
+    if (!first || !check_durability_) continue;
+    const Quorum quorum(node.core().membership());
+    const bool durable = quorum.Satisfied([&](StoreId voter) {
+      const TestNode* other = cluster_->Find(voter);
+      if (other == nullptr) return false;
+      const auto& log = const_cast<TestNode*>(other)->disk().log;
+      return log.size() >= i.value() && *log[i.value() - 1] == *entry;
+    });
+    if (!durable) {
+      cluster_->Fail(node.name() + " commits entry " + ToString(i) +
+                     ", which is not on the disks of a majority");
+    }
+  }
+}
+
+void Oracle::OnApply(const TestNode& node, const std::vector<EntryPtr>& entries) {
+  for (const EntryPtr& entry : entries) {
+    const auto it = committed_.find(entry->index);
+    if (it == committed_.end() || *it->second != *entry) {
+      cluster_->Fail(node.name() + " applies what is not committed: " + ToString(entry->index));
+    }
+    const auto& log = const_cast<TestNode&>(node).disk().log;
+    if (log.size() < entry->index.value() || *log[entry->index.value() - 1] != *entry) {
+      cluster_->Fail(node.name() + " applies what is not durable: " + ToString(entry->index));
+    }
+  }
+}
+
+void Oracle::OnSend(const TestNode& node, const Message& message) {
+  const Disk& disk = const_cast<TestNode&>(node).disk();
+  if (const auto* vote = std::get_if<RequestVoteReply>(&message.body)) {
+    if (vote->pre_vote || !vote->granted) return;
+    const auto [it, first] = votes_.emplace(std::make_pair(node.id(), vote->term), message.to);
+    if (!first && it->second != message.to) {
+      cluster_->Fail(node.name() + " votes twice in term " + ToString(vote->term));
+    }
+    const bool durable = disk.hard_state.term > vote->term ||
+                         (disk.hard_state.term == vote->term && disk.hard_state.vote == message.to);
+    if (!durable) cluster_->Fail(node.name() + " sends a vote that is not durable");
+  } else if (const auto* ask = std::get_if<RequestVote>(&message.body)) {
+    if (!ask->pre_vote && disk.hard_state.term < ask->term) {
+      cluster_->Fail(node.name() + " campaigns in a term that is not durable");
+    }
+  } else if (const auto* reply = std::get_if<AppendEntriesReply>(&message.body)) {
+    if (!reply->success) return;
+    const size_t match = reply->match.value();
+    TestNode* leader = cluster_->Find(message.to);
+    const bool judge = leader != nullptr && leader->up() && leader->core().term() == reply->term &&
+                       node.core().term() == reply->term;
+    if (!judge || match == 0) return;
+    if (disk.log.size() < match || leader->log().size() < match ||
+        *disk.log[match - 1] != *leader->log()[match - 1]) {
+      cluster_->Fail(node.name() + " acknowledges " + ToString(reply->match) +
+                     " without having the leader's entry on disk");
+    }
+  } else if (const auto* append = std::get_if<AppendEntries>(&message.body)) {
+    if (disk.hard_state.term < append->term) {
+      cluster_->Fail(node.name() + " leads in a term that is not durable");
+    }
+  }
+}
+
+void Oracle::CheckLogMatching() {
+  const auto nodes = cluster_->nodes();
+  for (size_t a = 0; a < nodes.size(); ++a) {
+    for (size_t b = a + 1; b < nodes.size(); ++b) {
+      const auto& one = nodes[a]->log();
+      const auto& two = nodes[b]->log();
+      bool below_agreed = false;
+      for (size_t i = std::min(one.size(), two.size()); i > 0; --i) {
+        if (one[i - 1]->term == two[i - 1]->term) {
+          if (*one[i - 1] != *two[i - 1]) cluster_->Fail("one index and term, two entries");
+          below_agreed = true;
+        } else if (below_agreed) {
+          cluster_->Fail("logs agree at an entry, and not before it");
+          return;
+        }
+      }
+    }
+  }
+}
+
+// --- Cluster ---
+
+Cluster::Cluster(const std::vector<std::string>& voters, const std::vector<std::string>& learners,
+                 const CoreOptions& options) {
+  membership_.cluster = ClusterId(0xc1);
+  uint64_t next_id = 1;
+  for (const std::string& name : voters) {
+    membership_.members.push_back(Member{StoreId(next_id++), name, "", true, false});
+  }
+  for (const std::string& name : learners) {
+    membership_.members.push_back(Member{StoreId(next_id++), name, "", false, false});
+  }
+  const EntryPtr birth = MakeMembershipEntry(Index(1), Term(1), membership_);
+  for (const Member& member : membership_.members) {
+    CoreOptions own = options;
+    own.self = member.store;
+    Disk disk{HardState{Term(1), StoreId()}, {birth}, Index(1)};
+    nodes_.push_back(std::make_unique<TestNode>(this, member.name, own, std::move(disk)));
+  }
+}
+
+void Cluster::StartAll() {
+  for (auto& node : nodes_) node->Start();
+}
+
+TestNode& Cluster::node(const std::string& name) {
+  for (auto& node : nodes_) {
+    if (node->name() == name) return *node;
+  }
+  ADD_FAILURE() << "no node " << name;
+  return *nodes_.front();
+}
+
+TestNode* Cluster::Find(StoreId id) {
+  for (auto& node : nodes_) {
+    if (node->id() == id) return node.get();
+  }
+  return nullptr;
+}
+
+std::vector<TestNode*> Cluster::nodes() {
+  std::vector<TestNode*> all;
+  for (auto& node : nodes_) all.push_back(node.get());
+  return all;
+}
+
+std::string Cluster::NameOf(StoreId id) const {
+  for (const auto& node : nodes_) {
+    if (node->id() == id) return node->name();
+  }
+  return id ? "store-" + ToString(id) : "none";
+}
+
+TestNode* Cluster::Leader() {
+  TestNode* leader = nullptr;
+  Term highest;
+  for (auto& node : nodes_) {
+    if (!node->up()) continue;
+    highest = std::max(highest, node->core().term());
+    if (node->core().role() == Role::kLeader &&
+        (leader == nullptr || node->core().term() > leader->core().term())) {
+      leader = node.get();
+    }
+  }
+  return leader != nullptr && leader->core().term() == highest ? leader : nullptr;
+}
+
+bool Cluster::Connected(StoreId from, StoreId to) const {
+  if (groups_.empty()) return true;
+  return std::any_of(groups_.begin(), groups_.end(), [&](const std::set<StoreId>& group) {
+    return group.contains(from) && group.contains(to);
+  });
+}
+
+void Cluster::Partition(std::vector<std::vector<std::string>> groups) {
+  groups_.clear();
+  for (const auto& names : groups) {
+    std::set<StoreId> group;
+    for (const std::string& name : names) group.insert(node(name).id());
+    groups_.push_back(std::move(group));
+  }
+}
+
+void Cluster::Deliver(const Message& message) {
+  TestNode* to = Find(message.to);
+  if (to == nullptr || !to->up() || !Connected(message.from, message.to)) {
+    Say("lost: " + Print(*this, message));
+    return;
+  }
+  to->Receive(message);
+}
+
+void Cluster::Settle() {
+  bool any = true;
+  while (any && !failed_) {
+    any = false;
+    while (!network_.empty() && !failed_) {
+      const Message message = std::move(network_.front());
+      network_.pop_front();
+      Deliver(message);
+      any = true;
+    }
+  }
+}
+
+void Cluster::FireTimersUntil(Instant until, bool settle) {
+  while (!failed_) {
+    TestNode* next = nullptr;
+    for (auto& node : nodes_) {
+      if (!node->up() || node->core().NextDeadline() > until) continue;
+      if (next == nullptr || node->core().NextDeadline() < next->core().NextDeadline()) {
+        next = node.get();
+      }
+    }
+    if (next == nullptr) break;
+    now_ = std::max(now_, next->core().NextDeadline());
+    next->Tick();
+    if (settle) Settle();
+  }
+  now_ = std::max(now_, until);
+}
+
+void Cluster::Run(Duration duration) {
+  Settle();
+  FireTimersUntil(now_ + duration, true);
+}
+
+void Cluster::Say(const std::string& line) {
+  if (trace_ != nullptr) *trace_ << line << "\n";
+}
+
+void Cluster::Fail(const std::string& what) {
+  if (!failed_) ADD_FAILURE() << what;
+  Say("VIOLATION: " + what);
+  failed_ = true;
+}
+
+// --- Printing ---
+
+std::string RoleName(Role role) {
+  switch (role) {
+    case Role::kFollower:
+      return "follower";
+    case Role::kPreCandidate:
+      return "pre-candidate";
+    case Role::kCandidate:
+      return "candidate";
+    case Role::kLeader:
+      return "leader";
+  }
+  return "?";
+}
+
+std::string PrintEntries(const std::vector<EntryPtr>& entries) {
+  std::string out;
+  for (size_t i = 0; i < entries.size();) {
+    size_t end = i;
+    while (end + 1 < entries.size() && entries[end + 1]->term == entries[i]->term) ++end;
+    if (!out.empty()) out += ",";
+    out += ToString(entries[i]->index);
+    if (end > i) out += ".." + ToString(entries[end]->index);
+    out += "@" + ToString(entries[i]->term);
+    i = end + 1;
+  }
+  return out;
+}
+
+std::string PrintMembership(const Membership& membership) {
+  std::string voters, outgoing, learners;
+  for (const Member& member : membership.members) {
+    if (member.voter) voters += " " + member.name;
+    if (member.outgoing_voter) outgoing += " " + member.name;
+    if (member.learner()) learners += " " + member.name;
+  }
+  std::string out = "voters" + voters;
+  if (membership.joint) out += ", old voters" + outgoing;
+  if (!learners.empty()) out += ", learners" + learners;
+  return out;
+}
+
+std::string Print(const Cluster& cluster, const Message& message) {
+  std::string out = cluster.NameOf(message.from) + "->" + cluster.NameOf(message.to) + " ";
+  const auto at = [](Index index, Term term) { return ToString(index) + "@" + ToString(term); };
+  if (const auto* vote = std::get_if<RequestVote>(&message.body)) {
+    out += vote->pre_vote ? "PreVote" : "Vote";
+    out += " term=" + ToString(vote->term) + " log=" + at(vote->last_index, vote->last_term);
+  } else if (const auto* answer = std::get_if<RequestVoteReply>(&message.body)) {
+    out += answer->pre_vote ? "PreVoteReply" : "VoteReply";
+    out += " term=" + ToString(answer->term) + (answer->granted ? " yes" : " no");
+  } else if (const auto* append = std::get_if<AppendEntries>(&message.body)) {
+    out += "Append term=" + ToString(append->term) +
+           " prev=" + at(append->prev_index, append->prev_term);
+    if (!append->entries.empty()) out += " entries=" + PrintEntries(append->entries);
+    out += " commit=" + ToString(append->commit);
+  } else {
+    const auto& reply = std::get<AppendEntriesReply>(message.body);
+    out += "AppendReply term=" + ToString(reply.term);
+    if (reply.success) {
+      out += " match=" + ToString(reply.match);
+    } else {
+      out += " no: prev=" + ToString(reply.match) +
+             " hint=" + at(reply.hint_index, reply.hint_term);
+    }
+  }
+  return out;
+}
+
+}  // namespace quorate::raft::testing

@@ -1,0 +1,190 @@
+// A cluster of cores in one process and one thread: simulated disks, a simulated network, no clock but
+// the one that the test moves. Used by the golden scripts and by the random tests.
+//
+// Every step of every node is judged by an Oracle that sees all nodes at once (Raft paper, Figure 3).
+// A violation is a test failure with the story so far, never a crash of the harness.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <ostream>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "raft/core/core.h"
+
+namespace quorate::raft::testing {
+
+// What survives a crash of one node.
+struct Disk {
+  HardState hard_state;
+  std::vector<EntryPtr> log;  // entry i at [i - 1]; the log of these tests is never cut at its start
+  Index applied;              // what the state machine has made durable
+};
+
+struct Applied {
+  std::vector<EntryPtr> entries;  // the whole history of the state machine
+};
+
+class Cluster;
+
+class TestNode {
+ public:
+  TestNode(Cluster* cluster, std::string name, CoreOptions options, Disk disk);
+
+  // Builds the core from the disk; what was not durable is gone.
+  void Start();
+  void Stop();
+  bool up() const { return core_ != nullptr; }
+  Core& core() { return *core_; }
+  const Core& core() const { return *core_; }
+  const std::string& name() const { return name_; }
+  StoreId id() const { return options_.self; }
+  CoreOptions& options() { return options_; }
+  Disk& disk() { return disk_; }
+  const std::vector<EntryPtr>& log() const { return log_; }
+  // The disk is slow: hand-overs wait for PersistNext. The applier is slow: they wait for ApplyNext.
+  void set_slow_disk(bool slow) { slow_disk_ = slow; }
+  void set_slow_apply(bool slow) { slow_apply_ = slow; }
+  void set_slow_reads(bool slow) { slow_reads_ = slow; }
+  // How much of the log a restart gives back as the window.
+  void set_recovered_window_bytes(size_t bytes) { recovered_window_bytes_ = bytes; }
+
+  // Each is followed by taking the Ready and acting on it.
+  void Tick();
+  void Receive(const Message& message);
+  std::pair<size_t, ProposeStatus> Propose(std::vector<std::string> payloads);
+  // The oldest `count` hand-overs become durable; with `report` the core is told.
+  bool PersistNext(size_t count = 1, bool report = true);
+  bool ApplyNext();
+  bool AnswerRead();
+  // A crash in the middle of a write: `hand_overs` more are on disk, and of the next one its first
+  // `entries` entries (with its cut and hard state, when `entries` is given at all).
+  void CrashAfterWriting(size_t hand_overs, std::optional<size_t> entries);
+
+  size_t pending_persists() const { return pending_.size(); }
+  size_t pending_applies() const { return applying_.size(); }
+  size_t pending_reads() const { return reads_.size(); }
+  // As of the last look, to see what changed.
+  struct Seen {
+    Role role = Role::kFollower;
+    Term term;
+    StoreId leader;
+    Index commit;
+    Index membership_index;
+    bool ready = false;
+  };
+
+ private:
+  friend class Cluster;
+  struct Pending {
+    Persist persist;
+    std::vector<Message> messages;
+  };
+  void React();
+  void WriteToDisk(const Persist& persist, size_t entries_max);
+  void Report(const Pending& pending);
+  void NoteChanges();
+  RecoveredState Recover() const;
+
+  Cluster* cluster_;
+  std::string name_;
+  CoreOptions options_;
+  Disk disk_;
+  std::vector<EntryPtr> log_;  // as the core has it, durable or not
+  std::unique_ptr<Core> core_;
+  bool slow_disk_ = false;
+  bool slow_apply_ = false;
+  bool slow_reads_ = false;
+  size_t recovered_window_bytes_ = 16u << 20;
+  std::deque<Pending> pending_;
+  std::deque<std::vector<EntryPtr>> applying_;
+  std::deque<LogRead> reads_;
+  Applied state_;
+  Seen seen_;
+};
+
+// Judges all nodes together. The names are those of the Raft paper's Figure 3.
+class Oracle {
+ public:
+  explicit Oracle(Cluster* cluster) : cluster_(cluster) {}
+  void OnLeader(const TestNode& node);                    // Election Safety, Leader Completeness
+  void OnCommit(const TestNode& node, Index from, Index to);  // durable on a majority of disks
+  void OnApply(const TestNode& node, const std::vector<EntryPtr>& entries);  // State Machine Safety
+  void OnSend(const TestNode& node, const Message& message);  // one vote a term, true acknowledgements
+  void CheckLogMatching();
+  const std::map<Index, EntryPtr>& committed() const { return committed_; }
+  // In a test that makes a disk go back on purpose.
+  void ForgetDurability() { check_durability_ = false; }
+
+ private:
+  Cluster* cluster_;
+  bool check_durability_ = true;
+  std::map<Term, StoreId> leaders_;
+  std::map<Index, EntryPtr> committed_;
+  std::map<std::pair<StoreId, Term>, StoreId> votes_;
+};
+
+class Cluster {
+ public:
+  // Voters, then learners; store ids 1, 2, ... in that order. Each starts with entry 1, the membership,
+  // durable and applied (term 1), unless the caller gives it another disk before Start.
+  Cluster(const std::vector<std::string>& voters, const std::vector<std::string>& learners,
+          const CoreOptions& options);
+
+  void StartAll();
+  TestNode& node(const std::string& name);
+  TestNode* Find(StoreId id);
+  std::vector<TestNode*> nodes();
+  std::string NameOf(StoreId id) const;
+  const Membership& birth_membership() const { return membership_; }
+  Oracle& oracle() { return oracle_; }
+  // Exactly one live leader of the highest term among the live nodes, or nullptr.
+  TestNode* Leader();
+
+  Instant now() const { return now_; }
+  void SetNow(Instant now) { now_ = now; }
+  std::deque<Message>& network() { return network_; }
+  bool Connected(StoreId from, StoreId to) const;
+  // Nodes in different groups do not hear each other; an empty list heals.
+  void Partition(std::vector<std::vector<std::string>> groups);
+  void Deliver(const Message& message);
+  // Everything that can happen without time passing, until nothing is left.
+  void Settle();
+  // Time passes in full: timers fire when due, messages take no time.
+  void Run(Duration duration);
+  void FireTimersUntil(Instant until, bool settle);
+
+  // Where the conversation is written; nullptr: nowhere.
+  void set_trace(std::ostream* trace) { trace_ = trace; }
+  void Say(const std::string& line);
+  bool traced() const { return trace_ != nullptr; }
+  void Fail(const std::string& what);
+  bool failed() const { return failed_; }
+
+ private:
+  std::vector<std::unique_ptr<TestNode>> nodes_;
+  Membership membership_;
+  Oracle oracle_{this};
+  Instant now_{std::chrono::seconds(1000)};
+  std::deque<Message> network_;
+  std::vector<std::set<StoreId>> groups_;
+  std::ostream* trace_ = nullptr;
+  bool failed_ = false;
+};
+
+EntryPtr MakeEntry(Index index, Term term, EntryType type = EntryType::kCommand,
+                   std::string payload = {});
+EntryPtr MakeMembershipEntry(Index index, Term term, const Membership& membership);
+
+// How things read in a conversation: entry 7 of term 3 is 7@3.
+std::string RoleName(Role role);
+std::string Print(const Cluster& cluster, const Message& message);
+std::string PrintEntries(const std::vector<EntryPtr>& entries);
+std::string PrintMembership(const Membership& membership);
+
+}  // namespace quorate::raft::testing

@@ -17,8 +17,8 @@ uint64_t MixSeed(const CoreOptions& options) {
   return options.seed ^ Random(options.self.value()).Next();
 }
 
-// The record of birth (index 1, term 1) is written before anybody has led: the term it carries is the
-// node's term. In any other log the hard state is there first, and is checked.
+// The record of birth (index 1, term 1) is written before anybody has led: the term it carries is
+// the node's term. In any other log the hard state is there first, and is checked.
 Term TermAfterStart(const RecoveredState& recovered, Term last_term) {
   const bool just_born = recovered.hard_state == HardState{} && last_term == Term(1);
   return just_born ? Term(1) : recovered.hard_state.term;
@@ -199,9 +199,8 @@ bool Core::Impl::HasReady() const {
       WantsApplyRead() || WantsTermRead()) {
     return true;
   }
-  return std::any_of(progress_.begin(), progress_.end(), [this](const auto& item) {
-    return WantsToSend(item.first, item.second);
-  });
+  return std::any_of(progress_.begin(), progress_.end(),
+                     [this](const auto& item) { return WantsToSend(item.first, item.second); });
 }
 
 Ready Core::Impl::TakeReady() {
@@ -280,17 +279,14 @@ bool Core::Impl::WantsApplyRead() const {
          ApplyingBytes() < options_.apply_bytes_max;
 }
 
-bool Core::Impl::WantsTermRead() const {
-  return terms_wanted_ && !reads_.contains(options_.self);
-}
+bool Core::Impl::WantsTermRead() const { return terms_wanted_ && !reads_.contains(options_.self); }
 
 void Core::Impl::PumpOwnReads() {
   if (WantsTermRead()) {
     const Index from = *terms_wanted_;
     if (from > commit_ && from < window_.prev_index()) {
       reads_[options_.self] = PendingRead{from, term_, false, false};
-      log_reads_.push_back(
-          {options_.self, from, window_.prev_index(), options_.apply_bytes_max});
+      log_reads_.push_back({options_.self, from, window_.prev_index(), options_.apply_bytes_max});
       return;
     }
     terms_wanted_.reset();  // no longer before the window, or known to agree by now
@@ -332,9 +328,10 @@ void Core::Impl::TrimMemberships() {
 
 // --- Freshness of local reads ---
 
-// A sample says: everything that anybody had acknowledged before `as_of` lies at or below `commit`. So
-// once `commit` is applied here, the state contains it. That the log matches up to `commit` needs no
-// check of its own: what is applied is committed, and committed entries are the same everywhere.
+// A sample says: everything that anybody had acknowledged before `as_of` lies at or below `commit`.
+// So once `commit` is applied here, the state contains it. That the log matches up to `commit`
+// needs no check of its own: what is applied is committed, and committed entries are the same
+// everywhere.
 void Core::Impl::AddFreshSample(Index commit, Instant as_of) {
   if (commit <= applied_) {
     fresh_as_of_ = std::max(fresh_as_of_.value_or(Instant::min()), as_of);

@@ -1,4 +1,5 @@
-// The state behind Core, shared by core.cc, election.cc, replication.cc and pipeline.cc. Not for users.
+// The state behind Core, shared by core.cc, election.cc, replication.cc and pipeline.cc. Not for
+// users.
 #pragma once
 
 #include <cstdint>
@@ -38,8 +39,7 @@ class Core::Impl {
   std::optional<Instant> FreshAsOf(Instant now) const;
 
   // --- replication.cc ---
-  std::pair<size_t, ProposeStatus> Propose(Term term, std::vector<Proposal> proposals,
-                                           Instant now);
+  std::pair<size_t, ProposeStatus> Propose(Term term, std::vector<Proposal> proposals, Instant now);
 
   bool leader_ready() const { return role_ == Role::kLeader && applied_ >= term_start_; }
   const Membership& membership() const {
@@ -58,9 +58,9 @@ class Core::Impl {
   // --- Time ---
   Instant now_;  // the newest `now` of any input
   Random random_;
-  Duration election_timeout_;   // drawn last
-  Instant election_deadline_;   // not for a leader
-  Instant heartbeat_deadline_;  // leader only
+  Duration election_timeout_;              // drawn last
+  Instant election_deadline_;              // not for a leader
+  Instant heartbeat_deadline_;             // leader only
   std::optional<Instant> leader_contact_;  // when a leader's append last arrived
 
   // --- Figure 2, persistent: term, vote and log. Ahead of the disk by what tickets are out ---
@@ -119,7 +119,7 @@ class Core::Impl {
 
   // --- Freshness of local reads ---
   struct FreshSample {
-    Index commit;  // once this is applied,
+    Index commit;   // once this is applied,
     Instant as_of;  // the state contains everything acknowledged before this
   };
   std::deque<FreshSample> samples_;  // both ascending; bounded

@@ -1,12 +1,12 @@
 // Timers, votes and roles: Raft paper 5.2 and 5.4.1, PreVote (dissertation 9.6) with check-quorum.
 //
 // PreVote and check-quorum need each other. A node that hears a leader refuses to vote, so that a
-// node that was cut off cannot depose a leader that works (hashicorp/raft #524). A leader that hears no
-// majority steps down, so that those who do not hear it are not held back by those who do.
+// node that was cut off cannot depose a leader that works (hashicorp/raft #524). A leader that
+// hears no majority steps down, so that those who do not hear it are not held back by those who do.
 //
 // The trap (canonical/raft #280): of the two nodes that are up, the one with the better log has the
-// lower term. Its pre-votes are refused for the term, the other's for the log. So a refusal carries the
-// term, and the asker takes it: then the log alone decides.
+// lower term. Its pre-votes are refused for the term, the other's for the log. So a refusal carries
+// the term, and the asker takes it: then the log alone decides.
 #include "base/check.h"
 #include "raft/core/core_impl.h"
 
@@ -146,7 +146,8 @@ void Core::Impl::HandleVote(StoreId from, const RequestVote& request) {
     const Term term = granted ? request.term : term_;
     Send(from, RequestVoteReply{term, request.pre_vote, granted, request.call_id});
   };
-  // While a leader is heard neither a higher term nor a better log counts, and the term is not taken.
+  // While a leader is heard neither a higher term nor a better log counts, and the term is not
+  // taken.
   if (request.term < term_ || HeardFromLeader()) return answer(false);
 
   const bool up_to_date = LogUpToDate(request.last_index, request.last_term);

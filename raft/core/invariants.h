@@ -1,5 +1,5 @@
-// What must hold in every state and over every step of one node, checked always, in release builds too:
-// a node that has left the protocol must stop before it says anything else.
+// What must hold in every state and over every step of one node, checked always, in release builds
+// too: a node that has left the protocol must stop before it says anything else.
 //
 // The driver never sees this; Core takes a snapshot of its facts after each input and hands it to
 // Check, which compares it with the one before. Constant time.
@@ -28,8 +28,8 @@ struct CoreFacts {
   Index handed_out;  // given to the driver for applying
   Index applied;
   Index membership_index;
-  Index term_start;     // leader: its no-op
-  Index cut_lowest;     // the lowest index cut in this step; 0: nothing was cut
+  Index term_start;  // leader: its no-op
+  Index cut_lowest;  // the lowest index cut in this step; 0: nothing was cut
   Ticket last_ticket;
   Ticket persisted_ticket;
 };

@@ -1,12 +1,13 @@
 // The end of the log in memory: the entries after `prev_index`, without a gap, to the last one.
 //
 // What leaves the window is on disk (the core asks for it with a LogRead). Entries leave from the
-// front, and only as far as the core allows: never one that is not durable here, and never one that is
-// not committed, because its term is still needed to compare it with what a leader sends. So the
+// front, and only as far as the core allows: never one that is not durable here, and never one that
+// is not committed, because its term is still needed to compare it with what a leader sends. So the
 // window may exceed its bound by what is not yet committed, which CoreOptions bounds on its own.
 //
-// Bytes are positions in one running sum, not counters that are added to and subtracted from: the size
-// of any suffix is a difference, so that no path can forget to give bytes back (etcd-raft a370b6f).
+// Bytes are positions in one running sum, not counters that are added to and subtracted from: the
+// size of any suffix is a difference, so that no path can forget to give bytes back (etcd-raft
+// a370b6f).
 #pragma once
 
 #include <cstdint>
@@ -29,13 +30,14 @@ class LogWindow {
   Term last_term() const { return slots_.empty() ? prev_term_ : slots_.back().entry->term; }
   uint64_t last_log_time_ms() const;
 
-  // Known from prev_index to last_index; a compacted term is never 0 (etcd-raft 76f1249), it is absent.
+  // Known from prev_index to last_index; a compacted term is never 0 (etcd-raft 76f1249), it is
+  // absent.
   std::optional<Term> TermAt(Index index) const;
   // REQUIRES: prev_index < index <= last_index.
   const EntryPtr& At(Index index) const;
 
-  // Entries [from, last], at most `bytes_max` together, but at least one. Stops before the first entry
-  // that does not fit: never skips one (LogCabin #160). REQUIRES: prev_index < from.
+  // Entries [from, last], at most `bytes_max` together, but at least one. Stops before the first
+  // entry that does not fit: never skips one (LogCabin #160). REQUIRES: prev_index < from.
   std::vector<EntryPtr> Slice(Index from, Index last, size_t bytes_max) const;
 
   // The bytes of what is in memory after `index`.

@@ -81,7 +81,7 @@ class Reader {
   bool ok_ = true;
 };
 
-std::vector<StoreId> Select(const Membership& membership, bool Member::* flag) {
+std::vector<StoreId> Select(const Membership& membership, bool Member::*flag) {
   std::vector<StoreId> stores;
   for (const Member& member : membership.members) {
     if (member.*flag) stores.push_back(member.store);

@@ -1,14 +1,14 @@
-// The leader's side of replication: what it sends to each peer, and what the answers mean (Raft paper
-// 5.3; pipelining: dissertation 10.2.1).
+// The leader's side of replication: what it sends to each peer, and what the answers mean (Raft
+// paper 5.3; pipelining: dissertation 10.2.1).
 //
-// Nothing is sent while an input is handled. Inputs change what the leader knows; Pump, called when the
-// driver takes a Ready, sends what then is to be sent. So everything that the driver had in its inbox
-// goes into one append.
+// Nothing is sent while an input is handled. Inputs change what the leader knows; Pump, called when
+// the driver takes a Ready, sends what then is to be sent. So everything that the driver had in its
+// inbox goes into one append.
 //
-// A heartbeat names the last entry that the peer is known to have on disk, not the last one sent: it is
-// right also when it overtakes data, and it is answered at once. If nothing has moved for a minimum
-// election timeout while appends are in flight, the next heartbeat names the last entry sent instead: if
-// appends were lost the peer refuses it, and the leader goes back to probing.
+// A heartbeat names the last entry that the peer is known to have on disk, not the last one sent:
+// it is right also when it overtakes data, and it is answered at once. If nothing has moved for a
+// minimum election timeout while appends are in flight, the next heartbeat names the last entry
+// sent instead: if appends were lost the peer refuses it, and the leader goes back to probing.
 #include <utility>
 
 #include "base/check.h"
@@ -100,7 +100,7 @@ void Core::Impl::HandleMatch(Progress* peer, Index match) {
 }
 
 void Core::Impl::HandleMismatch(Progress* peer, const AppendEntriesReply& reply) {
-  const Index refused = reply.match;  // the previous entry of the refused request
+  const Index refused = reply.match;   // the previous entry of the refused request
   if (refused <= peer->match) return;  // an old answer: it has acknowledged more since
   switch (peer->state) {
     case PeerState::kProbe:
@@ -123,8 +123,8 @@ void Core::Impl::HandleMismatch(Progress* peer, const AppendEntriesReply& reply)
 // The last entry at which the logs may agree, given why the peer refused `reply.match`.
 Index Core::Impl::BackOff(const AppendEntriesReply& reply) const {
   const Index refused = reply.match;
-  // Either its log ends before: the hint is its last entry; or it holds another term there: the hint
-  // is that term, and the first index of it.
+  // Either its log ends before: the hint is its last entry; or it holds another term there: the
+  // hint is that term, and the first index of it.
   const bool shorter = reply.last_index < refused;
   const Index upper = shorter ? std::min(reply.hint_index, refused - 1) : refused - 1;
   const Index before_hint = reply.hint_index > Index(0) ? reply.hint_index - 1 : Index(0);
@@ -176,8 +176,8 @@ bool Core::Impl::WantsEntries(StoreId store, const Progress& peer) const {
   return false;
 }
 
-// The peer has everything and was not told that it is committed: it is told now, so that followers do
-// not lag behind by a heartbeat.
+// The peer has everything and was not told that it is committed: it is told now, so that followers
+// do not lag behind by a heartbeat.
 bool Core::Impl::WantsCommit(const Progress& peer) const {
   return peer.state == PeerState::kReplicate && peer.inflight.empty() &&
          peer.told_commit < std::min(commit_, peer.match);
@@ -206,10 +206,10 @@ void Core::Impl::Pump() {
 }
 
 void Core::Impl::SendHeartbeat(StoreId store, Progress* peer) {
-  const bool stalled = !peer->inflight.empty() &&
-                       peer->progress_at + options_.election_timeout_min <= now_;
-  const bool tail = peer->state == PeerState::kProbe ||
-                    (peer->state == PeerState::kReplicate && stalled);
+  const bool stalled =
+      !peer->inflight.empty() && peer->progress_at + options_.election_timeout_min <= now_;
+  const bool tail =
+      peer->state == PeerState::kProbe || (peer->state == PeerState::kReplicate && stalled);
   if (tail && peer->prev_term) {
     if (stalled) peer->progress_at = now_;
     SendAppend(store, peer, peer->next - 1, *peer->prev_term, {});

@@ -5,7 +5,8 @@
 //   kSnapshot   what the peer needs is no longer in the log on disk: heartbeats only
 //
 // Every change of state goes through one of the Become functions, which reset what belongs to the
-// state: bytes in flight that outlive their state would stop replication for ever (etcd-raft e419ba5).
+// state: bytes in flight that outlive their state would stop replication for ever (etcd-raft
+// e419ba5).
 #pragma once
 
 #include <cstdint>
@@ -29,7 +30,8 @@ class Inflights {
     bytes_ += sent.bytes;
     sent_.push_back(sent);
   }
-  // Everything up to `match` has arrived; the term of the entry at `match` if an append ended there.
+  // Everything up to `match` has arrived; the term of the entry at `match` if an append ended
+  // there.
   std::optional<Term> FreeTo(Index match) {
     std::optional<Term> term;
     while (!sent_.empty() && sent_.front().last <= match) {
@@ -61,23 +63,25 @@ enum class PeerState : uint8_t { kProbe, kReplicate, kSnapshot };
 struct Progress {
   // --- Where the peer's log is ---
   PeerState state = PeerState::kProbe;
-  Index match;                     // durable there, in this term
+  Index match;                              // durable there, in this term
   std::optional<Term> match_term = Term();  // absent when the entry has left the window
-  Index next;                      // the next entry to send
-  std::optional<Term> prev_term;   // of next - 1; always known in kReplicate
-  Inflights inflight;              // kReplicate only
-  bool probe_sent = false;         // kProbe: the append with entries at `next` has been sent
-  Index told_commit;               // what the peer knows to be committed if nothing was lost
+  Index next;                               // the next entry to send
+  std::optional<Term> prev_term;            // of next - 1; always known in kReplicate
+  Inflights inflight;                       // kReplicate only
+  bool probe_sent = false;  // kProbe: the append with entries at `next` has been sent
+  Index told_commit;        // what the peer knows to be committed if nothing was lost
   bool heartbeat_due = false;
-  Instant progress_at{};  // the oldest append in flight was sent, or `match` moved, or the tail was asked
+  Instant progress_at{};  // the oldest append in flight was sent, or `match` moved, or the tail was
+                          // asked
 
   // --- What it said last ---
-  Index last_index;  // the end of its log
-  std::optional<Instant> last_contact;   // our clock, any answer of this term
-  std::optional<Instant> acked_sent_at;  // our clock: when we sent the newest request that it answered
-  Instant receiver_clock{};              // its clock in that answer, to be echoed
-  Instant match_acked_at{};              // our clock: when `match` was told
-  bool lost_data = false;  // its log ended below `match`: never counted again in this term
+  Index last_index;                     // the end of its log
+  std::optional<Instant> last_contact;  // our clock, any answer of this term
+  std::optional<Instant>
+      acked_sent_at;         // our clock: when we sent the newest request that it answered
+  Instant receiver_clock{};  // its clock in that answer, to be echoed
+  Instant match_acked_at{};  // our clock: when `match` was told
+  bool lost_data = false;    // its log ended below `match`: never counted again in this term
 
   void BecomeProbe(Index next_index, std::optional<Term> term_before) {
     state = PeerState::kProbe;

@@ -1,7 +1,7 @@
 // Majorities, in one configuration or in both halves of a joint one (dissertation 4.3).
 //
-// A quorum of n voters is floor(n / 2) + 1, also for even n: with matched[n / 2] of an ascending list
-// four nodes would commit on two (hashicorp/raft 163a55f).
+// A quorum of n voters is floor(n / 2) + 1, also for even n: with matched[n / 2] of an ascending
+// list four nodes would commit on two (hashicorp/raft 163a55f).
 #pragma once
 
 #include <algorithm>

@@ -1,4 +1,5 @@
-// The core's only source of randomness: the election timeouts. Seeded, so that a run can be repeated.
+// The core's only source of randomness: the election timeouts. Seeded, so that a run can be
+// repeated.
 //
 // SplitMix64 (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014): a
 // counter that advances by the golden ratio and a mixing function over it. Not for secrets.

@@ -54,8 +54,9 @@ void TestNode::Start() {
   state_.entries.assign(disk_.log.begin(),
                         disk_.log.begin() + static_cast<std::ptrdiff_t>(disk_.applied.value()));
   core_ = std::make_unique<Core>(options_, Recover(), cluster_->now());
-  seen_ = Seen{core_->role(),   core_->term(),           core_->leader(),
-               core_->commit(), core_->membership_index(), false};
+  seen_ = Seen{
+      core_->role(), core_->term(), core_->leader(), core_->commit(), core_->membership_index(),
+      false};
 }
 
 void TestNode::Stop() {
@@ -150,8 +151,9 @@ void TestNode::NoteChanges() {
     cluster_->oracle().OnCommit(*this, seen_.commit + 1, core.commit());
   }
   if (core.leader_ready() && !seen_.ready) cluster_->Say(name_ + ": ready to take writes");
-  seen_ = Seen{core.role(),   core.term(),           core.leader(),
-               core.commit(), core.membership_index(), core.leader_ready()};
+  seen_ =
+      Seen{core.role(),        core.term(), core.leader(), core.commit(), core.membership_index(),
+           core.leader_ready()};
 }
 
 void TestNode::WriteToDisk(const Persist& persist, size_t entries_max) {
@@ -542,8 +544,8 @@ std::string Print(const Cluster& cluster, const Message& message) {
     if (reply.success) {
       out += " match=" + ToString(reply.match);
     } else {
-      out += " no: prev=" + ToString(reply.match) +
-             " hint=" + at(reply.hint_index, reply.hint_term);
+      out +=
+          " no: prev=" + ToString(reply.match) + " hint=" + at(reply.hint_index, reply.hint_term);
     }
   }
   return out;

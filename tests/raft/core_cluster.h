@@ -1,8 +1,8 @@
-// A cluster of cores in one process and one thread: simulated disks, a simulated network, no clock but
-// the one that the test moves. Used by the golden scripts and by the random tests.
+// A cluster of cores in one process and one thread: simulated disks, a simulated network, no clock
+// but the one that the test moves. Used by the golden scripts and by the random tests.
 //
-// Every step of every node is judged by an Oracle that sees all nodes at once (Raft paper, Figure 3).
-// A violation is a test failure with the story so far, never a crash of the harness.
+// Every step of every node is judged by an Oracle that sees all nodes at once (Raft paper, Figure
+// 3). A violation is a test failure with the story so far, never a crash of the harness.
 #pragma once
 
 #include <deque>
@@ -22,8 +22,9 @@ namespace quorate::raft::testing {
 // What survives a crash of one node.
 struct Disk {
   HardState hard_state;
-  std::vector<EntryPtr> log;  // entry i at [i - 1]; the log of these tests is never cut at its start
-  Index applied;              // what the state machine has made durable
+  std::vector<EntryPtr>
+      log;        // entry i at [i - 1]; the log of these tests is never cut at its start
+  Index applied;  // what the state machine has made durable
 };
 
 struct Applied {
@@ -47,7 +48,8 @@ class TestNode {
   CoreOptions& options() { return options_; }
   Disk& disk() { return disk_; }
   const std::vector<EntryPtr>& log() const { return log_; }
-  // The disk is slow: hand-overs wait for PersistNext. The applier is slow: they wait for ApplyNext.
+  // The disk is slow: hand-overs wait for PersistNext. The applier is slow: they wait for
+  // ApplyNext.
   void set_slow_disk(bool slow) { slow_disk_ = slow; }
   void set_slow_apply(bool slow) { slow_apply_ = slow; }
   void set_slow_reads(bool slow) { slow_reads_ = slow; }
@@ -112,10 +114,11 @@ class TestNode {
 class Oracle {
  public:
   explicit Oracle(Cluster* cluster) : cluster_(cluster) {}
-  void OnLeader(const TestNode& node);                    // Election Safety, Leader Completeness
+  void OnLeader(const TestNode& node);  // Election Safety, Leader Completeness
   void OnCommit(const TestNode& node, Index from, Index to);  // durable on a majority of disks
   void OnApply(const TestNode& node, const std::vector<EntryPtr>& entries);  // State Machine Safety
-  void OnSend(const TestNode& node, const Message& message);  // one vote a term, true acknowledgements
+  void OnSend(const TestNode& node,
+              const Message& message);  // one vote a term, true acknowledgements
   void CheckLogMatching();
   const std::map<Index, EntryPtr>& committed() const { return committed_; }
   // In a test that makes a disk go back on purpose.
@@ -131,8 +134,8 @@ class Oracle {
 
 class Cluster {
  public:
-  // Voters, then learners; store ids 1, 2, ... in that order. Each starts with entry 1, the membership,
-  // durable and applied (term 1), unless the caller gives it another disk before Start.
+  // Voters, then learners; store ids 1, 2, ... in that order. Each starts with entry 1, the
+  // membership, durable and applied (term 1), unless the caller gives it another disk before Start.
   Cluster(const std::vector<std::string>& voters, const std::vector<std::string>& learners,
           const CoreOptions& options);
 

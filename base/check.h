@@ -14,7 +14,7 @@ namespace quorate {
 
 // Prints "CHECK failed: file:line: condition: message" to stderr and aborts the process.
 [[noreturn]] inline void CheckFailed(const char* file, int line, const char* condition,
-                                     std::string_view message = {}) {
+                                     std::string_view message = "") {
   std::fprintf(stderr, "CHECK failed: %s:%d: %s%s%.*s\n", file, line, condition,
                message.empty() ? "" : ": ", static_cast<int>(message.size()), message.data());
   std::fflush(stderr);

@@ -46,6 +46,7 @@ function(quorate_test folder)
     gtest_discover_tests(${name}
       TEST_PREFIX ${folder}.
       WORKING_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}
+      NO_PRETTY_VALUES
       DISCOVERY_MODE PRE_TEST
       DISCOVERY_TIMEOUT 60
       PROPERTIES LABELS unit TIMEOUT 300 ENVIRONMENT "${QUORATE_TEST_ENVIRONMENT}")

@@ -1,0 +1,89 @@
+// What Prometheus scrapes: the seed's five raft_* metrics, everything else quorate_*, base units,
+// Prometheus naming rules (`promtool check metrics` is clean).
+//
+// Two kinds. Events are recorded as they happen (Record*). State is sampled when somebody asks
+// (SetSampler), so that it costs nothing in between and one page is one instant.
+//
+// Every method may be called from any thread.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+
+#include "base/time.h"
+#include "grpcpp/support/status.h"
+#include "raft/core/types.h"
+
+namespace quorate::services {
+
+// The state of this node at one instant.
+struct MetricsSample {
+  // False before the Raft node runs (not born): its five metrics then read 0.
+  bool running = false;
+  raft::Role role = raft::Role::kFollower;
+  raft::Term term;
+  Duration election_timeout{};
+  raft::Index commit;
+  raft::Index applied;
+  bool has_leader = false;
+  bool caught_up = false;  // may answer reads
+  bool ready = false;      // as /readyz
+  raft::Index log_first;
+  raft::Index log_last;
+  uint64_t log_bytes = 0;
+  uint64_t database_bytes = 0;
+  Revision revision;
+  uint64_t members = 0;
+  uint64_t voters = 0;
+  uint64_t boot = 0;
+  bool fresh = false;  // `staleness` is known
+  Duration staleness{};
+  uint64_t dropped_messages = 0;   // from peers, inbox full
+  uint64_t dropped_log_lines = 0;
+  uint64_t duplicates_applied = 0;  // retried commands found applied before
+  // The ingress (ingress/ingress.h).
+  uint64_t writes_submitted = 0;
+  uint64_t writes_sent = 0;
+  uint64_t writes_resent = 0;
+  uint64_t writes_skipped = 0;
+  uint64_t writes_answered = 0;
+  uint64_t writes_unknown = 0;
+  uint64_t writes_not_accepted = 0;
+  uint64_t writes_unanswered = 0;
+  uint64_t writes_waiting = 0;
+};
+
+class Metrics {
+ public:
+  // `node` is the label of raft_state; `version` that of quorate_build_info.
+  Metrics(const std::string& node, const std::string& version);
+  ~Metrics();
+
+  // One finished call of a client. `method` is `quorate.v1.Config/Get` and so on: ours, never the
+  // caller's text, so that the number of series is bounded.
+  void RecordRequest(std::string_view method, grpc::StatusCode code, Duration elapsed);
+  // One flush of the log: how long, and the bytes of entries written since the one before.
+  void RecordLogSync(Duration elapsed, uint64_t entry_bytes);
+  // One batch applied.
+  void RecordApply(Duration elapsed, uint64_t entries);
+  // A change of term or leader, as seen by this node.
+  void RecordTermChange();
+  void RecordLeaderChange();
+
+  // `sampler` runs on the scraping thread; nullptr: no state any more (nothing runs in it once
+  // this returns).
+  void SetSampler(std::function<MetricsSample()> sampler);
+
+  // Everything in the text exposition format, version 0.0.4.
+  std::string Text() const;
+
+ private:
+  class Impl;
+  const std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace quorate::services

@@ -1,0 +1,67 @@
+// May this node answer a local read now, and how old is what it shows? (DESIGN.md, "Reads".)
+//
+// Staleness is measured, not assumed: the core says that this node's applied state contains
+// everything acknowledged before some instant of this node's own clock (raft::NodeStatus,
+// fresh_as_of); the age is now minus that. The rules:
+//   1. A store that has never caught up since it was made refuses every read (NOT_CAUGHT_UP): an
+//      empty answer would be a lie.
+//   2. After a restart nothing is known until the first leader's commit is applied. A read with
+//      max_staleness is refused (TOO_STALE); one without waits up to a second, and is then
+//      answered from the durable state with `staleness.unknown`.
+//   3. A later page of a listing waits until this node shows the revision that the first page
+//      showed, until its deadline.
+//
+// Pure functions; any thread.
+#pragma once
+
+#include <optional>
+
+#include "base/ids.h"
+#include "base/time.h"
+#include "grpcpp/support/status.h"
+#include "quorate/v1/config.pb.h"
+
+namespace quorate::services {
+
+// How long a read waits for the first leader after a restart.
+inline constexpr Duration kFirstLeaderWait = std::chrono::seconds(1);
+// An answer leaves this long before the caller's deadline, so that it still arrives.
+inline constexpr Duration kReadDeadlineMargin = std::chrono::milliseconds(50);
+
+// What this node knows of itself when it judges.
+struct ReadState {
+  bool caught_up_once = false;  // durable: this store has caught up with a leader before
+  std::optional<Instant> fresh_as_of;
+  Revision revision;  // applied
+};
+
+// What the caller asked for.
+struct ReadWish {
+  std::optional<Duration> max_staleness;
+  Revision revision;  // of a page token; 0: none
+  Instant arrived;
+  Instant deadline;
+};
+
+struct ReadVerdict {
+  enum class Kind : uint8_t { kServe, kWait, kRefuse };
+  Kind kind = Kind::kRefuse;
+  // kServe: the measure that goes with the answer; nullopt: unknown. kWait: judge again at
+  // `wait_until` at the latest.
+  std::optional<Instant> fresh_as_of;
+  Instant wait_until;
+  grpc::Status refusal;
+};
+
+ReadVerdict JudgeRead(const ReadState& state, const ReadWish& wish, Instant now);
+
+// The staleness of an answer that is about to leave. The age is taken now, after the read, from
+// what was known before it.
+v1::Staleness MeasuredStaleness(std::optional<Instant> fresh_as_of, Instant now);
+
+// OK, or the refusal when the answer could be older than the caller takes. Also asked again after
+// the read: reading takes time too.
+grpc::Status CheckStaleness(std::optional<Instant> fresh_as_of,
+                            std::optional<Duration> max_staleness, Instant now);
+
+}  // namespace quorate::services

@@ -1,0 +1,217 @@
+#include "services/validate.h"
+
+#include <optional>
+
+#include "base/check.h"
+#include "services/errors.h"
+
+namespace quorate::services {
+namespace {
+
+// The first refusal, if any, of several checks.
+using Checked = std::optional<grpc::Status>;
+
+grpc::Status TooLarge(std::string_view reason, std::string_view field, size_t size, size_t limit) {
+  return MakeError(grpc::StatusCode::RESOURCE_EXHAUSTED, reason,
+                   std::string(field) + ": has " + std::to_string(size) + " bytes, at most " +
+                       std::to_string(limit) + " are allowed",
+                   {{"field", std::string(field)},
+                    {"size", std::to_string(size)},
+                    {"limit", std::to_string(limit)}});
+}
+
+Checked CheckKeyText(std::string_view field, std::string_view text) {
+  if (text.size() > kKeyBytesMax) {
+    return TooLarge("KEY_TOO_LARGE", field, text.size(), kKeyBytesMax);
+  }
+  for (size_t i = 0; i < text.size(); ++i) {
+    const unsigned char c = static_cast<unsigned char>(text[i]);
+    if (c < 0x20 || c == 0x7F) {
+      return MakeFieldError("KEY_CONTROL_CHARACTER", field,
+                            "holds the control character " + std::to_string(c) + " (byte " +
+                                std::to_string(i) + ")");
+    }
+  }
+  return std::nullopt;  // the parser has seen to UTF-8
+}
+
+Checked CheckKey(std::string_view field, std::string_view key) {
+  if (key.empty()) {
+    return MakeFieldError("KEY_EMPTY", field, "is empty; a key has 1 to 1024 bytes");
+  }
+  return CheckKeyText(field, key);
+}
+
+Checked CheckNote(const std::string& note) {
+  if (note.size() <= kNoteBytesMax) return std::nullopt;
+  return TooLarge("NOTE_TOO_LARGE", "note", note.size(), kNoteBytesMax);
+}
+
+// What every write declares and this build does not have yet.
+template <typename Request>
+Checked CheckRequestId(const Request& request) {
+  if (!request.request_id().empty()) return MakeUnimplemented("request_id");
+  if (request.request_revision() != 0) return MakeUnimplemented("request_revision");
+  return std::nullopt;
+}
+
+Checked CheckRead(const v1::ReadOptions& read) {
+  switch (read.consistency()) {
+    case v1::CONSISTENCY_UNSPECIFIED:
+    case v1::CONSISTENCY_LOCAL: break;
+    case v1::CONSISTENCY_LEASE: return MakeUnimplemented("read.consistency LEASE");
+    case v1::CONSISTENCY_LINEARIZABLE:
+      return MakeUnimplemented("read.consistency LINEARIZABLE");
+    default:
+      return MakeFieldError("INVALID_VALUE", "read.consistency",
+                            "there is no consistency " + std::to_string(read.consistency()));
+  }
+  if (read.min_revision() != 0) return MakeUnimplemented("read.min_revision");
+  if (read.at_revision() != 0) return MakeUnimplemented("read.at_revision");
+  if (read.has_max_staleness()) {
+    // As google.protobuf.Duration has it: 10,000 years at most, nanos below a second.
+    const auto& limit = read.max_staleness();
+    if (limit.seconds() < 0 || limit.nanos() < 0) {
+      return MakeFieldError("INVALID_VALUE", "read.max_staleness", "is negative");
+    }
+    if (limit.seconds() > 315'576'000'000 || limit.nanos() > 999'999'999) {
+      return MakeFieldError("INVALID_VALUE", "read.max_staleness", "is out of range");
+    }
+  }
+  return std::nullopt;
+}
+
+template <typename... Checks>
+grpc::Status FirstOf(Checks... checks) {
+  Checked first;
+  // Each check runs only when those before it found nothing.
+  (void)((first = checks()) || ...);
+  return first.value_or(grpc::Status::OK);
+}
+
+v1::Command WriteCommand(const std::string& note) {
+  v1::Command command;
+  command.set_format(1);
+  command.set_note(note);
+  return command;
+}
+
+void ExpectRevision(const std::string& key, uint64_t revision, v1::Transaction* transaction) {
+  v1::Compare* compare = transaction->add_compare();
+  compare->set_key(key);
+  compare->set_result(v1::Compare::RESULT_EQUAL);
+  compare->set_mod_revision(revision);
+  transaction->set_abort_on_false(true);
+}
+
+}  // namespace
+
+grpc::Status Validate(const v1::GetRequest& request) {
+  return FirstOf([&] { return CheckKey("key", request.key()); },
+                 [&] { return CheckRead(request.read()); });
+}
+
+grpc::Status Validate(const v1::ListRequest& request) {
+  return FirstOf(
+      [&] { return CheckKeyText("prefix", request.prefix()); },
+      [&]() -> Checked {
+        if (request.page_token().size() <= kPageTokenBytesMax) return std::nullopt;
+        return TooLarge("PAGE_TOKEN_TOO_LARGE", "page_token", request.page_token().size(),
+                        kPageTokenBytesMax);
+      },
+      [&]() -> Checked {
+        if (!request.count_only()) return std::nullopt;
+        const char* other = request.page_size() != 0        ? "page_size"
+                            : !request.page_token().empty() ? "page_token"
+                            : request.keys_only()           ? "keys_only"
+                                                            : nullptr;
+        if (other == nullptr) return std::nullopt;
+        return MakeFieldError("INVALID_VALUE", other, "does not go together with count_only");
+      },
+      [&] { return CheckRead(request.read()); });
+}
+
+grpc::Status Validate(const v1::PutRequest& request) {
+  return FirstOf(
+      [&] { return CheckKey("key", request.key()); },
+      [&]() -> Checked {
+        if (request.value_case() == v1::PutRequest::VALUE_NOT_SET) {
+          return MakeFieldError("VALUE_MISSING", "value",
+                                "neither text nor data is set; an empty one is a value");
+        }
+        const bool text = request.value_case() == v1::PutRequest::kText;
+        const size_t size = text ? request.text().size() : request.data().size();
+        if (size <= kValueBytesMax) return std::nullopt;
+        return TooLarge("VALUE_TOO_LARGE", text ? "text" : "data", size, kValueBytesMax);
+      },
+      [&] { return CheckNote(request.note()); }, [&] { return CheckRequestId(request); },
+      [&]() -> Checked {
+        if (request.ttl_id().empty()) return std::nullopt;
+        return MakeUnimplemented("ttl_id");
+      });
+}
+
+grpc::Status Validate(const v1::DeleteRequest& request) {
+  return FirstOf(
+      [&]() -> Checked {
+        switch (request.target_case()) {
+          case v1::DeleteRequest::kKey: return CheckKey("key", request.key());
+          case v1::DeleteRequest::kPrefix:
+            if (request.prefix().empty()) {
+              return MakeFieldError("PREFIX_EMPTY", "prefix",
+                                    "is empty; name what is to be deleted");
+            }
+            if (request.has_expected_revision()) {
+              return MakeFieldError("INVALID_VALUE", "expected_revision",
+                                    "goes together with key only, not with prefix");
+            }
+            return CheckKeyText("prefix", request.prefix());
+          case v1::DeleteRequest::TARGET_NOT_SET: break;
+        }
+        return MakeFieldError("TARGET_MISSING", "target", "neither key nor prefix is set");
+      },
+      [&] { return CheckNote(request.note()); }, [&] { return CheckRequestId(request); });
+}
+
+v1::Command ToCommand(const v1::PutRequest& request) {
+  v1::Command command = WriteCommand(request.note());
+  v1::Transaction* transaction = command.mutable_transaction();
+  if (request.has_expected_revision()) {
+    ExpectRevision(request.key(), request.expected_revision(), transaction);
+  }
+  v1::PutOperation* put = transaction->add_then()->mutable_put();
+  put->set_key(request.key());
+  if (request.value_case() == v1::PutRequest::kText) {
+    put->set_value(request.text());
+    put->set_value_kind(v1::VALUE_KIND_TEXT);
+  } else {
+    put->set_value(request.data());
+    put->set_value_kind(v1::VALUE_KIND_DATA);
+  }
+  return command;
+}
+
+v1::Command ToCommand(const v1::DeleteRequest& request) {
+  v1::Command command = WriteCommand(request.note());
+  v1::Transaction* transaction = command.mutable_transaction();
+  v1::DeleteOperation* erase = transaction->add_then()->mutable_delete_();
+  if (request.target_case() == v1::DeleteRequest::kPrefix) {
+    erase->set_key(request.prefix());
+    erase->set_range_end(PrefixEnd(request.prefix()));
+  } else {
+    if (request.has_expected_revision()) {
+      ExpectRevision(request.key(), request.expected_revision(), transaction);
+    }
+    erase->set_key(request.key());
+  }
+  return command;
+}
+
+std::string PrefixEnd(std::string_view prefix) {
+  CHECK(!prefix.empty() && static_cast<unsigned char>(prefix.back()) < 0xFF);
+  std::string end(prefix);
+  end.back() = static_cast<char>(static_cast<unsigned char>(end.back()) + 1);
+  return end;
+}
+
+}  // namespace quorate::services

@@ -1,0 +1,44 @@
+// The rules of quorate.v1.Config's requests (proto/quorate/v1/config.proto, DESIGN.md section 3),
+// after they have been parsed: the same at every node, so that a follower's refusal is the leader's.
+//
+// What is wrong is INVALID_ARGUMENT with the metadata `field`:
+//   KEY_EMPTY, KEY_CONTROL_CHARACTER, PREFIX_EMPTY, VALUE_MISSING (neither text nor data),
+//   TARGET_MISSING (neither key nor prefix), INVALID_VALUE (everything else; the message says what).
+// What is over a size limit is RESOURCE_EXHAUSTED with `field`, `limit` and `size`, in bytes:
+//   KEY_TOO_LARGE, VALUE_TOO_LARGE, NOTE_TOO_LARGE, PAGE_TOKEN_TOO_LARGE.
+// What is declared and not built yet is UNIMPLEMENTED (NOT_IN_THIS_BUILD) naming it.
+//
+// Pure functions; any thread.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+#include "grpcpp/support/status.h"
+#include "quorate/v1/command.pb.h"
+#include "quorate/v1/config.pb.h"
+
+namespace quorate::services {
+
+inline constexpr size_t kKeyBytesMax = 1024;
+inline constexpr size_t kValueBytesMax = 1u << 20;
+inline constexpr size_t kNoteBytesMax = 1024;
+inline constexpr size_t kPageItemsMax = 1000;
+inline constexpr size_t kPageBytesMax = 2u << 20;
+inline constexpr size_t kPageTokenBytesMax = 2048;
+
+grpc::Status Validate(const v1::GetRequest& request);
+grpc::Status Validate(const v1::ListRequest& request);
+grpc::Status Validate(const v1::PutRequest& request);
+grpc::Status Validate(const v1::DeleteRequest& request);
+
+// The log's form of a valid write, without its session position.
+v1::Command ToCommand(const v1::PutRequest& request);
+v1::Command ToCommand(const v1::DeleteRequest& request);
+
+// The smallest key that is greater than every key with this prefix. `prefix` is UTF-8 and not
+// empty, so its last byte is below 0xFF and there always is one.
+std::string PrefixEnd(std::string_view prefix);
+
+}  // namespace quorate::services

@@ -1,0 +1,140 @@
+#include "services/read_gate.h"
+
+#include <gtest/gtest.h>
+
+#include "services/errors.h"
+
+namespace quorate::services {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using Kind = ReadVerdict::Kind;
+
+constexpr Instant kStart{seconds(1000)};
+
+// A node that has been in service, and a read that arrives at kStart with ten seconds to go.
+const ReadState kInService = {.caught_up_once = true,
+                              .fresh_as_of = kStart - milliseconds(30),
+                              .revision = Revision(50)};
+const ReadState kRestarted = {
+    .caught_up_once = true, .fresh_as_of = std::nullopt, .revision = Revision(50)};
+const ReadState kNew = {
+    .caught_up_once = false, .fresh_as_of = std::nullopt, .revision = Revision(1)};
+
+ReadWish Wish(std::optional<Duration> max_staleness = std::nullopt) {
+  return {.max_staleness = max_staleness,
+          .revision = Revision(),
+          .arrived = kStart,
+          .deadline = kStart + seconds(10)};
+}
+
+std::string Reason(const ReadVerdict& verdict) {
+  EXPECT_EQ(verdict.kind, Kind::kRefuse);
+  return DetailsOf(verdict.refusal).reason;
+}
+
+TEST(ReadGate, InServiceItAnswersAtOnceWithItsAge) {
+  const ReadVerdict verdict = JudgeRead(kInService, Wish(), kStart);
+  ASSERT_EQ(verdict.kind, Kind::kServe);
+  // The age counts until the answer leaves, not until the read began.
+  const v1::Staleness staleness = MeasuredStaleness(verdict.fresh_as_of, kStart + milliseconds(5));
+  EXPECT_FALSE(staleness.unknown());
+  EXPECT_EQ(staleness.age().seconds(), 0);
+  EXPECT_EQ(staleness.age().nanos(), 35'000'000);
+}
+
+TEST(ReadGate, ALostLeaderMakesItOlderNotUnavailable) {
+  const ReadVerdict verdict = JudgeRead(kInService, Wish(), kStart + seconds(3600));
+  ASSERT_EQ(verdict.kind, Kind::kServe);
+  EXPECT_EQ(MeasuredStaleness(verdict.fresh_as_of, kStart + seconds(3600)).age().seconds(), 3600);
+}
+
+TEST(ReadGate, AfterARestartItWaitsASecondForTheFirstLeader) {
+  const ReadVerdict first = JudgeRead(kRestarted, Wish(), kStart);
+  ASSERT_EQ(first.kind, Kind::kWait);
+  EXPECT_EQ(first.wait_until, kStart + seconds(1));
+  EXPECT_EQ(JudgeRead(kRestarted, Wish(), kStart + milliseconds(999)).kind, Kind::kWait);
+  // A leader comes: answered at once, with its age.
+  ReadState heard = kRestarted;
+  heard.fresh_as_of = kStart + milliseconds(400);
+  EXPECT_EQ(JudgeRead(heard, Wish(), kStart + milliseconds(420)).fresh_as_of, heard.fresh_as_of);
+  // None comes: answered from what is durable, and said so.
+  const ReadVerdict last = JudgeRead(kRestarted, Wish(), kStart + seconds(1));
+  ASSERT_EQ(last.kind, Kind::kServe);
+  const v1::Staleness staleness = MeasuredStaleness(last.fresh_as_of, kStart + seconds(1));
+  EXPECT_TRUE(staleness.unknown());
+  EXPECT_FALSE(staleness.has_age());
+}
+
+TEST(ReadGate, TheWaitEndsBeforeAShortDeadline) {
+  ReadWish wish = Wish();
+  wish.deadline = kStart + milliseconds(300);
+  const ReadVerdict first = JudgeRead(kRestarted, wish, kStart);
+  ASSERT_EQ(first.kind, Kind::kWait);
+  EXPECT_LT(first.wait_until, wish.deadline);
+  EXPECT_EQ(JudgeRead(kRestarted, wish, first.wait_until).kind, Kind::kServe);
+}
+
+TEST(ReadGate, MaxStalenessIsTakenWhenItIsMet) {
+  EXPECT_EQ(JudgeRead(kInService, Wish(milliseconds(30)), kStart).kind, Kind::kServe);
+}
+
+TEST(ReadGate, ALaterPageWaitsForItsRevision) {
+  ReadWish wish = Wish();
+  wish.revision = Revision(51);
+  const ReadVerdict first = JudgeRead(kInService, wish, kStart);
+  ASSERT_EQ(first.kind, Kind::kWait);
+  EXPECT_LT(first.wait_until, wish.deadline);
+  ReadState later = kInService;
+  later.revision = Revision(51);
+  EXPECT_EQ(JudgeRead(later, wish, kStart).kind, Kind::kServe);
+}
+
+TEST(ReadGate, AClockSampleOfTheFutureIsAgeZero) {
+  EXPECT_EQ(MeasuredStaleness(kStart + seconds(1), kStart).age().nanos(), 0);
+}
+
+// --- Errors ---
+
+TEST(ReadGate, AStoreThatNeverCaughtUpRefusesEveryRead) {
+  EXPECT_EQ(Reason(JudgeRead(kNew, Wish(), kStart)), "NOT_CAUGHT_UP");
+  EXPECT_EQ(Reason(JudgeRead(kNew, Wish(seconds(100)), kStart)), "NOT_CAUGHT_UP");
+  // Also with a leader in sight, until that fact is durable.
+  ReadState seen = kNew;
+  seen.fresh_as_of = kStart;
+  const ReadVerdict verdict = JudgeRead(seen, Wish(), kStart);
+  EXPECT_EQ(Reason(verdict), "NOT_CAUGHT_UP");
+  EXPECT_EQ(verdict.refusal.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_TRUE(DetailsOf(verdict.refusal).retry_delay.has_value());
+}
+
+TEST(ReadGate, AnUnknownAgeNeverSatisfiesMaxStaleness) {
+  const ReadVerdict verdict = JudgeRead(kRestarted, Wish(std::chrono::hours(100000)), kStart);
+  EXPECT_EQ(Reason(verdict), "TOO_STALE");
+  EXPECT_EQ(verdict.refusal.error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
+TEST(ReadGate, TooOldIsRefusedWithBothNumbers) {
+  const ReadVerdict verdict = JudgeRead(kInService, Wish(milliseconds(29)), kStart);
+  EXPECT_EQ(Reason(verdict), "TOO_STALE");
+  EXPECT_EQ(DetailsOf(verdict.refusal).metadata.at("age_ms"), "30");
+  EXPECT_EQ(DetailsOf(verdict.refusal).metadata.at("max_staleness_ms"), "29");
+  EXPECT_EQ(Reason(JudgeRead(kInService, Wish(Duration(0)), kStart)), "TOO_STALE");
+}
+
+TEST(ReadGate, AReadThatTookTooLongIsTooStale) {
+  EXPECT_TRUE(CheckStaleness(kStart, milliseconds(50), kStart + milliseconds(50)).ok());
+  EXPECT_FALSE(CheckStaleness(kStart, milliseconds(50), kStart + milliseconds(51)).ok());
+}
+
+TEST(ReadGate, ARevisionThatNeverComesIsInTheFuture) {
+  ReadWish wish = Wish();
+  wish.revision = Revision(51);
+  const ReadVerdict verdict = JudgeRead(kInService, wish, wish.deadline - kReadDeadlineMargin);
+  EXPECT_EQ(Reason(verdict), "REVISION_IN_FUTURE");
+  EXPECT_EQ(verdict.refusal.error_code(), grpc::StatusCode::OUT_OF_RANGE);
+}
+
+}  // namespace
+}  // namespace quorate::services

@@ -1,0 +1,244 @@
+// What birth says of itself: the state, and in sentences what it waits for and what to do.
+#include <algorithm>
+
+#include "raft/birth.h"
+
+namespace quorate::raft {
+namespace {
+
+std::string List(const std::vector<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
+  return text.empty() ? "nobody" : text;
+}
+
+// Of two sorted lists: what only `a` has.
+std::vector<std::string> Without(const std::vector<std::string>& a,
+                                 const std::vector<std::string>& b) {
+  std::vector<std::string> only;
+  std::set_difference(a.begin(), a.end(), b.begin(), b.end(), std::back_inserter(only));
+  return only;
+}
+
+std::string Store(StoreId store) { return "store " + ToHex(store); }
+
+constexpr char kStartAgain[] =
+    "No client write has been accepted yet, so it is safe to begin again: stop every founder, empty "
+    "every founder's data directory, start them again";
+
+}  // namespace
+
+const char* ToString(BirthState state) {
+  switch (state) {
+    case BirthState::kSearching:
+      return "searching";
+    case BirthState::kFoundersDiffer:
+      return "founders_differ";
+    case BirthState::kProposing:
+      return "proposing";
+    case BirthState::kPledged:
+      return "pledged";
+    case BirthState::kWaitingToJoin:
+      return "waiting_to_join";
+    case BirthState::kBorn:
+      return "born";
+    case BirthState::kFounderLost:
+      return "founder_lost";
+    case BirthState::kComplete:
+      return "complete";
+    case BirthState::kHalted:
+      return "halted";
+  }
+  return "unknown";
+}
+
+BirthState Birth::StateAt(Instant now) const {
+  if (halted_) return BirthState::kHalted;
+  if (complete_) return BirthState::kComplete;
+  if (record_.born) {
+    return LostFounders(now).empty() ? BirthState::kBorn : BirthState::kFounderLost;
+  }
+  if (const IdentifyReply* cluster = ExistingCluster(now)) {
+    const std::optional<Membership> membership = DecodeMembership(cluster->membership);
+    if (membership->Find(options_.store) == nullptr) return BirthState::kWaitingToJoin;
+  } else if (!Founding()) {
+    return BirthState::kWaitingToJoin;
+  }
+  if (!DifferentFounders(now).empty()) return BirthState::kFoundersDiffer;
+  if (!record_.pledge) return BirthState::kSearching;
+  return record_.pledge->proposer == options_.store ? BirthState::kProposing
+                                                    : BirthState::kPledged;
+}
+
+BirthStatus Birth::Status(Instant now) const {
+  BirthStatus status;
+  status.state = StateAt(now);
+  status.cluster = record_.cluster();
+  switch (status.state) {
+    case BirthState::kHalted:
+      status.lacks = {*halted_};
+      break;
+    case BirthState::kComplete:
+      break;
+    case BirthState::kBorn:
+    case BirthState::kFounderLost:
+      status.lacks = LacksBorn(now);
+      break;
+    default:
+      status.lacks = LacksUnborn(now);
+  }
+  return status;
+}
+
+std::string Birth::Missing(const std::string& name, Instant now) const {
+  std::string detail;
+  for (const auto& [address, peer] : peers_) {
+    if (!peer.listed || peer.expected_name != name) continue;
+    if (Fresh(peer, now)) {
+      return name + " is expected at " + address + ", where a node answers that calls itself " +
+             peer.answer->name;
+    }
+    return name + " (" + address + ") does not answer" +
+           (peer.error.empty() ? std::string() : ": " + peer.error);
+  }
+  return "no address answers as " + name;
+}
+
+std::vector<std::string> Birth::DifferentFounders(Instant now) const {
+  std::vector<std::string> lines;
+  for (const auto& [address, peer] : peers_) {
+    if (!peer.listed || !Fresh(peer, now) || !FoundersDiffer(*peer.answer)) continue;
+    const std::vector<std::string>& theirs = peer.answer->founders;
+    lines.push_back("the founders differ: " + peer.answer->name + " (" + address +
+                    ") is configured with " + List(theirs) + ", this node with " +
+                    List(founders_) + "; only there: " + List(Without(theirs, founders_)) +
+                    "; only here: " + List(Without(founders_, theirs)) +
+                    ". Give every founder the same set");
+  }
+  return lines;
+}
+
+std::vector<std::string> Birth::LacksToJoin(const IdentifyReply& cluster) const {
+  const std::string which =
+      "cluster " + ToHex(cluster.cluster) + " exists (" + cluster.name + " is in it)";
+  const std::optional<Membership> membership = DecodeMembership(cluster.membership);
+  if (membership->Find(options_.store) != nullptr) {
+    if (record_.pledge && record_.pledge->cluster == cluster.cluster) {
+      return {which + " with this store as a founder: waiting for one of its founders to pass birth on"};
+    }
+    return {which + " with this store as a founder, but this store has since pledged itself to "
+            "another proposal: a founder's disk was wiped or replaced during birth. " + kStartAgain};
+  }
+  for (const Member& member : membership->members) {
+    if (member.name != options_.name) continue;
+    return {which + " and knows member " + member.name + " as " + Store(member.store) +
+            ", this is " + Store(options_.store) +
+            ": the disk of member " + member.name +
+            " was wiped or replaced. This node neither votes nor serves. Put the old data directory "
+            "back, or wait: taking a new store in place of a member comes with a later version"};
+  }
+  return {which + " and has no member " + options_.name +
+          ": this node was not a founder. It neither votes nor serves; joining comes with a later "
+          "version"};
+}
+
+std::vector<std::string> Birth::LacksUnborn(Instant now) const {
+  if (const IdentifyReply* cluster = ExistingCluster(now)) return LacksToJoin(*cluster);
+  std::vector<std::string> lacks;
+  if (!Founding()) {
+    lacks.push_back("this node, " + options_.name + ", is not among the founders (" +
+                    List(founders_) + "): it waits for their cluster and can only join");
+    return lacks;
+  }
+  if (!addresses_known_) lacks.push_back("no peer addresses yet: discovery has not answered");
+  for (std::string& line : DifferentFounders(now)) lacks.push_back(std::move(line));
+  const FoundByName found = Find(now);
+  for (const std::string& name : founders_) {
+    auto stores = found.find(name);
+    if (stores == found.end()) {
+      lacks.push_back(Missing(name, now));
+    } else if (stores->second.size() > 1) {
+      std::string line = "several live nodes call themselves " + name + ":";
+      for (const Found& f : stores->second) {
+        line += " " + Store(f.store) + (f.asked.empty() ? " (this node)" : " at " + f.asked) + ";";
+      }
+      lacks.push_back(line + " node ids must be unique");
+    }
+  }
+  if (founders_.size() == 1) {
+    for (const auto& [address, peer] : peers_) {
+      const bool self = address == options_.address ||
+                        (Fresh(peer, now) && peer.answer->nonce == options_.nonce);
+      if (!peer.listed || self) continue;
+      lacks.push_back("this node is the only founder, but " + address +
+                      " is listed as well: it is not born alone while it does not know who is there");
+    }
+  }
+  if (!First()) {
+    if (lacks.empty()) lacks.push_back("waiting for " + founders_.front() + " (sorts first) to propose");
+    return lacks;
+  }
+  if (!record_.pledge || record_.pledge->proposer != options_.store) return lacks;
+  for (const Founder& founder : record_.pledge->founders) {
+    auto pledge = reported_.find(founder.store);
+    if (founder.store == options_.store ||
+        (pledge != reported_.end() && pledge->second == record_.reported())) {
+      continue;
+    }
+    std::string line = founder.name + " (" + founder.address + ") has not pledged itself yet";
+    for (const auto& [address, peer] : peers_) {
+      if (!peer.answer || peer.answer->store != founder.store) continue;
+      if (peer.refusal != Refusal::kNone) line += std::string(": ") + ToString(peer.refusal);
+    }
+    lacks.push_back(line);
+  }
+  return lacks;
+}
+
+std::vector<std::string> Birth::LostFounders(Instant now) const {
+  std::vector<std::string> lines;
+  if (!record_.born) return lines;
+  const FoundByName found = Find(now);
+  for (const Founder& founder : record_.pledge->founders) {
+    auto stores = found.find(founder.name);
+    if (founder.store == options_.store || stores == found.end()) continue;
+    const bool alive =
+        std::any_of(stores->second.begin(), stores->second.end(),
+                    [&](const Found& f) { return f.store == founder.store; });
+    if (alive) continue;
+    const Found& other = stores->second.front();
+    lines.push_back("founder " + founder.name + " (" + other.asked + ") answers as " +
+                    Store(other.store) + ", the cluster was born with its " +
+                    Store(founder.store) +
+                    ": its disk was wiped or replaced before birth was complete. Put its old data "
+                    "directory back. If that is lost: " + kStartAgain);
+  }
+  return lines;
+}
+
+std::vector<std::string> Birth::LacksBorn(Instant now) const {
+  std::vector<std::string> lacks;
+  if (!record_.log_created) lacks.push_back("the log with the first entry is being made");
+  for (std::string& line : LostFounders(now)) lacks.push_back(std::move(line));
+  const FoundByName found = Find(now);
+  for (const Founder& founder : record_.pledge->founders) {
+    if (founder.store == options_.store || known_born_.contains(founder.store)) continue;
+    auto stores = found.find(founder.name);
+    if (stores == found.end()) {
+      lacks.push_back(Missing(founder.name, now));
+      continue;
+    }
+    for (const Found& f : stores->second) {
+      if (f.store != founder.store) continue;
+      lacks.push_back(founder.name + " (" + f.asked + ") " +
+                      (f.cluster ? "is in another cluster, " + ToHex(f.cluster)
+                                 : std::string("has not recorded birth yet")));
+    }
+  }
+  if (lacks.empty()) {
+    lacks.push_back("every founder is born: waiting for a leader to commit BirthComplete");
+  }
+  return lacks;
+}
+
+}  // namespace quorate::raft

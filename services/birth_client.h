@@ -1,0 +1,36 @@
+// Makes raft::Birth's calls: Identify and Found over gRPC.
+//
+// Each call is answered once: with the reply, or with why there is none. A reply belongs to the
+// call that it answers by construction (unary RPCs), as birth demands.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "base/ids.h"
+#include "raft/birth.h"
+#include "services/peer_channels.h"
+#include "services/peer_directory.h"
+
+namespace quorate::services {
+
+class BirthClient {
+ public:
+  // Both outlive this. Answers to Identify teach `directory` where their stores are.
+  BirthClient(StoreId self, PeerChannels* channels, PeerDirectory* directory);
+  ~BirthClient();  // Stop()s
+
+  using Done = std::function<void(absl::StatusOr<raft::BirthReply>)>;
+  // Any thread; `done` runs on a gRPC thread, once.
+  void Call(const raft::BirthCall& call, Duration timeout, Done done);
+  // Cancels what is open and waits for it: no `done` runs afterwards. Later calls fail at once.
+  void Stop();
+
+ private:
+  class Impl;
+  const std::shared_ptr<Impl> impl_;
+};
+
+}  // namespace quorate::services

@@ -1,0 +1,41 @@
+// Between the wire (quorate/v1/raft.proto) and the core's own structs. What comes from the wire is
+// checked here, so that the core may CHECK what it is given.
+//
+// Pure functions; any thread.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "base/ids.h"
+#include "grpcpp/support/status.h"
+#include "quorate/v1/raft.pb.h"
+#include "raft/core/message.h"
+
+namespace quorate::services {
+
+v1::PeerHeader MakeHeader(ClusterId cluster, StoreId from, StoreId to);
+
+// Who a receiver is.
+struct PeerSelf {
+  ClusterId cluster;
+  StoreId store;
+};
+// OK, or FAILED_PRECONDITION: WRONG_CLUSTER (metadata expected, actual), WRONG_STORE when the
+// header means another store, and WRONG_SENDER when it names none or the receiver itself.
+grpc::Status CheckHeader(const v1::PeerHeader& header, const PeerSelf& self);
+
+// Bodies without their headers. The payload bytes are copied once, each way.
+void ToProto(const raft::RequestVote& message, v1::RequestVoteRequest* proto);
+void ToProto(const raft::RequestVoteReply& message, v1::RequestVoteResponse* proto);
+void ToProto(const raft::AppendEntries& message, v1::AppendEntriesRequest* proto);
+void ToProto(const raft::AppendEntriesReply& message, v1::AppendEntriesResponse* proto);
+
+raft::RequestVote FromProto(const v1::RequestVoteRequest& proto);
+raft::RequestVoteReply FromProto(const v1::RequestVoteResponse& proto);
+// nullopt: entries that are not consecutive from prev_index + 1, go back in term, are of a term
+// above the message's, or have a type that this build does not know.
+std::optional<raft::AppendEntries> FromProto(v1::AppendEntriesRequest&& proto);
+raft::AppendEntriesReply FromProto(const v1::AppendEntriesResponse& proto);
+
+}  // namespace quorate::services

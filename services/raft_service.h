@@ -1,0 +1,82 @@
+// The peer port's service: what other nodes ask of this one (proto/quorate/v1/raft.proto).
+//
+// Before this node runs (not born yet, or waiting to join) only Identify and Found answer; the
+// rest says UNAVAILABLE (NOT_BORN). Every message's header is checked, those of streams too: a
+// wrong cluster or a wrong receiver is rejected, a sender that is no member never is.
+//
+// Handlers run on gRPC's threads and never block there, but Found, whose handler may write a file.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+
+#include "base/ids.h"
+#include "quorate/v1/raft.grpc.pb.h"
+#include "raft/birth_messages.h"
+#include "raft/node.h"
+#include "services/forwarder.h"
+#include "services/peer_directory.h"
+#include "services/peer_transport.h"
+
+namespace quorate::services {
+
+class RaftService final : public v1::Raft::CallbackService {
+ public:
+  // Birth's side (services runs raft::Birth under its own lock). What a handler must make
+  // durable is durable when it returns.
+  struct BirthHandlers {
+    std::function<raft::IdentifyReply(const raft::IdentifyRequest&)> identify;
+    std::function<raft::PledgeReply(const raft::Propose&)> propose;
+    std::function<raft::BornReply(const raft::Born&)> born;
+  };
+  // `directory` outlives this: inbound Identify calls teach it addresses.
+  RaftService(StoreId self, BirthHandlers birth, PeerDirectory* directory);
+  ~RaftService() override;
+
+  // From now on the Raft calls answer too. Once.
+  struct Running {
+    ClusterId cluster;
+    raft::Node* node = nullptr;
+    PeerTransport* transport = nullptr;
+    Forwarder* forwarder = nullptr;
+  };
+  void Serve(const Running& running);
+  // The Raft calls are refused again (NOT_BORN's place is taken by SHUTTING_DOWN) and nothing
+  // is given to node, transport or forwarder any more once this has returned. Before the node is
+  // destroyed. Identify and Found go on until the server ends.
+  void StopServing();
+
+  grpc::ServerUnaryReactor* RequestVote(grpc::CallbackServerContext* context,
+                                        const v1::RequestVoteRequest* request,
+                                        v1::RequestVoteResponse* response) override;
+  grpc::ServerBidiReactor<v1::AppendEntriesRequest, v1::AppendEntriesResponse>* AppendEntries(
+      grpc::CallbackServerContext* context) override;
+  grpc::ServerUnaryReactor* Identify(grpc::CallbackServerContext* context,
+                                     const v1::IdentifyRequest* request,
+                                     v1::IdentifyResponse* response) override;
+  grpc::ServerUnaryReactor* Found(grpc::CallbackServerContext* context,
+                                  const v1::FoundRequest* request,
+                                  v1::FoundResponse* response) override;
+  grpc::ServerBidiReactor<v1::ForwardRequest, v1::ForwardResponse>* Forward(
+      grpc::CallbackServerContext* context) override;
+
+  // Not in this build yet: UNIMPLEMENTED naming the call.
+  grpc::ServerReadReactor<v1::InstallSnapshotRequest>* InstallSnapshot(
+      grpc::CallbackServerContext* context, v1::InstallSnapshotResponse* response) override;
+  grpc::ServerUnaryReactor* TimeoutNow(grpc::CallbackServerContext* context,
+                                       const v1::TimeoutNowRequest* request,
+                                       v1::TimeoutNowResponse* response) override;
+  grpc::ServerUnaryReactor* ReadIndex(grpc::CallbackServerContext* context,
+                                      const v1::ReadIndexRequest* request,
+                                      v1::ReadIndexResponse* response) override;
+
+  // What the handlers share: outlives the service in the hands of open streams.
+  class Shared;
+
+ private:
+  const std::shared_ptr<Shared> shared_;
+};
+
+}  // namespace quorate::services

@@ -101,21 +101,6 @@ bool IsHostName(std::string_view host) {
          host.front() != '-';
 }
 
-// `20ms`; nullopt for anything but a whole number and one of us, ms, s, m, within an hour.
-std::optional<Duration> ParseDuration(std::string_view text) {
-  int64_t number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || number < 0 || number > 3'600'000'000) return std::nullopt;
-  const std::string_view unit(end, static_cast<size_t>(text.data() + text.size() - end));
-  std::optional<Duration> duration;
-  if (unit == "us") duration = std::chrono::microseconds(number);
-  if (unit == "ms") duration = std::chrono::milliseconds(number);
-  if (unit == "s") duration = std::chrono::seconds(number);
-  if (unit == "m") duration = std::chrono::minutes(number);
-  if (duration && *duration > std::chrono::hours(1)) return std::nullopt;
-  return duration;
-}
-
 std::string Show(Duration duration) {
   const int64_t us = duration.count();
   if (us % 1000 != 0) return std::to_string(us) + "us";
@@ -545,6 +530,20 @@ absl::StatusOr<HostPort> ParseHostPort(std::string_view address) {
   }
   parsed.host = std::string(host);
   return parsed;
+}
+
+std::optional<Duration> ParseDuration(std::string_view text) {
+  int64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || number < 0 || number > 3'600'000'000) return std::nullopt;
+  const std::string_view unit(end, static_cast<size_t>(text.data() + text.size() - end));
+  std::optional<Duration> duration;
+  if (unit == "us") duration = std::chrono::microseconds(number);
+  if (unit == "ms") duration = std::chrono::milliseconds(number);
+  if (unit == "s") duration = std::chrono::seconds(number);
+  if (unit == "m") duration = std::chrono::minutes(number);
+  if (duration && *duration > std::chrono::hours(1)) return std::nullopt;
+  return duration;
 }
 
 bool NamesAHost(const HostPort& address) {

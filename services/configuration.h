@@ -98,6 +98,9 @@ struct HostPort {
 };
 absl::StatusOr<HostPort> ParseHostPort(std::string_view address);
 
+// A duration as above, from 0 to an hour; nullopt for anything else.
+std::optional<Duration> ParseDuration(std::string_view text);
+
 // Whether others can connect to it: not empty and not 0.0.0.0 or [::].
 bool NamesAHost(const HostPort& address);
 

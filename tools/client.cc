@@ -1,0 +1,178 @@
+#include "tools/client.h"
+
+#include <algorithm>
+#include <thread>
+
+#include "absl/strings/str_split.h"
+#include "grpcpp/create_channel.h"
+#include "grpcpp/security/credentials.h"
+#include "grpcpp/support/channel_arguments.h"
+#include "services/configuration.h"
+#include "services/errors.h"
+
+namespace quorate::tools {
+namespace {
+
+// A page (2 MiB) or one item (1 MiB) and its frame, with room.
+constexpr int kReceiveBytesMax = 16 << 20;
+
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(kReceiveBytesMax);
+  // Retries are ours to decide, and a node is dialled directly: proxy variables mean the web.
+  arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
+  // One connection an endpoint, not one shared with other clients of this process.
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  const bool literal_v6 = address.front() == '[';
+  return grpc::CreateCustomChannel((literal_v6 ? "ipv6:" : "dns:///") + address,
+                                   grpc::InsecureChannelCredentials(), arguments);
+}
+
+// Whether a write that ended so was certainly done or certainly not. A deadline leaves it open, also
+// when the server says so; what gRPC makes of a broken stream (CANCELLED, INTERNAL, UNKNOWN) too.
+bool OutcomeIsKnown(grpc::StatusCode code, bool ours) {
+  switch (code) {
+    case grpc::StatusCode::OK:
+    case grpc::StatusCode::UNIMPLEMENTED:
+    case grpc::StatusCode::INVALID_ARGUMENT:
+    case grpc::StatusCode::PERMISSION_DENIED:
+    case grpc::StatusCode::UNAUTHENTICATED: return true;
+    case grpc::StatusCode::DEADLINE_EXCEEDED: return false;
+    default: return ours;
+  }
+}
+
+}  // namespace
+
+Client::Client(ClientOptions options) : options_(std::move(options)) {
+  for (const std::string& address : options_.endpoints) {
+    auto endpoint = std::make_unique<Endpoint>();
+    endpoint->address = address;
+    endpoint->channel = MakeChannel(address);
+    endpoint->config = v1::Config::NewStub(endpoint->channel);
+    endpoint->cluster = v1::Cluster::NewStub(endpoint->channel);
+    endpoints_.push_back(std::move(endpoint));
+  }
+}
+
+// Waits for a connection; false when it was refused or takes too long. Nothing has been sent then.
+bool Client::Connect(Endpoint& endpoint, Clock::time_point deadline) {
+  const auto until = std::min(deadline, Clock::now() + options_.connect_timeout);
+  grpc_connectivity_state state = endpoint.channel->GetState(true);
+  bool tried = false;
+  while (state != GRPC_CHANNEL_READY) {
+    if (state == GRPC_CHANNEL_CONNECTING) tried = true;
+    // A failure of before this call says nothing: the channel tries again after its back-off.
+    if (state == GRPC_CHANNEL_SHUTDOWN) return false;
+    if (state == GRPC_CHANNEL_TRANSIENT_FAILURE && tried) return false;
+    if (!endpoint.channel->WaitForStateChange(state, until)) return false;
+    if (state == GRPC_CHANNEL_IDLE) tried = true;
+    state = endpoint.channel->GetState(true);
+  }
+  return true;
+}
+
+CallResult Client::RunAt(Endpoint& endpoint, const Call& call) {
+  const auto deadline = Clock::now() + options_.timeout;
+  if (!Connect(endpoint, deadline)) {
+    return {grpc::Status(grpc::StatusCode::UNAVAILABLE, "cannot connect"), endpoint.address, true,
+            false};
+  }
+  grpc::ClientContext context;
+  context.set_deadline(deadline);
+  return {call(endpoint, &context), endpoint.address};
+}
+
+CallResult Client::Run(CallKind kind, const Call& call) {
+  const auto deadline = Clock::now() + options_.timeout;
+  const size_t count = endpoints_.size();
+  CallResult last{grpc::Status(grpc::StatusCode::UNAVAILABLE, "cannot connect"),
+                  endpoints_[preferred_ % count]->address, true, false};
+  for (;;) {
+    bool anyone_answered = false;
+    auto delay = options_.retry_delay;
+    const size_t first = preferred_;
+    for (size_t i = 0; i < count; ++i) {
+      const size_t at = (first + i) % count;
+      Endpoint& endpoint = *endpoints_[at];
+      if (!Connect(endpoint, deadline)) {
+        // What an endpoint has answered says more than that another does not.
+        if (!last.reached) last.address = endpoint.address;
+        continue;
+      }
+      grpc::ClientContext context;
+      context.set_deadline(deadline);
+      last = {call(endpoint, &context), endpoint.address};
+      const services::ErrorDetails details = services::DetailsOf(last.status);
+      const bool ours = !details.reason.empty();
+      const grpc::StatusCode code = last.status.error_code();
+      if (code != grpc::StatusCode::UNAVAILABLE) {
+        preferred_ = at;
+        last.outcome_known = kind == CallKind::kRead || OutcomeIsKnown(code, ours);
+        return last;
+      }
+      if (kind == CallKind::kWrite && !ours) {
+        last.outcome_known = false;
+        return last;
+      }
+      anyone_answered = anyone_answered || ours;
+      if (details.retry_delay) {
+        delay = std::chrono::duration_cast<std::chrono::milliseconds>(*details.retry_delay);
+      }
+    }
+    delay = std::max(delay, std::chrono::milliseconds(10));
+    if (!anyone_answered || Clock::now() + delay >= deadline) return last;
+    std::this_thread::sleep_for(delay);
+  }
+}
+
+CallResult Client::UseNode(const std::string& node_id) {
+  std::string seen;
+  CallResult last;
+  for (size_t i = 0; i < endpoints_.size(); ++i) {
+    v1::StatusResponse response;
+    last = RunAt(*endpoints_[i], [&](Endpoint& endpoint, grpc::ClientContext* context) {
+      return endpoint.cluster->Status(context, v1::StatusRequest(), &response);
+    });
+    if (!last.ok()) {
+      seen += (seen.empty() ? "" : ", ") + endpoints_[i]->address + " does not answer";
+      continue;
+    }
+    if (response.header().node_id() == node_id) {
+      std::unique_ptr<Endpoint> found = std::move(endpoints_[i]);
+      endpoints_.clear();
+      endpoints_.push_back(std::move(found));
+      preferred_ = 0;
+      return last;
+    }
+    seen += (seen.empty() ? "" : ", ") + endpoints_[i]->address + " is " +
+            response.header().node_id();
+  }
+  return {services::MakeError(grpc::StatusCode::NOT_FOUND, "NODE_NOT_FOUND",
+                              "no endpoint is node " + node_id + ": " + seen),
+          last.address};
+}
+
+absl::StatusOr<std::vector<std::string>> ParseEndpoints(const std::string& list) {
+  std::vector<std::string> endpoints;
+  for (const absl::string_view part : absl::StrSplit(list, ',')) {
+    const std::string endpoint(part);
+    const auto parsed = services::ParseHostPort(endpoint);
+    if (!parsed.ok()) {
+      return absl::InvalidArgumentError(std::string(parsed.status().message()) +
+                                        "; write host:port, such as 127.0.0.1:8080");
+    }
+    if (!services::NamesAHost(*parsed)) {
+      return absl::InvalidArgumentError("`" + endpoint +
+                                        "` has no host; write host:port, such as 127.0.0.1:8080");
+    }
+    endpoints.push_back(endpoint);
+  }
+  return endpoints;
+}
+
+}  // namespace quorate::tools

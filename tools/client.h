@@ -1,0 +1,87 @@
+// Calls a cluster through one of several endpoints, and fails over between them.
+//
+// The rule (DESIGN.md, "Retry"): UNAVAILABLE with our ErrorInfo means that the call was certainly not
+// accepted, so anything may be tried again. UNAVAILABLE without it comes from gRPC when a connection
+// breaks under a call: a read is tried elsewhere, a write is not, because it may have been done
+// (until request ids come with a later build). An endpoint that cannot be connected to was not called
+// at all, so both go on to the next one. When every endpoint has refused, they are asked again after
+// the delay that they named, until the timeout; when none can be connected to, the call fails at once.
+//
+// Thread-safe: all methods from any thread; calls run at the same time.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "google/protobuf/message.h"
+#include "grpcpp/channel.h"
+#include "grpcpp/client_context.h"
+#include "grpcpp/support/status.h"
+#include "quorate/v1/cluster.grpc.pb.h"
+#include "quorate/v1/config.grpc.pb.h"
+
+namespace quorate::tools {
+
+// One node's client port.
+struct Endpoint {
+  std::string address;  // host:port
+  std::shared_ptr<grpc::Channel> channel;
+  std::unique_ptr<v1::Config::Stub> config;
+  std::unique_ptr<v1::Cluster::Stub> cluster;
+};
+
+// How a call ended, and who said so.
+struct CallResult {
+  grpc::Status status;
+  std::string address;         // of the last endpoint asked
+  bool outcome_known = true;   // false: a write that may or may not have been done
+  bool reached = true;         // false: no endpoint could be connected to
+  bool ok() const { return status.ok(); }
+};
+
+enum class CallKind { kRead, kWrite };
+
+struct ClientOptions {
+  std::vector<std::string> endpoints;                           // host:port, at least one
+  std::chrono::milliseconds timeout = std::chrono::seconds(10);  // of one call, fail-over included
+  std::chrono::milliseconds connect_timeout = std::chrono::seconds(2);  // of one endpoint
+  std::chrono::milliseconds retry_delay = std::chrono::milliseconds(100);  // when none was named
+};
+
+class Client {
+ public:
+  explicit Client(ClientOptions options);
+
+  // Runs `call` against one endpoint after the other until it ends (see above). The context has its
+  // deadline; `call` may run several times and overwrites its response each time.
+  using Call = std::function<grpc::Status(Endpoint&, grpc::ClientContext*)>;
+  CallResult Run(CallKind kind, const Call& call);
+
+  // Runs `call` against this endpoint only, once.
+  CallResult RunAt(Endpoint& endpoint, const Call& call);
+
+  // From now on asks only the endpoint whose node has this name. The result is that of the search:
+  // NOT_FOUND when every endpoint answered with another name. Before any other call.
+  CallResult UseNode(const std::string& node_id);
+
+  const std::vector<std::unique_ptr<Endpoint>>& endpoints() const { return endpoints_; }
+  const ClientOptions& options() const { return options_; }
+
+ private:
+  using Clock = std::chrono::system_clock;  // gRPC deadlines
+  bool Connect(Endpoint& endpoint, Clock::time_point deadline);
+
+  const ClientOptions options_;
+  std::vector<std::unique_ptr<Endpoint>> endpoints_;
+  std::atomic<size_t> preferred_ = 0;  // the endpoint that last answered
+};
+
+// Splits `A,B,C` and checks each host:port (a host is required). kInvalidArgument names the wrong one.
+absl::StatusOr<std::vector<std::string>> ParseEndpoints(const std::string& list);
+
+}  // namespace quorate::tools

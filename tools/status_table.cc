@@ -1,0 +1,176 @@
+#include "tools/status_table.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "tools/text.h"
+
+namespace quorate::tools {
+namespace {
+
+// The answer whose view of the members counts: the leader's of the highest term, else the one that
+// knows the highest term. nullptr: nobody answered.
+const v1::StatusResponse* BestView(const std::vector<NodeReport>& reports) {
+  const v1::StatusResponse* best = nullptr;
+  const auto rank = [](const v1::StatusResponse& response) {
+    return std::pair(response.header().term(), response.role() == v1::NODE_ROLE_LEADER);
+  };
+  for (const NodeReport& report : reports) {
+    if (!report.result.ok()) continue;
+    if (best == nullptr || rank(report.response) > rank(*best)) best = &report.response;
+  }
+  return best;
+}
+
+uint64_t HighestCommit(const std::vector<NodeReport>& reports) {
+  uint64_t commit = 0;
+  for (const NodeReport& report : reports) {
+    if (report.result.ok()) commit = std::max(commit, report.response.commit_index());
+  }
+  return commit;
+}
+
+const v1::StatusResponse* ReportOf(const std::vector<NodeReport>& reports,
+                                   const std::string& node_id) {
+  for (const NodeReport& report : reports) {
+    if (report.result.ok() && report.response.header().node_id() == node_id) {
+      return &report.response;
+    }
+  }
+  return nullptr;
+}
+
+std::string Color(bool color, bool good, const std::string& text) {
+  if (!color) return text;
+  return (good ? "\x1b[32m" : "\x1b[31m") + text + "\x1b[0m";
+}
+
+std::string BirthName(v1::BirthState birth) {
+  switch (birth) {
+    case v1::BIRTH_STATE_SEARCHING: return "searching";
+    case v1::BIRTH_STATE_PLEDGED: return "pledged";
+    case v1::BIRTH_STATE_BORN: return "born";
+    case v1::BIRTH_STATE_WAITING_TO_JOIN: return "waiting";
+    case v1::BIRTH_STATE_STOPPED: return "stopped";
+    default: return "not ready";
+  }
+}
+
+std::string Contact(const v1::MemberStatus& member) {
+  if (!member.has_last_contact()) return "";
+  return FormatDuration(std::chrono::milliseconds(member.last_contact().seconds() * 1000 +
+                                                  member.last_contact().nanos() / 1'000'000));
+}
+
+std::string LagOf(uint64_t commit, uint64_t index) {
+  return std::to_string(commit > index ? commit - index : 0);
+}
+
+// `leader_view`: whether `member` is what the leader itself says of its members.
+std::vector<std::string> Row(const v1::MemberStatus& member, bool leader_view,
+                             const v1::StatusResponse* own, uint64_t commit, bool color) {
+  std::vector<std::string> row = {Printable(member.node_id()), Printable(member.address())};
+  const std::string voter = member.voter() ? "yes" : "no";
+  if (own == nullptr) {
+    const bool knows = leader_view && !member.is_leader();
+    row.insert(row.end(),
+               {member.is_leader() ? "leader" : "", voter, "", "", "", "",
+                knows && member.match_index() > 0 ? LagOf(commit, member.match_index()) : "",
+                leader_view ? Contact(member) : "", "", "",
+                leader_view ? Color(color, member.active(), member.active() ? "up" : "silent")
+                            : "unknown"});
+    return row;
+  }
+  const std::string health = own->healthy() ? "healthy" : BirthName(own->birth());
+  row.insert(row.end(),
+             {RoleName(own->role()), voter, "", std::to_string(own->header().term()),
+              std::to_string(own->commit_index()), std::to_string(own->applied_index()),
+              LagOf(commit, own->applied_index()),
+              own->role() == v1::NODE_ROLE_LEADER || !leader_view ? "" : Contact(member),
+              FormatBytes(own->database_bytes()), Printable(own->version()),
+              Color(color, own->healthy(), health)});
+  return row;
+}
+
+}  // namespace
+
+std::string RoleName(v1::NodeRole role) {
+  switch (role) {
+    case v1::NODE_ROLE_FOLLOWER: return "follower";
+    case v1::NODE_ROLE_CANDIDATE: return "candidate";
+    case v1::NODE_ROLE_LEADER: return "leader";
+    case v1::NODE_ROLE_WAITING: return "waiting";
+    default: return "";
+  }
+}
+
+Table StatusTable(const std::vector<NodeReport>& reports, bool color) {
+  Table table({"NODE", "ADDRESS", "ROLE", "VOTER", "ZONE", "TERM", "COMMIT", "APPLIED", "LAG",
+               "LAST-CONTACT", "DB-SIZE", "VERSION", "HEALTH"});
+  const v1::StatusResponse* view = BestView(reports);
+  if (view == nullptr) return table;
+  const uint64_t commit = HighestCommit(reports);
+  std::map<std::string, v1::MemberStatus> members;
+  for (const v1::MemberStatus& member : view->members()) members[member.node_id()] = member;
+  // A node that is no member (not born, or waiting to join) still has something to say of itself.
+  for (const NodeReport& report : reports) {
+    const std::string& name = report.response.header().node_id();
+    if (!report.result.ok() || members.contains(name)) continue;
+    v1::MemberStatus& member = members[name];
+    member.set_node_id(name);
+    member.set_address(report.endpoint);
+  }
+  for (const auto& [name, member] : members) {
+    table.Add(Row(member, view->role() == v1::NODE_ROLE_LEADER, ReportOf(reports, name), commit,
+                  color));
+  }
+  return table;
+}
+
+std::string StatusSummary(const std::vector<NodeReport>& reports) {
+  const v1::StatusResponse* view = BestView(reports);
+  if (view == nullptr) return "";
+  std::string text;
+  size_t voters = 0, up = 0;
+  const bool leader_view = view->role() == v1::NODE_ROLE_LEADER;
+  for (const v1::MemberStatus& member : view->members()) {
+    if (!member.voter()) continue;
+    ++voters;
+    const v1::StatusResponse* own = ReportOf(reports, member.node_id());
+    if (own != nullptr || (leader_view && member.active())) ++up;
+  }
+  const auto count = [](size_t number, const std::string& what) {
+    return std::to_string(number) + " " + what + (number == 1 ? "" : "s");
+  };
+  if (voters > 0) {
+    const size_t majority = voters / 2 + 1;
+    text += count(voters, "voter") + ", " + std::to_string(up) + " of them up: ";
+    text += up >= majority ? "tolerates " + count(up - majority, "failure")
+                           : "no majority is known to be up: a write needs " +
+                                 std::to_string(majority);
+    text += '\n';
+  }
+  if (view->header().leader_id().empty()) {
+    text += "no leader is known: writes are refused\n";
+  }
+  for (const NodeReport& report : reports) {
+    if (!report.result.ok()) continue;
+    for (const std::string& lack : report.response.lacks()) {
+      text += Printable(report.response.header().node_id()) + ": " + Printable(lack) + '\n';
+    }
+  }
+  std::set<std::string> clusters;
+  for (const NodeReport& report : reports) {
+    if (report.result.ok() && !report.response.header().cluster_id().empty()) {
+      clusters.insert(report.response.header().cluster_id());
+    }
+  }
+  if (clusters.size() > 1) {
+    text += "the endpoints belong to " + std::to_string(clusters.size()) +
+            " different clusters: name those of one\n";
+  }
+  return text;
+}
+
+}  // namespace quorate::tools

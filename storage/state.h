@@ -33,7 +33,22 @@ struct StateOptions {
   uint64_t generation = 1;
   ClusterId cluster;
   size_t readers = 4;  // read-only connections
+  // Above this much write-ahead log a checkpoint holds the readers off and empties it.
+  uint64_t wal_bytes_max = 16u << 20;
 };
+
+// Why a session command was refused: nothing was executed, and nothing of the session changed.
+enum class Refusal : uint8_t {
+  kNone = 0,
+  kUnknownSession,     // its store has no session, or one of another boot or nonce
+  kGap,                // its sequence is beyond the next one (or 0)
+  kTooManyUnanswered,  // 4,096 answers are kept already: send it again with answered_through moved
+                       // on
+  kNotMember,          // OpenSession: the store is not in the membership in force
+  kOlderBoot,          // OpenSession: a session with a higher boot is open
+  kOtherNonce,         // OpenSession: a session with this boot and another nonce is open
+};
+std::string_view RefusalName(Refusal refusal);  // "SESSION_UNKNOWN" and the like
 
 // One command's outcome, for whoever waits for it.
 struct Applied {
@@ -46,6 +61,7 @@ struct Applied {
   bool duplicate = false;
   // Refused by the session rule (unknown session, a gap, an older boot): nothing was executed.
   bool refused = false;
+  Refusal refusal = Refusal::kNone;           // which rule; not kNone exactly when `refused`
   std::shared_ptr<const std::string> answer;  // a serialized v1::Answer; null: nothing is kept
 };
 
@@ -69,6 +85,16 @@ struct StateSummary {
   bool birth_complete = false;
   StateHash hash{};
   uint64_t duplicates = 0;  // retried commands found applied, since the process started
+  // A power failure now loses nothing up to here: the log may be cut behind it. 0 after a start
+  // until a checkpoint of this process has emptied the write-ahead log.
+  raft::Index durable_applied;
+};
+
+// What a scrub found, at one applied index.
+struct HashCheck {
+  raft::Index applied;
+  StateHash kept{};        // as kept with each change
+  StateHash recomputed{};  // from the rows; another one: the database is damaged
 };
 
 struct Item {
@@ -112,7 +138,14 @@ class State {
   virtual absl::StatusOr<std::vector<Applied>> Apply(
       const std::vector<raft::EntryPtr>& entries) = 0;
 
+  // Makes everything applied durable and empties the write-ahead log; Apply does so by itself when
+  // that is over `wal_bytes_max`. True: done. False: not now, a reader would not get out of the way
+  // (it is tried again). An error is as for Apply.
+  virtual absl::StatusOr<bool> Checkpoint() = 0;
+
   // --- Any thread ---
+  // See StateSummary::durable_applied.
+  virtual raft::Index durable_applied() const = 0;
   virtual StateSummary Summary() const = 0;
   virtual std::optional<SessionView> FindSession(StoreId store) const = 0;
   // The answer kept for one sequence of a session; null when none is kept.
@@ -129,7 +162,14 @@ class State {
                                                               std::optional<Revision> at) = 0;
 
   // The hash recomputed from the rows: must equal Summary().hash at the same applied index.
+  // Takes as long as reading the whole database (one caller at a time; others wait); writes go on,
+  // checkpoints wait for it up to max(1 GiB, the database's size) of write-ahead log, then it ends
+  // with kAborted.
   virtual absl::StatusOr<std::pair<raft::Index, StateHash>> RecomputeHash() = 0;
+  // The same, with the hash that was kept at that index.
+  virtual absl::StatusOr<HashCheck> CheckHash() = 0;
+  // The state hash at the latest indexes divisible by 4,096 (16 of them at most), oldest first.
+  virtual absl::StatusOr<std::vector<std::pair<raft::Index, StateHash>>> RecordedHashes() = 0;
 };
 
 }  // namespace quorate::storage

@@ -1,0 +1,218 @@
+#include "storage/state.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <map>
+#include <mutex>
+#include <span>
+#include <utility>
+
+#include "base/check.h"
+#include "storage/state_apply.h"
+#include "storage/state_readers.h"
+#include "storage/state_schema.h"
+#include "storage/state_sessions.h"
+
+namespace quorate::storage {
+namespace {
+
+// How long the apply thread waits for short reads to end before a checkpoint, and how much more
+// write-ahead log there must be before it tries again. Far above the limit it waits for long.
+constexpr std::chrono::milliseconds kGateWait{100};
+constexpr std::chrono::milliseconds kGateWaitLong{10'000};
+constexpr uint64_t kRetryAfterBytes = 1u << 20;
+constexpr uint64_t kPatienceFactor = 16;
+// While the whole database is read the write-ahead log may grow to this, or to the database's size.
+constexpr uint64_t kScrubWalBytes = uint64_t{1} << 30;
+
+class SqliteState final : public State {
+ public:
+  SqliteState(StateOptions options, std::unique_ptr<Applier> applier,
+              std::unique_ptr<ReaderPool> readers)
+      : options_(std::move(options)),
+        path_(StatePath(options_.directory, options_.generation)),
+        applier_(std::move(applier)),
+        readers_(std::move(readers)),
+        checkpoint_at_(options_.wal_bytes_max) {
+    std::lock_guard lock(mutex_);
+    sessions_ = applier_->sessions().sessions();
+    PublishLocked();
+  }
+
+  absl::StatusOr<std::vector<Applied>> Apply(const std::vector<raft::EntryPtr>& entries) override {
+    std::vector<Applied> outcomes;
+    outcomes.reserve(entries.size());
+    std::span<const raft::EntryPtr> rest(entries);
+    while (!rest.empty()) {
+      // One transaction, up to the next index at which the hash is recorded.
+      const uint64_t first = rest.front()->index.value();
+      const uint64_t until = (first + kHashInterval - 1) / kHashInterval * kHashInterval;
+      const size_t count = std::min<size_t>(rest.size(), until - first + 1);
+      absl::Status status = applier_->ApplyBatch(rest.first(count), outcomes);
+      if (!status.ok()) return ExplainStateError(path_, status);
+      rest = rest.subspan(count);
+      Publish();
+      if (applier_->wal_bytes() > checkpoint_at_) {
+        absl::StatusOr<bool> done = Checkpoint();
+        if (!done.ok()) return done.status();
+      }
+    }
+    return outcomes;
+  }
+
+  absl::StatusOr<bool> Checkpoint() override {
+    const uint64_t wal = applier_->wal_bytes();
+    const bool patient = wal > kPatienceFactor * options_.wal_bytes_max;
+    bool closed = readers_->CloseGate(patient ? kGateWaitLong : kGateWait, ScrubMustEnd(wal));
+    absl::StatusOr<bool> done = false;
+    if (closed) {
+      done = applier_->Truncate();
+      readers_->OpenGate();
+    }
+    if (!done.ok()) return ExplainStateError(path_, done.status());
+    checkpoint_at_ =
+        *done ? options_.wal_bytes_max : std::max(wal, options_.wal_bytes_max) + kRetryAfterBytes;
+    if (*done) {
+      std::lock_guard lock(mutex_);
+      summary_.durable_applied = summary_.applied;
+    }
+    return done;
+  }
+
+  raft::Index durable_applied() const override {
+    std::lock_guard lock(mutex_);
+    return summary_.durable_applied;
+  }
+
+  StateSummary Summary() const override {
+    std::lock_guard lock(mutex_);
+    return summary_;
+  }
+
+  std::optional<SessionView> FindSession(StoreId store) const override {
+    std::lock_guard lock(mutex_);
+    auto found = sessions_.find(store);
+    if (found == sessions_.end()) return std::nullopt;
+    return found->second.view;
+  }
+
+  std::shared_ptr<const std::string> KeptAnswer(StoreId store, uint64_t sequence) const override {
+    std::lock_guard lock(mutex_);
+    auto found = sessions_.find(store);
+    return found == sessions_.end() ? nullptr : AnswerOf(found->second, sequence);
+  }
+
+  std::pair<absl::StatusOr<Item>, Revision> Get(std::string_view key,
+                                                std::optional<Revision> at) override {
+    absl::StatusOr<ReaderPool::Lease> reader = readers_->Acquire();
+    if (!reader.ok()) return {reader.status(), Revision()};
+    auto [item, revision] = (*reader)->Get(key, at);
+    if (!item.ok()) return {ExplainStateError(path_, item.status()), revision};
+    return {std::move(item), revision};
+  }
+
+  absl::StatusOr<ListPage> List(const ListQuery& query) override {
+    return WithReader([&](StateReader& reader) { return reader.List(query); });
+  }
+
+  absl::StatusOr<std::pair<uint64_t, Revision>> Count(std::string_view prefix,
+                                                      std::optional<Revision> at) override {
+    return WithReader([&](StateReader& reader) { return reader.Count(prefix, at); });
+  }
+
+  absl::StatusOr<std::pair<raft::Index, StateHash>> RecomputeHash() override {
+    absl::StatusOr<HashCheck> check = CheckHash();
+    if (!check.ok()) return check.status();
+    return std::pair(check->applied, check->recomputed);
+  }
+
+  absl::StatusOr<HashCheck> CheckHash() override {
+    ReaderPool::Scrub scrub = readers_->AcquireScrub();
+    absl::StatusOr<HashCheck> check = scrub.CheckHash();
+    if (!check.ok()) return ExplainStateError(path_, check.status());
+    return check;
+  }
+
+  absl::StatusOr<std::vector<std::pair<raft::Index, StateHash>>> RecordedHashes() override {
+    return WithReader([](StateReader& reader) { return reader.RecordedHashes(); });
+  }
+
+ private:
+  template <typename Read>
+  auto WithReader(Read read) -> decltype(read(std::declval<StateReader&>())) {
+    absl::StatusOr<ReaderPool::Lease> reader = readers_->Acquire();
+    if (!reader.ok()) return reader.status();
+    auto result = read(**reader);
+    if (!result.ok()) return ExplainStateError(path_, result.status());
+    return result;
+  }
+
+  bool ScrubMustEnd(uint64_t wal) const {
+    struct stat status;  // the size only: the file is never opened but by SQLite
+    uint64_t size = stat(path_.c_str(), &status) == 0 ? static_cast<uint64_t>(status.st_size) : 0;
+    return wal > std::max(kScrubWalBytes, size);
+  }
+
+  void Publish() {
+    std::lock_guard lock(mutex_);
+    applier_->sessions().BringUpToDate(sessions_);
+    applier_->sessions().ClearDirty();
+    PublishLocked();
+  }
+
+  void PublishLocked() {
+    const StateMeta& meta = applier_->meta();
+    summary_.applied = meta.applied;
+    summary_.applied_term = meta.applied_term;
+    summary_.revision = meta.revision;
+    summary_.compacted = meta.compacted;
+    summary_.log_time_ms = meta.log_time_ms;
+    if (summary_.membership_index != meta.membership_index) summary_.membership = meta.membership;
+    summary_.membership_index = meta.membership_index;
+    summary_.birth_complete = meta.birth_complete;
+    summary_.hash = meta.hash.bytes();
+    summary_.duplicates = applier_->duplicates();
+  }
+
+  // Constant after construction.
+  const StateOptions options_;
+  const std::string path_;
+  // The apply thread's. Made before the readers and ended after them: while its connection is open
+  // the write-ahead log's index stays.
+  const std::unique_ptr<Applier> applier_;
+  const std::unique_ptr<ReaderPool> readers_;
+  uint64_t checkpoint_at_;
+
+  mutable std::mutex mutex_;
+  // Protected by mutex_: what committed batches have made.
+  StateSummary summary_;
+  std::map<StoreId, Session> sessions_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<State>> State::Create(const StateOptions& options) {
+  absl::Status status = CreateStateDatabase(options);
+  if (!status.ok()) return status;
+  return Open(options);
+}
+
+absl::StatusOr<std::unique_ptr<State>> State::Open(const StateOptions& options) {
+  const std::string path = StatePath(options.directory, options.generation);
+  absl::StatusOr<Database> database = OpenStateWriter(options);
+  if (!database.ok()) return database.status();
+  absl::StatusOr<std::unique_ptr<Applier>> applier = Applier::Open(*std::move(database));
+  if (!applier.ok()) return ExplainStateError(path, applier.status());
+  if ((*applier)->meta().cluster != options.cluster) {
+    return absl::FailedPreconditionError(
+        "the state database " + path + " belongs to cluster " + ToHex((*applier)->meta().cluster) +
+        ", and this node to cluster " + ToHex(options.cluster) +
+        ": it is another node's directory; start this one with its own");
+  }
+  absl::StatusOr<std::unique_ptr<ReaderPool>> readers = ReaderPool::Open(path, options.readers);
+  if (!readers.ok()) return ExplainStateError(path, readers.status());
+  return std::make_unique<SqliteState>(options, *std::move(applier), *std::move(readers));
+}
+
+}  // namespace quorate::storage

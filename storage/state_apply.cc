@@ -1,0 +1,318 @@
+#include "storage/state_apply.h"
+
+#include <sqlite3.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+
+namespace quorate::storage {
+namespace {
+
+constexpr int32_t kCancelled = 1;  // google.rpc.Code
+
+std::string EntryName(const raft::Entry& entry) {
+  return "log entry " + ToString(entry.index) + " (term " + ToString(entry.term) + ")";
+}
+
+std::shared_ptr<const std::string> Serialize(const v1::Answer& answer) {
+  auto bytes = std::make_shared<std::string>();
+  CHECK(answer.SerializeToString(bytes.get()));
+  return bytes;
+}
+
+bool HasUnknownFields(const google::protobuf::Message& message) {
+  return !message.GetReflection()->GetUnknownFields(message).empty();
+}
+
+std::string_view View(const StateHash& hash) {
+  return {reinterpret_cast<const char*>(hash.data()), hash.size()};
+}
+
+}  // namespace
+
+std::string_view RefusalName(Refusal refusal) {
+  switch (refusal) {
+    case Refusal::kNone:
+      return "NONE";
+    case Refusal::kUnknownSession:
+      return "SESSION_UNKNOWN";
+    case Refusal::kGap:
+      return "SEQUENCE_GAP";
+    case Refusal::kTooManyUnanswered:
+      return "TOO_MANY_UNANSWERED";
+    case Refusal::kNotMember:
+      return "STORE_NOT_MEMBER";
+    case Refusal::kOlderBoot:
+      return "SESSION_BOOT_OLDER";
+    case Refusal::kOtherNonce:
+      return "SESSION_NONCE_DIFFERS";
+  }
+  CHECK(false);
+}
+
+absl::StatusOr<std::unique_ptr<Applier>> Applier::Open(Database database) {
+  std::unique_ptr<Applier> applier(new Applier);
+  applier->database_ = std::move(database);
+  absl::StatusOr<StateMeta> meta = LoadStateMeta(applier->database_);
+  if (!meta.ok()) return meta.status();
+  applier->meta_ = *std::move(meta);
+  applier->stored_rows_ = HashOfStore(applier->hasher_, applier->meta_) +
+                          HashOfMembership(applier->hasher_, applier->meta_);
+  applier->stored_membership_ = applier->meta_.membership_index;
+  absl::Status status = applier->PrepareStatements();
+  if (!status.ok()) return status;
+  status = SessionStore::Load(applier->database_, applier->sessions_);
+  if (!status.ok()) return status;
+  // Also in the place of SQLite's own checkpointing after commits, which uses the same hook.
+  sqlite3_wal_hook(
+      applier->database_.handle(),
+      [](void* bytes, sqlite3*, const char*, int pages) {
+        constexpr uint64_t kFrameBytes = kStatePageBytes + 24;
+        *static_cast<uint64_t*>(bytes) = static_cast<uint64_t>(pages) * kFrameBytes;
+        return SQLITE_OK;
+      },
+      applier->wal_bytes_.get());
+  return applier;
+}
+
+absl::Status Applier::PrepareStatements() {
+  struct Sql {
+    Statement* statement;
+    std::string_view text;
+  };
+  const Sql all[] = {
+      {&begin_, "BEGIN IMMEDIATE"},
+      {&commit_, "COMMIT"},
+      {&rollback_, "ROLLBACK"},
+      {&put_store_,
+       "UPDATE store SET applied = ?1, applied_term = ?2, revision = ?3, compacted = ?4,"
+       " log_time_ms = ?5, birth_complete = ?6, hash = ?7"},
+      {&put_membership_, "INSERT OR REPLACE INTO membership VALUES (1, ?1, ?2)"},
+      {&record_hash_, "INSERT OR REPLACE INTO recorded_hash VALUES (?1, ?2)"},
+      {&forget_hashes_, "DELETE FROM recorded_hash WHERE at <= ?1"},
+  };
+  for (const Sql& sql : all) {
+    absl::StatusOr<Statement> statement = database_.Prepare(sql.text);
+    if (!statement.ok()) return statement.status();
+    *sql.statement = *std::move(statement);
+  }
+  absl::StatusOr<ItemTable> items = ItemTable::Prepare(database_);
+  if (!items.ok()) return items.status();
+  items_ = *std::move(items);
+  absl::StatusOr<SessionStore> sessions = SessionStore::Prepare(database_);
+  if (!sessions.ok()) return sessions.status();
+  session_store_ = *std::move(sessions);
+  return absl::OkStatus();
+}
+
+absl::Status Applier::ApplyBatch(std::span<const raft::EntryPtr> entries,
+                                 std::vector<Applied>& outcomes) {
+  if (!broken_.ok() || entries.empty()) return broken_;
+  const size_t before = outcomes.size();
+  absl::Status status = begin_.Run();
+  if (status.ok()) status = ApplyAll(entries, outcomes);
+  if (status.ok()) status = commit_.Run();
+  if (status.ok()) return status;
+  // What is in memory has run ahead of the database, and nobody may see it.
+  outcomes.resize(before);
+  broken_ = status;
+  if (sqlite3_get_autocommit(database_.handle()) == 0) rollback_.Run().IgnoreError();
+  return status;
+}
+
+absl::Status Applier::ApplyAll(std::span<const raft::EntryPtr> entries,
+                               std::vector<Applied>& outcomes) {
+  for (const raft::EntryPtr& entry : entries) {
+    CHECK(entry->index == meta_.applied + 1, "entries are applied in order, without a gap");
+    CHECK(entry->term >= meta_.applied_term, "terms do not go back");
+    meta_.log_time_ms = std::max(meta_.log_time_ms, entry->log_time_ms);
+    absl::Status status = ApplyEntry(*entry, outcomes);
+    if (!status.ok()) return status;
+    meta_.applied = entry->index;
+    meta_.applied_term = entry->term;
+  }
+  absl::Status status = session_store_->Flush(sessions_, meta_.hash);
+  if (!status.ok()) return status;
+  return WriteMeta();
+}
+
+absl::Status Applier::ApplyEntry(const raft::Entry& entry, std::vector<Applied>& outcomes) {
+  switch (entry.type) {
+    case raft::EntryType::kNoop:
+      return absl::OkStatus();
+    case raft::EntryType::kBirthComplete:
+      meta_.birth_complete = true;
+      return absl::OkStatus();
+    case raft::EntryType::kMembership:
+      return ApplyMembership(entry);
+    case raft::EntryType::kCommand:
+      outcomes.emplace_back();
+      outcomes.back().index = entry.index;
+      return ApplyCommand(entry, outcomes.back());
+  }
+  return absl::FailedPreconditionError(
+      EntryName(entry) + " has type " + std::to_string(static_cast<int>(entry.type)) +
+      ", which this build does not know: it was written by a newer version; start that version");
+}
+
+absl::Status Applier::ApplyMembership(const raft::Entry& entry) {
+  std::optional<raft::Membership> membership = raft::DecodeMembership(entry.payload);
+  if (!membership) {
+    return absl::FailedPreconditionError(
+        EntryName(entry) +
+        " carries a membership that this build cannot read: it was written by a"
+        " newer version, or the log is damaged");
+  }
+  if (membership->cluster != meta_.cluster) {
+    return absl::FailedPreconditionError(
+        EntryName(entry) + " is of cluster " + ToHex(membership->cluster) +
+        ", and this database is of cluster " + ToHex(meta_.cluster) +
+        ": log and database do not belong together");
+  }
+  meta_.membership = *std::move(membership);
+  meta_.membership_bytes = entry.payload;
+  meta_.membership_index = entry.index;
+  sessions_.RetainMembers(meta_.membership);
+  return absl::OkStatus();
+}
+
+absl::Status Applier::ParseCommand(const raft::Entry& entry) {
+  const auto size = static_cast<int>(entry.payload.size());
+  if (!command_.ParseFromArray(entry.payload.data(), size)) {
+    return absl::DataLossError(EntryName(entry) +
+                               " is no command that can be parsed: the log is damaged, or it was"
+                               " written by something else");
+  }
+  // To skip what one node does not know and others do would let their states part for ever.
+  std::string unknown;
+  if (command_.format() > kCommandFormat || command_.format() == 0) {
+    unknown = "has format " + std::to_string(command_.format());
+  } else if (command_.body_case() == v1::Command::BODY_NOT_SET) {
+    unknown = "has a body";
+  } else if (HasUnknownFields(command_) || HasUnknownFields(command_.transaction())) {
+    unknown = "has fields";
+  }
+  if (unknown.empty()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      "the command in " + EntryName(entry) + " " + unknown +
+      ", which this build does not know (it"
+      " knows format " +
+      std::to_string(kCommandFormat) +
+      "). It is not skipped: it was written by a"
+      " newer version; start that version on this node, its data is kept");
+}
+
+absl::Status Applier::ApplyCommand(const raft::Entry& entry, Applied& outcome) {
+  absl::Status status = ParseCommand(entry);
+  if (!status.ok()) return status;
+  if (command_.body_case() == v1::Command::kOpenSession) return OpenSession(entry, outcome);
+
+  const v1::SessionPosition& position = command_.session();
+  outcome.session_store = StoreId(position.store());
+  outcome.session_boot = position.boot();
+  outcome.session_nonce = position.nonce();
+  outcome.session_sequence = position.sequence();
+  outcome.refusal = sessions_.Check(position);
+  outcome.refused = outcome.refusal != Refusal::kNone;
+  if (outcome.refused) return absl::OkStatus();
+
+  outcome.duplicate = sessions_.IsDuplicate(position);
+  if (outcome.duplicate) {
+    outcome.answer = AnswerOf(sessions_.sessions().at(outcome.session_store), position.sequence());
+    ++duplicates_;
+    sessions_.Forget(position);
+    return absl::OkStatus();
+  }
+  status = Execute(entry);
+  if (!status.ok()) return status;
+  outcome.answer = Serialize(answer_);
+  sessions_.Forget(position);
+  const SessionView& session = sessions_.sessions().at(outcome.session_store).view;
+  sessions_.Keep(outcome.session_store,
+                 {outcome.answer, HashOfAnswer(hasher_, session, position.sequence(), answer_)});
+  return absl::OkStatus();
+}
+
+absl::Status Applier::OpenSession(const raft::Entry& entry, Applied& outcome) {
+  const v1::OpenSession& open = command_.open_session();
+  SessionView wanted;
+  wanted.store = StoreId(open.store());
+  wanted.boot = open.boot();
+  wanted.nonce = open.nonce();
+  outcome.session_store = wanted.store;
+  outcome.session_boot = wanted.boot;
+  outcome.session_nonce = wanted.nonce;
+  outcome.refusal = sessions_.Open(wanted, entry.index, meta_.membership, &outcome.duplicate);
+  outcome.refused = outcome.refusal != Refusal::kNone;
+  if (outcome.refused) return absl::OkStatus();
+  answer_.Clear();
+  answer_.set_revision(meta_.revision.value());
+  outcome.answer = Serialize(answer_);
+  return absl::OkStatus();
+}
+
+absl::Status Applier::Execute(const raft::Entry& entry) {
+  answer_.Clear();
+  if (command_.body_case() == v1::Command::kSkip) {
+    // Not OK: whoever finds this answer for a write that was given up must not take it for done.
+    answer_.set_code(kCancelled);
+    answer_.set_reason("SKIPPED");
+    answer_.set_message("the write was given up before it was applied");
+    answer_.set_revision(meta_.revision.value());
+    return absl::OkStatus();
+  }
+  CHECK(command_.body_case() == v1::Command::kTransaction);
+  ItemTable::Context context{meta_.log_time_ms, entry.wall_time_ms, command_.author(),
+                             command_.note()};
+  return items_->Execute(command_.transaction(), context, meta_, answer_);
+}
+
+absl::Status Applier::WriteMeta() {
+  meta_.hash -= stored_rows_;
+  stored_rows_ = HashOfStore(hasher_, meta_) + HashOfMembership(hasher_, meta_);
+  meta_.hash += stored_rows_;
+  if (stored_membership_ != meta_.membership_index) {
+    put_membership_.BindUint(1, meta_.membership_index.value());
+    put_membership_.BindBytes(2, meta_.membership_bytes);
+    absl::Status status = put_membership_.Run();
+    if (!status.ok()) return status;
+    stored_membership_ = meta_.membership_index;
+  }
+  const StateHash hash = meta_.hash.bytes();
+  if (meta_.applied.value() % kHashInterval == 0) {
+    record_hash_.BindUint(1, meta_.applied.value());
+    record_hash_.BindBytes(2, View(hash));
+    absl::Status status = record_hash_.Run();
+    if (!status.ok()) return status;
+    constexpr uint64_t kReach = kRecordedHashes * kHashInterval;
+    forget_hashes_.BindInt(
+        1, static_cast<int64_t>(meta_.applied.value()) - static_cast<int64_t>(kReach));
+    status = forget_hashes_.Run();
+    if (!status.ok()) return status;
+  }
+  put_store_.BindUint(1, meta_.applied.value());
+  put_store_.BindUint(2, meta_.applied_term.value());
+  put_store_.BindUint(3, meta_.revision.value());
+  put_store_.BindUint(4, meta_.compacted.value());
+  put_store_.BindUint(5, meta_.log_time_ms);
+  put_store_.BindInt(6, meta_.birth_complete ? 1 : 0);
+  put_store_.BindBytes(7, View(hash));
+  return put_store_.Run();
+}
+
+absl::StatusOr<bool> Applier::Truncate() {
+  if (!broken_.ok()) return broken_;
+  int result = sqlite3_wal_checkpoint_v2(database_.handle(), nullptr, SQLITE_CHECKPOINT_TRUNCATE,
+                                         nullptr, nullptr);
+  if (result == SQLITE_OK) {
+    *wal_bytes_ = 0;
+    return true;
+  }
+  if ((result & 0xff) == SQLITE_BUSY) return false;
+  broken_ = SqliteError(database_.handle(), "checkpoint");
+  return broken_;
+}
+
+}  // namespace quorate::storage

@@ -1,0 +1,136 @@
+// Applies log entries to the state database: what each entry means.
+//
+// Everything here belongs to the apply thread. What an entry does depends on nothing but the
+// entries before it, so all nodes come to the same rows: no clock, no setting of this node, no
+// limit that could differ between two nodes. Internal to storage/state*.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "quorate/v1/command.pb.h"
+#include "raft/core/types.h"
+#include "storage/sqlite.h"
+#include "storage/state.h"
+#include "storage/state_hash.h"
+#include "storage/state_schema.h"
+#include "storage/state_sessions.h"
+
+namespace quorate::storage {
+
+// What a transaction is refused for, whatever the services let through: the same on every node, so
+// constants and not settings. (The settings, which are lower, are checked before a command is
+// made.)
+inline constexpr size_t kKeyBytesHardMax = 65535;
+inline constexpr size_t kValueBytesHardMax = 256u << 20;
+inline constexpr uint64_t kChangesHardMax = RowId::kSubMax;  // rows of history in one revision
+
+// The tables `item` and `history` and how commands change them. Within the caller's transaction.
+class ItemTable {
+ public:
+  static absl::StatusOr<ItemTable> Prepare(Database& database);
+
+  // When, by whom and why: the same for all changes of one command.
+  struct Context {
+    uint64_t log_time_ms = 0;
+    int64_t wall_time_ms = 0;
+    std::string_view author;
+    std::string_view note;
+  };
+  // Runs a transaction. `meta` gives the revision and gets the new one and the hash. A command that
+  // cannot be run is an answer, not an error; errors are the database's.
+  absl::Status Execute(const v1::Transaction& transaction, const Context& context, StateMeta& meta,
+                       v1::Answer& answer);
+
+ private:
+  // One command's changes while they are made.
+  struct Changes {
+    const Context& context;
+    Revision revision;  // the one that they will have
+    uint64_t count = 0;
+    HashSum hash;  // meta's, with the changes
+  };
+  absl::StatusOr<ItemRow> Find(std::string_view key);
+  // nullopt: every compare holds. Otherwise the first that does not, with the key's mod revision.
+  struct Mismatch {
+    const v1::Compare* compare;
+    Revision current;
+  };
+  absl::StatusOr<std::optional<Mismatch>> FindMismatch(const v1::Transaction& transaction);
+  absl::StatusOr<bool> Holds(const v1::Compare& compare, const ItemRow& item);
+  absl::StatusOr<bool> ValueHolds(const v1::Compare& compare, const ItemRow& item);
+  // How many keys all range deletions match, at most `limit`.
+  absl::StatusOr<uint64_t> CountDeletions(
+      const google::protobuf::RepeatedPtrField<v1::Operation>& operations, uint64_t limit);
+
+  absl::Status Put(const v1::PutOperation& put, Changes& changes, v1::OperationResult& result);
+  absl::Status Delete(const v1::DeleteOperation& remove, Changes& changes,
+                      v1::OperationResult& result);
+  absl::Status DeleteRange(std::string first, const std::optional<std::string>& end,
+                           Changes& changes, v1::OperationResult& result);
+  absl::Status Write(std::string_view key, std::string_view value, RowKind kind,
+                     const ItemRow& before, const ItemRow& after, Changes& changes);
+
+  Statement find_item_, insert_item_, update_item_, insert_history_, value_, live_, live_until_,
+      count_, count_until_;
+  RowHasher hasher_;
+};
+
+// One node's state machine: entries in, rows and outcomes out.
+class Applier {
+ public:
+  static absl::StatusOr<std::unique_ptr<Applier>> Open(Database database);
+
+  // Applies entries in one transaction and appends their outcomes. All of them are applied, or,
+  // with an error, none; after an error the Applier answers it for ever.
+  absl::Status ApplyBatch(std::span<const raft::EntryPtr> entries, std::vector<Applied>& outcomes);
+
+  // As of the last batch.
+  const StateMeta& meta() const { return meta_; }
+  SessionTable& sessions() { return sessions_; }
+  uint64_t duplicates() const { return duplicates_; }
+  Database& database() { return database_; }
+  // Bytes of write-ahead log that the commits since the last reset have made.
+  uint64_t wal_bytes() const { return *wal_bytes_; }
+  // Empties the write-ahead log. REQUIRES: nobody reads. False: another process is in the way.
+  absl::StatusOr<bool> Truncate();
+
+ private:
+  Applier() = default;
+  absl::Status PrepareStatements();
+  absl::Status ApplyAll(std::span<const raft::EntryPtr> entries, std::vector<Applied>& outcomes);
+  absl::Status ApplyEntry(const raft::Entry& entry, std::vector<Applied>& outcomes);
+  absl::Status ApplyMembership(const raft::Entry& entry);
+  absl::Status ApplyCommand(const raft::Entry& entry, Applied& outcome);
+  absl::Status ParseCommand(const raft::Entry& entry);
+  absl::Status OpenSession(const raft::Entry& entry, Applied& outcome);
+  absl::Status Execute(const raft::Entry& entry);
+  absl::Status WriteMeta();
+
+  Database database_;  // first: statements must go before it
+  Statement begin_, commit_, rollback_, put_store_, put_membership_, record_hash_, forget_hashes_;
+  std::optional<ItemTable> items_;
+  std::optional<SessionStore> session_store_;
+
+  StateMeta meta_;
+  HashSum stored_rows_;  // of the store's row and the membership's, as they are in the database
+  raft::Index stored_membership_;
+  SessionTable sessions_;
+  uint64_t duplicates_ = 0;
+  absl::Status broken_;                                                  // the first error
+  std::unique_ptr<uint64_t> wal_bytes_ = std::make_unique<uint64_t>(0);  // SQLite's hook has it
+
+  // Used again for each command, for their memory.
+  v1::Command command_;
+  v1::Answer answer_;
+  RowHasher hasher_;
+};
+
+}  // namespace quorate::storage

@@ -1,0 +1,68 @@
+// Reads of the state database over one read-only connection, each in one short transaction.
+//
+// One thread at a time uses a StateReader; ReaderPool (state_readers.h) hands them out. Internal to
+// storage/state*.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "storage/sqlite.h"
+#include "storage/state.h"
+#include "storage/state_schema.h"
+
+namespace quorate::storage {
+
+class StateReader {
+ public:
+  static absl::StatusOr<std::unique_ptr<StateReader>> Open(const std::string& path);
+
+  // As State's methods of these names.
+  std::pair<absl::StatusOr<Item>, Revision> Get(std::string_view key, std::optional<Revision> at);
+  absl::StatusOr<ListPage> List(const ListQuery& query);
+  absl::StatusOr<std::pair<uint64_t, Revision>> Count(std::string_view prefix,
+                                                      std::optional<Revision> at);
+  absl::StatusOr<std::vector<std::pair<raft::Index, StateHash>>> RecordedHashes();
+
+  // Reads every row. Looks at `abandon` now and then: kAborted when it is set.
+  absl::StatusOr<HashCheck> CheckHash(const std::atomic<bool>& abandon);
+
+ private:
+  class Transaction;
+  // What a read sees of the store as a whole.
+  struct Bounds {
+    Revision revision;
+    Revision compacted;
+  };
+  StateReader() = default;
+
+  absl::StatusOr<Bounds> ReadBounds();
+  // kOutOfRange when `at` cannot be read. True: `at` is before the latest revision, so chains have
+  // to be walked.
+  absl::StatusOr<bool> NeedsWalk(std::optional<Revision> at, const Bounds& bounds) const;
+  // The history row of a key that was the latest at `at`; none when there was none.
+  absl::StatusOr<RowId> RowAt(RowId row, Revision at);
+  // Fills kind, value, revisions and version from a history row. False: it is a deletion.
+  absl::StatusOr<bool> ReadItem(RowId row, bool keys_only, Item& item);
+  absl::Status ReadPage(const ListQuery& query, bool walk, ListPage& page);
+  // Positions `items_` or `items_until_` on the keys from `first` to the end of `prefix`.
+  Statement& BindRange(std::string_view first, const std::optional<std::string>& end);
+
+  absl::Status SumItems(const std::atomic<bool>& abandon, HashSum& sum);
+  absl::Status SumHistory(const std::atomic<bool>& abandon, HashSum& sum);
+
+  Database database_;
+  Statement begin_, rollback_, bounds_, item_, items_, items_until_, previous_, history_, head_,
+      count_, count_until_;
+  RowHasher hasher_;
+};
+
+}  // namespace quorate::storage

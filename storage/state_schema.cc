@@ -1,0 +1,348 @@
+#include "storage/state_schema.h"
+
+#include <fcntl.h>
+#include <sqlite3.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "storage/directory.h"
+
+namespace quorate::storage {
+namespace {
+
+// Larger pages than SQLite's 4 KiB cost more in every commit than they save (storage/STATE.md,
+// "Costs").
+constexpr char kBeforeTables[] =
+    "PRAGMA auto_vacuum = INCREMENTAL;"
+    "PRAGMA secure_delete = OFF;"
+    "PRAGMA synchronous = FULL;";
+
+constexpr char kTables[] = R"sql(
+CREATE TABLE store (
+  one             INTEGER PRIMARY KEY CHECK (one = 1),
+  cluster         INTEGER NOT NULL,
+  applied         INTEGER NOT NULL,
+  applied_term    INTEGER NOT NULL,
+  revision        INTEGER NOT NULL,
+  compacted       INTEGER NOT NULL,
+  log_time_ms     INTEGER NOT NULL,
+  birth_complete  INTEGER NOT NULL,
+  hash            BLOB    NOT NULL
+) STRICT;
+CREATE TABLE membership (
+  one    INTEGER PRIMARY KEY CHECK (one = 1),
+  at     INTEGER NOT NULL,
+  bytes  BLOB    NOT NULL
+) STRICT;
+CREATE TABLE item (
+  key              BLOB PRIMARY KEY,
+  row              INTEGER NOT NULL,
+  create_revision  INTEGER NOT NULL,
+  version          INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE history (
+  row              INTEGER PRIMARY KEY,
+  previous         INTEGER NOT NULL,
+  kind             INTEGER NOT NULL,
+  create_revision  INTEGER NOT NULL,
+  version          INTEGER NOT NULL,
+  ttl              INTEGER NOT NULL,
+  wall_time_ms     INTEGER NOT NULL,
+  log_time_ms      INTEGER NOT NULL,
+  author           TEXT    NOT NULL,
+  note             TEXT    NOT NULL,
+  key              BLOB    NOT NULL,
+  value            BLOB    NOT NULL
+) STRICT;
+CREATE TABLE session (
+  store             INTEGER PRIMARY KEY,
+  boot              INTEGER NOT NULL,
+  nonce             INTEGER NOT NULL,
+  opened_at         INTEGER NOT NULL,
+  last_sequence     INTEGER NOT NULL,
+  answered_through  INTEGER NOT NULL
+) STRICT;
+CREATE TABLE session_answers (
+  store           INTEGER NOT NULL,
+  first_sequence  INTEGER NOT NULL,
+  answers         BLOB    NOT NULL,
+  PRIMARY KEY (store, first_sequence)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE recorded_hash (
+  at    INTEGER PRIMARY KEY,
+  hash  BLOB NOT NULL
+) STRICT;
+)sql";
+
+std::string Errno(const std::string& what) { return what + ": " + std::strerror(errno); }
+
+bool Exists(const std::string& path) {
+  struct stat status;
+  return stat(path.c_str(), &status) == 0;
+}
+
+// Only ever for directories: a plain close of a live database file would drop SQLite's locks.
+absl::Status SyncDirectory(const std::string& path) {
+  int fd = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return absl::InternalError(Errno("cannot open directory " + path));
+  int result = fsync(fd);
+  std::string error = result == 0 ? "" : Errno("cannot sync directory " + path);
+  close(fd);
+  return result == 0 ? absl::OkStatus() : absl::InternalError(error);
+}
+
+absl::Status FillNewDatabase(Database& database, const StateOptions& options) {
+  absl::Status status = database.Execute("PRAGMA page_size = " + std::to_string(kStatePageBytes) +
+                                         ";" + kBeforeTables);
+  if (!status.ok()) return status;
+  status = database.Execute("PRAGMA application_id = " + std::to_string(kStateApplicationId) +
+                            "; PRAGMA user_version = " + std::to_string(kStateFormat) + ";");
+  if (!status.ok()) return status;
+  status = database.Execute("PRAGMA journal_mode = WAL; BEGIN;");
+  if (!status.ok()) return status;
+  status = database.Execute(kTables);
+  if (!status.ok()) return status;
+  StateMeta meta;
+  meta.cluster = options.cluster;
+  RowHasher hasher;
+  StateHash hash = HashOfStore(hasher, meta).bytes();
+  absl::StatusOr<Statement> insert =
+      database.Prepare("INSERT INTO store VALUES (1, ?1, 0, 0, 1, 0, 0, 0, ?2)");
+  if (!insert.ok()) return insert.status();
+  insert->BindUint(1, meta.cluster.value());
+  insert->BindBytes(2, {reinterpret_cast<const char*>(hash.data()), hash.size()});
+  status = insert->Run();
+  if (!status.ok()) return status;
+  return database.Execute("COMMIT; PRAGMA wal_checkpoint(TRUNCATE);");
+}
+
+absl::Status CheckFormat(Database& database, const std::string& path) {
+  absl::StatusOr<int64_t> application = database.QueryInt("PRAGMA application_id");
+  if (!application.ok()) return application.status();
+  absl::StatusOr<int64_t> format = database.QueryInt("PRAGMA user_version");
+  if (!format.ok()) return format.status();
+  if (*application != kStateApplicationId) {
+    return DamagedState(path, "it is not a state database of Quorate (application id " +
+                                  std::to_string(*application) + ")");
+  }
+  if (*format > kStateFormat) {
+    return absl::FailedPreconditionError(
+        "the state database " + path + " has format " + std::to_string(*format) +
+        ", and this build knows formats up to " + std::to_string(kStateFormat) +
+        ": it was written by a newer version; start that version or newer");
+  }
+  if (*format < 1) return DamagedState(path, "its format number is " + std::to_string(*format));
+  return absl::OkStatus();
+}
+
+absl::Status ConfigureWriter(Database& database) {
+  sqlite3_busy_timeout(database.handle(), 1000);  // for an operator's sqlite3 shell, not for us
+  sqlite3_db_config(database.handle(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
+  sqlite3_db_config(database.handle(), SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, nullptr);
+  sqlite3_db_config(database.handle(), SQLITE_DBCONFIG_DEFENSIVE, 1, nullptr);
+  absl::StatusOr<Statement> mode = database.Prepare("PRAGMA journal_mode");
+  if (!mode.ok()) return mode.status();
+  absl::StatusOr<bool> row = mode->Step();
+  if (!row.ok()) return row.status();
+  if (!*row || mode->Bytes(0) != "wal") {
+    return absl::DataLossError("the database is not in WAL mode");
+  }
+  mode->Reset();
+  return database.Execute(
+      "PRAGMA synchronous = NORMAL;"
+      "PRAGMA secure_delete = OFF;"
+      "PRAGMA wal_autocheckpoint = 0;"
+      "PRAGMA temp_store = MEMORY;"
+      "PRAGMA cache_size = -65536;");
+}
+
+}  // namespace
+
+HashSum HashOfStore(RowHasher& hasher, const StateMeta& meta) {
+  return hasher.Begin(HashedTable::kStore)
+      .Number(meta.cluster.value())
+      .Number(meta.revision.value())
+      .Number(meta.compacted.value())
+      .Number(meta.log_time_ms)
+      .Number(meta.birth_complete ? 1 : 0)
+      .Finish();
+}
+
+HashSum HashOfMembership(RowHasher& hasher, const StateMeta& meta) {
+  if (!meta.membership_index) return HashSum();
+  return hasher.Begin(HashedTable::kMembership)
+      .Number(meta.membership_index.value())
+      .Bytes(meta.membership_bytes)
+      .Finish();
+}
+
+HashSum HashOfItem(RowHasher& hasher, std::string_view key, const ItemRow& item) {
+  return hasher.Begin(HashedTable::kItem)
+      .Bytes(key)
+      .Number(item.row.value())
+      .Number(item.create_revision.value())
+      .Number(item.version)
+      .Finish();
+}
+
+HashSum HashOfHistory(RowHasher& hasher, const HistoryRow& row) {
+  return hasher.Begin(HashedTable::kHistory)
+      .Number(row.row.value())
+      .Number(row.previous.value())
+      .Number(static_cast<uint64_t>(row.kind))
+      .Number(row.create_revision.value())
+      .Number(row.version)
+      .Number(row.ttl)
+      .Number(static_cast<uint64_t>(row.wall_time_ms))
+      .Number(row.log_time_ms)
+      .Bytes(row.author)
+      .Bytes(row.note)
+      .Bytes(row.key)
+      .Bytes(row.value)
+      .Finish();
+}
+
+std::optional<std::string> PrefixEnd(std::string_view prefix) {
+  std::string end(prefix);
+  while (!end.empty() && static_cast<uint8_t>(end.back()) == 0xff) end.pop_back();
+  if (end.empty()) return std::nullopt;
+  end.back() = static_cast<char>(static_cast<uint8_t>(end.back()) + 1);
+  return end;
+}
+
+std::string StatePath(const std::string& directory, uint64_t generation) {
+  return StateDirectory(directory, generation) + "/state.db";
+}
+
+// A crash story: the database is made in `state-N.new/`, which nobody ever opens. (1) Killed
+// before the rename: the next Create removes it and begins again. (2) Killed after it: the
+// database is complete, because it was synced before; Create then says that it is there.
+absl::Status CreateStateDatabase(const StateOptions& options) {
+  const std::string final_directory = StateDirectory(options.directory, options.generation);
+  const std::string directory = final_directory + ".new";
+  if (Exists(final_directory)) {
+    return absl::AlreadyExistsError(final_directory + " is there already: open it instead");
+  }
+  const std::string path = directory + "/state.db";
+  for (const char* suffix : {"", "-wal", "-shm", "-journal"}) {
+    if (unlink((path + suffix).c_str()) != 0 && errno != ENOENT && errno != ENOTDIR) {
+      return absl::InternalError(Errno("cannot remove " + path + suffix));
+    }
+  }
+  if (mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) {
+    return absl::FailedPreconditionError(Errno("cannot make " + directory));
+  }
+  {
+    absl::StatusOr<Database> database = Database::Open(path, Database::Mode::kCreate);
+    if (!database.ok()) return database.status();
+    absl::Status status = FillNewDatabase(*database, options);
+    if (!status.ok()) return ExplainStateError(path, status);
+  }
+  absl::Status status = SyncDirectory(directory);
+  if (!status.ok()) return status;
+  if (rename(directory.c_str(), final_directory.c_str()) != 0) {
+    return absl::InternalError(Errno("cannot rename " + directory));
+  }
+  return SyncDirectory(options.directory);
+}
+
+absl::StatusOr<Database> OpenStateWriter(const StateOptions& options) {
+  const std::string path = StatePath(options.directory, options.generation);
+  if (!Exists(path)) {
+    const std::string directory = StateDirectory(options.directory, options.generation);
+    if (!Exists(directory)) return absl::NotFoundError("there is no " + directory);
+    return DamagedState(path, "the file is missing");
+  }
+  absl::StatusOr<Database> database = Database::Open(path, Database::Mode::kReadWrite);
+  if (!database.ok()) return ExplainStateError(path, database.status());
+  absl::Status status = CheckFormat(*database, path);
+  if (status.ok()) status = ConfigureWriter(*database);
+  if (!status.ok()) return ExplainStateError(path, status);
+  return database;
+}
+
+absl::StatusOr<Database> OpenStateReader(const std::string& path) {
+  absl::StatusOr<Database> database = Database::Open(path, Database::Mode::kReadOnly);
+  if (!database.ok()) return database.status();
+  sqlite3_busy_timeout(database->handle(), 1000);
+  sqlite3_db_config(database->handle(), SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, nullptr);
+  absl::Status status = database->Execute(
+      "PRAGMA temp_store = MEMORY;"
+      "PRAGMA cache_size = -8192;");
+  if (!status.ok()) return status;
+  return database;
+}
+
+absl::StatusOr<StateMeta> LoadStateMeta(Database& database) {
+  const std::string path = sqlite3_db_filename(database.handle(), "main");
+  StateMeta meta;
+  {
+    absl::StatusOr<Statement> select = database.Prepare(
+        "SELECT cluster, applied, applied_term, revision, compacted, log_time_ms, birth_complete,"
+        " hash FROM store");
+    if (!select.ok()) return select.status();
+    absl::StatusOr<bool> row = select->Step();
+    if (!row.ok()) return row.status();
+    if (!*row) return DamagedState(path, "its table `store` is empty");
+    meta.cluster = ClusterId(select->Uint(0));
+    meta.applied = raft::Index(select->Uint(1));
+    meta.applied_term = raft::Term(select->Uint(2));
+    meta.revision = Revision(select->Uint(3));
+    meta.compacted = Revision(select->Uint(4));
+    meta.log_time_ms = select->Uint(5);
+    meta.birth_complete = select->Int(6) != 0;
+    StateHash hash;
+    if (select->Bytes(7).size() != hash.size()) {
+      return DamagedState(path, "its state hash does not have 16 bytes");
+    }
+    std::memcpy(hash.data(), select->Bytes(7).data(), hash.size());
+    meta.hash = HashSum::Of(hash);
+  }
+  if (!meta.revision || meta.revision.value() > RowId::kRevisionMax) {
+    return DamagedState(path, "its revision is " + ToString(meta.revision));
+  }
+  absl::StatusOr<Statement> select = database.Prepare("SELECT at, bytes FROM membership");
+  if (!select.ok()) return select.status();
+  absl::StatusOr<bool> row = select->Step();
+  if (!row.ok()) return row.status();
+  if (!*row) return meta;
+  meta.membership_index = raft::Index(select->Uint(0));
+  meta.membership_bytes = std::string(select->Bytes(1));
+  std::optional<raft::Membership> membership = raft::DecodeMembership(meta.membership_bytes);
+  if (!membership || membership->cluster != meta.cluster || !meta.membership_index ||
+      meta.membership_index > meta.applied) {
+    return DamagedState(path, "its membership cannot be what a log entry said");
+  }
+  meta.membership = *std::move(membership);
+  return meta;
+}
+
+absl::Status DamagedState(const std::string& path, std::string_view reason) {
+  return absl::DataLossError(
+      "the state database " + path + " is damaged: " + std::string(reason) +
+      ". While a majority of the other nodes is up, nothing is lost: stop this node, move its data"
+      " directory away and start it again; it joins as a new store and gets everything from them");
+}
+
+absl::Status ExplainStateError(const std::string& path, const absl::Status& error) {
+  const std::string message(error.message());
+  switch (error.code()) {
+    case absl::StatusCode::kDataLoss:
+      // Said with its remedy already?
+      if (message.find(" is damaged: ") != std::string::npos) return error;
+      return DamagedState(path, message);
+    case absl::StatusCode::kResourceExhausted:
+      return absl::ResourceExhaustedError(message + ": make room on the file system of " + path);
+    case absl::StatusCode::kUnavailable:
+      return absl::UnavailableError(message + ": another process has " + path +
+                                    " open; end it (a state database belongs to one node)");
+    default:
+      return error;
+  }
+}
+
+}  // namespace quorate::storage

@@ -5,7 +5,8 @@
 // returns) from corruption (refused, naming file and offset). After Open nothing that Read or the
 // recovered state shows can be lost by a later crash.
 //
-// Threads: Append and Sync from one thread; Read from any thread at the same time.
+// Threads: Append, Sync, WantsMark and WriteMark from one thread; Read from any thread at the same
+// time.
 #pragma once
 
 #include <cstdint>
@@ -30,6 +31,7 @@ struct LogOptions {
   std::string directory;  // exists, belongs to this log alone; segments are `<sequence>.log`
   ClusterId cluster;
   StoreId store;
+  // A segment is longer only when one record, or what recovery has to rewrite, needs it.
   size_t segment_bytes = 64u << 20;
   size_t window_bytes = 16u << 20;  // how much of the tail Open returns in memory
 };
@@ -42,13 +44,17 @@ struct RecoveredLog {
   raft::Index window_prev_index;  // the entry before `window`
   raft::Term window_prev_term;
   std::vector<raft::EntryPtr> window;
-  std::vector<std::pair<raft::Index, raft::Membership>> memberships;  // every one in the log
+  // Every one in the log, ascending, and before them the one in force at first_index - 1.
+  std::vector<std::pair<raft::Index, raft::Membership>> memberships;
+  uint64_t generation = 0;  // of the last generation record; 0: none
   uint64_t torn_bytes = 0;  // cut from the tail by this recovery
+  // Where one copy of term and vote was damaged and the other good: file and offset, to be logged.
+  std::vector<std::string> cured;
 };
 
 class Log {
  public:
-  // Creates an empty log: the directory must hold no segment. Durable on return.
+  // Creates an empty log: the directory must hold no segment (kAlreadyExists). Durable on return.
   static absl::StatusOr<std::unique_ptr<Log>> Create(Disk* disk, const LogOptions& options);
 
   // Opens and recovers. `state_applied` is the state machine's applied index: a log that ends below
@@ -60,8 +66,9 @@ class Log {
 
   virtual ~Log() = default;
 
-  // Writes cut, hard state and entries. An error leaves the log unusable: the caller ends the
-  // process (a failed write or flush is never retried).
+  // Writes cut, hard state and entries. What does not continue the log (an index that is skipped, a
+  // term that goes back) is a bug and a CHECK. An error leaves the log unusable: every later call
+  // returns it, and the caller ends the process (a failed write or flush is never retried).
   virtual absl::Status Append(const raft::Persist& persist) = 0;
   virtual absl::Status Sync() = 0;
   // True when records were synced that no later synced record vouches for: the caller (an idle
@@ -69,13 +76,16 @@ class Log {
   virtual bool WantsMark() const = 0;
   virtual absl::Status WriteMark() = 0;  // appends and syncs a mark with synced_through
 
-  // Entries [from, last], at most `bytes` (at least one). Empty when `from` is below first_index.
+  // Entries [from, last], at most `bytes` by Entry::bytes() (at least one), synced or not. Empty
+  // when the log does not hold `from`: cut, or not yet appended. kDataLoss with file and offset
+  // when what is on disk is not what was written.
   virtual absl::StatusOr<std::vector<raft::EntryPtr>> Read(raft::Index from, raft::Index last,
                                                            size_t bytes) = 0;
 };
 
-// Offline tools (the directory lock is the caller's business). Dump prints one line per record;
-// Verify checks everything that recovery would, changes nothing, and says what Open would do.
+// Offline tools (the directory lock is the caller's business). Dump prints one line per record,
+// goes on behind damage, and is OK when everything could be read. Verify checks everything that
+// recovery would, changes nothing, says what Open would do, and returns what Open would.
 absl::Status DumpLog(Disk* disk, const std::string& directory, std::ostream& out);
 absl::Status VerifyLog(Disk* disk, const std::string& directory, std::ostream& out);
 

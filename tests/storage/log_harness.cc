@@ -1,0 +1,213 @@
+#include "tests/storage/log_harness.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace quorate::storage {
+
+LogOptions SmallLogOptions(size_t segment_bytes) {
+  LogOptions options;
+  options.directory = kLogDirectory;
+  options.cluster = kLogCluster;
+  options.store = kLogStore;
+  options.segment_bytes = segment_bytes;
+  return options;
+}
+
+raft::Membership MakeMembership(uint64_t salt) {
+  raft::Membership membership;
+  membership.cluster = kLogCluster;
+  for (uint64_t i = 1; i <= 3; ++i) {
+    raft::Member member;
+    member.store = StoreId(salt * 10 + i);
+    member.name = absl::StrCat("node-", salt, "-", i);
+    member.address = absl::StrCat("127.0.0.1:", 7000 + i);
+    member.voter = true;
+    membership.members.push_back(std::move(member));
+  }
+  return membership;
+}
+
+raft::EntryPtr MakeEntry(uint64_t index, uint64_t term, std::string payload) {
+  raft::Entry entry;
+  entry.index = raft::Index(index);
+  entry.term = raft::Term(term);
+  entry.type = payload.empty() ? raft::EntryType::kNoop : raft::EntryType::kCommand;
+  entry.log_time_ms = 1000 * term + index;
+  entry.wall_time_ms = -static_cast<int64_t>(index);
+  entry.payload = std::move(payload);
+  return std::make_shared<const raft::Entry>(std::move(entry));
+}
+
+raft::EntryPtr MakeMembershipEntry(uint64_t index, uint64_t term, uint64_t salt) {
+  raft::Entry entry = *MakeEntry(index, term, raft::EncodeMembership(MakeMembership(salt)));
+  entry.type = raft::EntryType::kMembership;
+  return std::make_shared<const raft::Entry>(std::move(entry));
+}
+
+std::ostream& operator<<(std::ostream& out, const LogContent& content) {
+  out << "term " << content.hard_state.term.value() << " vote " << content.hard_state.vote.value()
+      << " entries";
+  for (const raft::Entry& entry : content.entries) {
+    out << " " << entry.index.value() << "/" << entry.term.value() << ":" << entry.payload.size();
+  }
+  return out;
+}
+
+LogContent ReadAll(Log* log, const RecoveredLog& recovered) {
+  LogContent content;
+  content.hard_state = recovered.hard_state;
+  EXPECT_EQ(recovered.first_index, raft::Index(1));
+  // In small answers, as a follower far behind gets them.
+  for (raft::Index next(1); next <= recovered.last_index;) {
+    auto entries = log->Read(next, recovered.last_index, 3000);
+    EXPECT_TRUE(entries.ok()) << entries.status();
+    if (!entries.ok() || entries->empty()) {
+      ADD_FAILURE() << "nothing at " << next.value();
+      break;
+    }
+    for (const raft::EntryPtr& entry : *entries) {
+      EXPECT_EQ(entry->index, next);
+      content.entries.push_back(*entry);
+      ++next;
+    }
+  }
+  EXPECT_EQ(content.entries.size(), recovered.last_index.value());
+  // The window is the end of the same, and the memberships are in it.
+  EXPECT_EQ(recovered.window_prev_index + recovered.window.size(), recovered.last_index);
+  for (const raft::EntryPtr& entry : recovered.window) {
+    EXPECT_EQ(*entry, content.entries[entry->index.value() - 1]);
+  }
+  const uint64_t before = recovered.window_prev_index.value();
+  EXPECT_EQ(recovered.window_prev_term,
+            before == 0 ? raft::Term() : content.entries[before - 1].term);
+  std::vector<std::pair<raft::Index, raft::Membership>> memberships;
+  for (const raft::Entry& entry : content.entries) {
+    if (entry.type != raft::EntryType::kMembership) continue;
+    memberships.emplace_back(entry.index, *raft::DecodeMembership(entry.payload));
+  }
+  EXPECT_EQ(memberships, recovered.memberships);
+  return content;
+}
+
+absl::StatusOr<LogContent> OpenAndReadAll(Disk* disk, const LogOptions& options,
+                                          raft::Index applied) {
+  auto opened = Log::Open(disk, options, applied);
+  if (!opened.ok()) return opened.status();
+  return ReadAll(opened->first.get(), opened->second);
+}
+
+LogWriter::LogWriter(Disk* disk, LogOptions options) : disk_(disk), options_(std::move(options)) {}
+
+bool LogWriter::Done(absl::Status status) {
+  if (status_.ok()) status_ = std::move(status);
+  return status_.ok();
+}
+
+bool LogWriter::Create() {
+  auto log = Log::Create(disk_, options_);
+  if (!log.ok()) return Done(log.status());
+  log_ = *std::move(log);
+  created_ = true;
+  return true;
+}
+
+bool LogWriter::Reopen() {
+  if (!status_.ok()) return false;
+  log_.reset();
+  auto opened = Log::Open(disk_, options_, raft::Index());
+  if (!opened.ok()) return Done(opened.status());
+  log_ = std::move(opened->first);
+  LogContent found = ReadAll(log_.get(), opened->second);
+  ExpectPossible(found);
+  states_.push_back(std::move(found));
+  synced_ = states_.size() - 1;
+  return true;
+}
+
+bool LogWriter::Apply(raft::Persist persist) {
+  if (!status_.ok()) return false;
+  // Before the write: a crash in its middle may leave any of these.
+  LogContent next = states_.back();
+  if (persist.cut_from && persist.cut_from->value() <= next.entries.size()) {
+    next.entries.resize(persist.cut_from->value() - 1);
+    states_.push_back(next);
+  }
+  if (persist.hard_state) {
+    next.hard_state = *persist.hard_state;
+    states_.push_back(next);
+  }
+  for (const raft::EntryPtr& entry : persist.entries) {
+    next.entries.push_back(*entry);
+    states_.push_back(next);
+  }
+  return Done(log_->Append(persist));
+}
+
+bool LogWriter::Entries(int count, size_t payload_bytes) {
+  raft::Persist persist;
+  uint64_t index = content().entries.size();
+  for (int i = 0; i < count; ++i) {
+    ++index;
+    persist.entries.push_back(
+        MakeEntry(index, term_, std::string(payload_bytes, static_cast<char>('a' + index % 26))));
+  }
+  return Apply(std::move(persist));
+}
+
+bool LogWriter::Membership(uint64_t salt) {
+  raft::Persist persist;
+  persist.entries.push_back(MakeMembershipEntry(content().entries.size() + 1, term_, salt));
+  return Apply(std::move(persist));
+}
+
+bool LogWriter::Vote(uint64_t term, uint64_t for_store) {
+  raft::Persist persist;
+  persist.hard_state = raft::HardState{raft::Term(term), StoreId(for_store)};
+  term_ = term;
+  return Apply(std::move(persist));
+}
+
+bool LogWriter::Cut(uint64_t from) {
+  raft::Persist persist;
+  persist.cut_from = raft::Index(from);
+  return Apply(std::move(persist));
+}
+
+bool LogWriter::Overrule(uint64_t from, uint64_t term, int count, size_t payload_bytes) {
+  raft::Persist persist;
+  persist.cut_from = raft::Index(from);
+  persist.hard_state = raft::HardState{raft::Term(term), StoreId()};
+  term_ = term;
+  for (int i = 0; i < count; ++i) {
+    persist.entries.push_back(
+        MakeEntry(from + static_cast<uint64_t>(i), term, std::string(payload_bytes, 'X')));
+  }
+  return Apply(std::move(persist));
+}
+
+bool LogWriter::Sync() {
+  if (!status_.ok()) return false;
+  if (!Done(log_->Sync())) return false;
+  synced_ = states_.size() - 1;
+  return true;
+}
+
+bool LogWriter::Mark() {
+  if (!status_.ok()) return false;
+  if (!Done(log_->WriteMark())) return false;
+  synced_ = states_.size() - 1;
+  return true;
+}
+
+void LogWriter::ExpectPossible(const LogContent& found) const {
+  for (size_t i = synced_; i < states_.size(); ++i) {
+    if (states_[i] == found) return;
+  }
+  ADD_FAILURE() << "found " << found << "\nsynced " << states_[synced_] << "\nwritten "
+                << states_.back();
+}
+
+}  // namespace quorate::storage

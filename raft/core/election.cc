@@ -91,7 +91,9 @@ void Core::Impl::CountVotes() {
   if (!won) return;
   if (role_ == Role::kPreCandidate) {
     StartCampaign();
-  } else if (role_ == Role::kCandidate) {
+  } else if (role_ == Role::kCandidate && HardStateDurable()) {
+    // The requests went out once the term was durable; the answers of a majority may overtake the
+    // notice of it. OnPersisted counts again.
     BecomeLeader();
   }
 }

@@ -267,11 +267,9 @@ void Birth::OnReply(uint64_t id, const BirthReply& reply, Instant now) {
   auto found = calls_.find(id);
   if (found == calls_.end()) return;  // too late
   const OpenCall call = found->second;
-  const bool fits = call.kind == CallKind::kIdentify
-                        ? std::holds_alternative<IdentifyReply>(reply)
-                        : call.kind == CallKind::kPropose
-                              ? std::holds_alternative<PledgeReply>(reply)
-                              : std::holds_alternative<BornReply>(reply);
+  const bool fits = call.kind == CallKind::kIdentify  ? std::holds_alternative<IdentifyReply>(reply)
+                    : call.kind == CallKind::kPropose ? std::holds_alternative<PledgeReply>(reply)
+                                                      : std::holds_alternative<BornReply>(reply);
   const IdentifyReply* identified = std::get_if<IdentifyReply>(&reply);
   if (!fits || (identified != nullptr && !Valid(*identified))) {
     OnCallFailed(id, "the answer is malformed", now);
@@ -360,8 +358,7 @@ const IdentifyReply* Birth::ExistingCluster(Instant now) const {
 
 Birth::FoundByName Birth::Find(Instant now) const {
   FoundByName found;
-  found[options_.name].push_back(
-      {options_.store, "", options_.address, record_.cluster()});
+  found[options_.name].push_back({options_.store, "", options_.address, record_.cluster()});
   for (const auto& [address, peer] : peers_) {
     if (!Fresh(peer, now)) continue;
     const IdentifyReply& answer = *peer.answer;
@@ -369,8 +366,8 @@ Birth::FoundByName Birth::Find(Instant now) const {
     const bool known = std::any_of(stores.begin(), stores.end(),
                                    [&](const Found& f) { return f.store == answer.store; });
     if (known) continue;  // one process at two addresses
-    stores.push_back({answer.store, address, answer.address.empty() ? address : answer.address,
-                      answer.cluster});
+    stores.push_back(
+        {answer.store, address, answer.address.empty() ? address : answer.address, answer.cluster});
   }
   return found;
 }

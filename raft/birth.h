@@ -15,19 +15,19 @@
 //      proposal. Any born founder passes it on, until BirthComplete is applied.
 //
 // Why there are no two clusters. Let A and B be decided, A the earlier round. Every store in B has
-// pledged itself to B, unborn; whoever of them is in A as well did so after A, for pledges only move
-// upwards, and so never accepts Born of A. A keeps its proposer and stores that B does not name: with
-// one founder wiped, or doubled, no majority. Without the order of rounds two live nodes with the proposer's name could cross: each takes over
-// one follower, counts the other's pledge from before it was taken over, and both decide. (The
-// model finds that within some hundred seeds.)
+// pledged itself to B, unborn; whoever of them is in A as well did so after A, for pledges only
+// move upwards, and so never accepts Born of A. A keeps its proposer and stores that B does not
+// name: with one founder wiped, or doubled, no majority. Without the order of rounds two live nodes
+// with the proposer's name could cross: each takes over one follower, counts the other's pledge
+// from before it was taken over, and both decide. (The model finds that within some hundred seeds.)
 //
-// A founder whose disk is lost before anybody is born is replaced by its new store in a new round. One
-// that is lost after somebody is born stops birth: the others name it, and what to do. This is safe to
-// repair by starting again, because no client write is accepted before BirthComplete.
+// A founder whose disk is lost before anybody is born is replaced by its new store in a new round.
+// One that is lost after somebody is born stops birth: the others name it, and what to do. This is
+// safe to repair by starting again, because no client write is accepted before BirthComplete.
 //
 // It also keeps the rule of copied directories: a *direct* answer, to a question that this process
-// asked, with its own store id and another nonce proves a live double, and both ends stop. Messages of
-// a former self prove nothing; what others report only makes this process ask there.
+// asked, with its own store id and another nonce proves a live double, and both ends stop. Messages
+// of a former self prove nothing; what others report only makes this process ask there.
 //
 // Not thread-safe: the driver calls it under one lock.
 #pragma once
@@ -50,20 +50,20 @@ namespace quorate::raft {
 
 struct BirthOptions {
   StoreId store;
-  std::string name;       // the configured node id, 1 to 255 bytes
-  std::string address;    // the advertised peer address; empty without a peer port
-  uint64_t nonce = 0;     // random per process, not 0
-  uint64_t boot = 0;      // counted up durably before this process used it
-  uint64_t seed = 0;      // random per process: cluster ids come from it
-  // The founders' names, any order, no name twice, at most kMembersMax. This node's own name need not
-  // be among them: then it only joins.
+  std::string name;     // the configured node id, 1 to 255 bytes
+  std::string address;  // the advertised peer address; empty without a peer port
+  uint64_t nonce = 0;   // random per process, not 0
+  uint64_t boot = 0;    // counted up durably before this process used it
+  uint64_t seed = 0;    // random per process: cluster ids come from it
+  // The founders' names, any order, no name twice, at most kMembersMax. This node's own name need
+  // not be among them: then it only joins.
   std::vector<std::string> founders;
   bool birth_complete = false;  // what the state machine says at the start
 
-  Duration ask_interval = std::chrono::milliseconds(250);       // until complete
-  Duration complete_ask_interval = std::chrono::seconds(2);     // afterwards, for doubles
-  Duration call_timeout = std::chrono::seconds(2);              // an answer after it is ignored
-  Duration answer_lifetime = std::chrono::seconds(3);           // an older answer says nothing
+  Duration ask_interval = std::chrono::milliseconds(250);    // until complete
+  Duration complete_ask_interval = std::chrono::seconds(2);  // afterwards, for doubles
+  Duration call_timeout = std::chrono::seconds(2);           // an answer after it is ignored
+  Duration answer_lifetime = std::chrono::seconds(3);        // an older answer says nothing
   Duration halt_linger = std::chrono::seconds(3);  // so that the double's own question is answered
 };
 
@@ -84,8 +84,8 @@ struct BirthOutput {
   // To be made durable before anything else of this output is done, before a reply computed by the
   // same input is sent, and before the next input.
   std::optional<BirthRecord> persist;
-  // Make the log now: for this cluster, with this entry, durable; then OnLogCreated. After a crash in
-  // between the next process is told again.
+  // Make the log now: for this cluster, with this entry, durable; then OnLogCreated. After a crash
+  // in between the next process is told again.
   struct CreateLog {
     ClusterId cluster;
     EntryPtr first_entry;
@@ -174,8 +174,8 @@ class Birth {
   bool Founding() const;  // this node's name is a founder's
   bool First() const { return !founders_.empty() && founders_.front() == options_.name; }
   bool Fresh(const Peer& peer, Instant now) const;
-  // The latest answer of somebody in a cluster, unless this store is in it; prefers one that does not
-  // know this store.
+  // The latest answer of somebody in a cluster, unless this store is in it; prefers one that does
+  // not know this store.
   const IdentifyReply* ExistingCluster(Instant now) const;
   FoundByName Find(Instant now) const;
   bool FoundersDiffer(const IdentifyReply& answer) const;
@@ -217,7 +217,7 @@ class Birth {
   const std::vector<std::string> founders_;  // sorted bytewise
 
   uint64_t random_state_;
-  BirthRecord record_;  // as of the last output: durable before the next input
+  BirthRecord record_;      // as of the last output: durable before the next input
   std::string membership_;  // born: encoded, the latest known
   bool complete_ = false;
   bool addresses_known_ = false;

@@ -35,7 +35,7 @@ enum class BirthState : uint8_t {
 const char* ToString(BirthState state);
 
 struct Founder {
-  std::string name;     // the configured node id
+  std::string name;  // the configured node id
   StoreId store;
   std::string address;  // its advertised peer address when the proposal was made; a hint
   friend bool operator==(const Founder&, const Founder&) = default;
@@ -62,9 +62,9 @@ struct Proposal {
 
 // "Who are you?" Always answered, by every process, in every state.
 struct IdentifyRequest {
-  StoreId store;        // the asker's
-  uint64_t nonce = 0;   // random per process
-  uint64_t boot = 0;    // how often a process has started on the asker's data directory
+  StoreId store;       // the asker's
+  uint64_t nonce = 0;  // random per process
+  uint64_t boot = 0;   // how often a process has started on the asker's data directory
   std::string name;
   std::string address;  // the asker's advertised address
 };

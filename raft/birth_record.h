@@ -42,8 +42,8 @@ struct BirthRecord {
 inline constexpr size_t kNameBytesMax = 255;
 inline constexpr size_t kAddressBytesMax = 255;
 
-// Ids and round not zero, round below 2^63, 1 to kMembersMax founders in strict bytewise order of their names, no store
-// twice, lengths within bounds, and the first one is the proposer.
+// Ids and round not zero, round below 2^63, 1 to kMembersMax founders in strict bytewise order of
+// their names, no store twice, lengths within bounds, and the first one is the proposer.
 bool Valid(const Proposal& proposal);
 
 // The membership that a proposal stands for: all founders as voters, by store id.

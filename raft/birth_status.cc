@@ -23,7 +23,8 @@ std::vector<std::string> Without(const std::vector<std::string>& a,
 std::string Store(StoreId store) { return "store " + ToHex(store); }
 
 constexpr char kStartAgain[] =
-    "No client write has been accepted yet, so it is safe to begin again: stop every founder, empty "
+    "No client write has been accepted yet, so it is safe to begin again: stop every founder, "
+    "empty "
     "every founder's data directory, start them again";
 
 }  // namespace
@@ -66,8 +67,7 @@ BirthState Birth::StateAt(Instant now) const {
   }
   if (!DifferentFounders(now).empty()) return BirthState::kFoundersDiffer;
   if (!record_.pledge) return BirthState::kSearching;
-  return record_.pledge->proposer == options_.store ? BirthState::kProposing
-                                                    : BirthState::kPledged;
+  return record_.pledge->proposer == options_.store ? BirthState::kProposing : BirthState::kPledged;
 }
 
 BirthStatus Birth::Status(Instant now) const {
@@ -110,10 +110,9 @@ std::vector<std::string> Birth::DifferentFounders(Instant now) const {
     if (!peer.listed || !Fresh(peer, now) || !FoundersDiffer(*peer.answer)) continue;
     const std::vector<std::string>& theirs = peer.answer->founders;
     lines.push_back("the founders differ: " + peer.answer->name + " (" + address +
-                    ") is configured with " + List(theirs) + ", this node with " +
-                    List(founders_) + "; only there: " + List(Without(theirs, founders_)) +
-                    "; only here: " + List(Without(founders_, theirs)) +
-                    ". Give every founder the same set");
+                    ") is configured with " + List(theirs) + ", this node with " + List(founders_) +
+                    "; only there: " + List(Without(theirs, founders_)) + "; only here: " +
+                    List(Without(founders_, theirs)) + ". Give every founder the same set");
   }
   return lines;
 }
@@ -124,18 +123,21 @@ std::vector<std::string> Birth::LacksToJoin(const IdentifyReply& cluster) const 
   const std::optional<Membership> membership = DecodeMembership(cluster.membership);
   if (membership->Find(options_.store) != nullptr) {
     if (record_.pledge && record_.pledge->cluster == cluster.cluster) {
-      return {which + " with this store as a founder: waiting for one of its founders to pass birth on"};
+      return {which +
+              " with this store as a founder: waiting for one of its founders to pass birth on"};
     }
-    return {which + " with this store as a founder, but this store has since pledged itself to "
-            "another proposal: a founder's disk was wiped or replaced during birth. " + kStartAgain};
+    return {which +
+            " with this store as a founder, but this store has since pledged itself to "
+            "another proposal: a founder's disk was wiped or replaced during birth. " +
+            kStartAgain};
   }
   for (const Member& member : membership->members) {
     if (member.name != options_.name) continue;
-    return {which + " and knows member " + member.name + " as " + Store(member.store) +
-            ", this is " + Store(options_.store) +
-            ": the disk of member " + member.name +
-            " was wiped or replaced. This node neither votes nor serves. Put the old data directory "
-            "back, or wait: taking a new store in place of a member comes with a later version"};
+    return {
+        which + " and knows member " + member.name + " as " + Store(member.store) + ", this is " +
+        Store(options_.store) + ": the disk of member " + member.name +
+        " was wiped or replaced. This node neither votes nor serves. Put the old data directory "
+        "back, or wait: taking a new store in place of a member comes with a later version"};
   }
   return {which + " and has no member " + options_.name +
           ": this node was not a founder. It neither votes nor serves; joining comes with a later "
@@ -167,15 +169,17 @@ std::vector<std::string> Birth::LacksUnborn(Instant now) const {
   }
   if (founders_.size() == 1) {
     for (const auto& [address, peer] : peers_) {
-      const bool self = address == options_.address ||
-                        (Fresh(peer, now) && peer.answer->nonce == options_.nonce);
+      const bool self =
+          address == options_.address || (Fresh(peer, now) && peer.answer->nonce == options_.nonce);
       if (!peer.listed || self) continue;
-      lacks.push_back("this node is the only founder, but " + address +
-                      " is listed as well: it is not born alone while it does not know who is there");
+      lacks.push_back(
+          "this node is the only founder, but " + address +
+          " is listed as well: it is not born alone while it does not know who is there");
     }
   }
   if (!First()) {
-    if (lacks.empty()) lacks.push_back("waiting for " + founders_.front() + " (sorts first) to propose");
+    if (lacks.empty())
+      lacks.push_back("waiting for " + founders_.front() + " (sorts first) to propose");
     return lacks;
   }
   if (!record_.pledge || record_.pledge->proposer != options_.store) return lacks;
@@ -202,16 +206,15 @@ std::vector<std::string> Birth::LostFounders(Instant now) const {
   for (const Founder& founder : record_.pledge->founders) {
     auto stores = found.find(founder.name);
     if (founder.store == options_.store || stores == found.end()) continue;
-    const bool alive =
-        std::any_of(stores->second.begin(), stores->second.end(),
-                    [&](const Found& f) { return f.store == founder.store; });
+    const bool alive = std::any_of(stores->second.begin(), stores->second.end(),
+                                   [&](const Found& f) { return f.store == founder.store; });
     if (alive) continue;
     const Found& other = stores->second.front();
     lines.push_back("founder " + founder.name + " (" + other.asked + ") answers as " +
-                    Store(other.store) + ", the cluster was born with its " +
-                    Store(founder.store) +
+                    Store(other.store) + ", the cluster was born with its " + Store(founder.store) +
                     ": its disk was wiped or replaced before birth was complete. Put its old data "
-                    "directory back. If that is lost: " + kStartAgain);
+                    "directory back. If that is lost: " +
+                    kStartAgain);
   }
   return lines;
 }

@@ -7,9 +7,8 @@ namespace quorate::raft {
 void ClaimTable::Note(StoreId store, uint64_t nonce, const std::string& address, Instant now) {
   if (!store || address.empty()) return;
   if (claims_.size() >= kStoresMax && !claims_.contains(store)) {
-    std::erase_if(claims_, [now](const auto& item) {
-      return now - item.second.front().heard > kLifetime;
-    });
+    std::erase_if(claims_,
+                  [now](const auto& item) { return now - item.second.front().heard > kLifetime; });
     if (claims_.size() >= kStoresMax) return;
   }
   std::vector<Claim>& claims = claims_[store];

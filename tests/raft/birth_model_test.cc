@@ -131,7 +131,7 @@ class Model {
 
   // What must never be.
   void Judge() {
-    std::map<ClusterId, size_t> stores;     // born on surviving disks
+    std::map<ClusterId, size_t> stores;  // born on surviving disks
     std::map<ClusterId, size_t> majority;
     for (size_t i = 0; i < world_.size(); ++i) {
       const BirthWorld::Node& node = world_.node(i);
@@ -240,9 +240,7 @@ TEST(BirthModelTest, WithManyWipedDisksThereAreNeverTwoClusters) {
   EXPECT_GT(totals.wiped, 300u);
 }
 
-TEST(BirthModelTest, ASecondNodeWithAFoundersNameMakesNoSecondCluster) {
-  RunSeeds(600, 1, true);
-}
+TEST(BirthModelTest, ASecondNodeWithAFoundersNameMakesNoSecondCluster) { RunSeeds(600, 1, true); }
 
 }  // namespace
 }  // namespace quorate::raft

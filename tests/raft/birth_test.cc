@@ -12,11 +12,11 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 using ::testing::AllOf;
+using testing::BirthWorld;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
-using testing::BirthWorld;
 
 bool IsBorn(const BirthWorld::Flight& flight) {
   return std::holds_alternative<Born>(flight.request);
@@ -226,17 +226,16 @@ TEST(BirthTest, AStoreThatARunningClusterDoesNotKnowWaitsAndSaysWhy) {
     world.node(i).complete = true;
     world.node(i).birth->OnBirthComplete(world.now());
   }
-  const size_t stranger = world.Add("cp-9", "10.0.0.10:7000", world.node(0).founders,
-                                    world.node(0).peers);
+  const size_t stranger =
+      world.Add("cp-9", "10.0.0.10:7000", world.node(0).founders, world.node(0).peers);
   world.Start(stranger);
   world.Kill(0);  // the first name: it would propose
   world.Wipe(0);
   world.Start(0);
   world.Run(seconds(2));
   EXPECT_EQ(world.Status(0).state, BirthState::kWaitingToJoin);
-  EXPECT_THAT(world.Lacks(0),
-              AllOf(HasSubstr("knows member cp-0"), HasSubstr("wiped or replaced"),
-                    HasSubstr("neither votes nor serves")));
+  EXPECT_THAT(world.Lacks(0), AllOf(HasSubstr("knows member cp-0"), HasSubstr("wiped or replaced"),
+                                    HasSubstr("neither votes nor serves")));
   EXPECT_FALSE(world.node(0).birth->record().pledge.has_value());
   EXPECT_EQ(world.Status(stranger).state, BirthState::kWaitingToJoin);
   EXPECT_THAT(world.Lacks(stranger), HasSubstr("has no member cp-9"));
@@ -270,8 +269,8 @@ TEST(BirthTest, AFounderThatLeavesAnotherOutOfItsSetIsNotFollowed) {
 
 TEST(BirthTest, TwoLiveNodesWithOneNameAreNamed) {
   BirthWorld world(3);
-  const size_t twin = world.Add("cp-1", "10.0.0.9:7000", world.node(0).founders,
-                                world.node(0).peers);
+  const size_t twin =
+      world.Add("cp-1", "10.0.0.9:7000", world.node(0).founders, world.node(0).peers);
   for (size_t i = 0; i < 3; ++i) world.node(i).peers.push_back({"10.0.0.9:7000", ""});
   world.StartAll();
   world.Run(seconds(2));
@@ -304,8 +303,8 @@ TEST(BirthTest, ANodeOutsideTheFoundersNeverFounds) {
 // --- Copied directories ---
 
 size_t AddCopy(BirthWorld* world, size_t of, const std::string& address) {
-  const size_t copy = world->Add(world->node(of).name, address, world->node(of).founders,
-                                 world->node(of).peers);
+  const size_t copy =
+      world->Add(world->node(of).name, address, world->node(of).founders, world->node(of).peers);
   world->node(copy).store = world->node(of).store;
   world->node(copy).boot = world->node(of).boot;
   world->node(copy).identity = world->node(of).identity;
@@ -456,13 +455,10 @@ TEST_F(BirthErrorTest, MalformedProposalsAreRefused) {
   EXPECT_EQ(refused([](Proposal* p) { p->founders[2].address = std::string(256, 'x'); }),
             Refusal::kMalformed);
   // Not the first name's proposal.
-  EXPECT_EQ(refused([](Proposal* p) { p->proposer = p->founders[2].store; }),
-            Refusal::kMalformed);
+  EXPECT_EQ(refused([](Proposal* p) { p->proposer = p->founders[2].store; }), Refusal::kMalformed);
   EXPECT_EQ(refused([](Proposal* p) { p->founders.pop_back(); }), Refusal::kFoundersDiffer);
-  EXPECT_EQ(refused([](Proposal* p) { p->founders[2].name = "cp-7"; }),
-            Refusal::kFoundersDiffer);
-  EXPECT_EQ(refused([](Proposal* p) { p->founders[1].store = StoreId(5); }),
-            Refusal::kWrongStore);
+  EXPECT_EQ(refused([](Proposal* p) { p->founders[2].name = "cp-7"; }), Refusal::kFoundersDiffer);
+  EXPECT_EQ(refused([](Proposal* p) { p->founders[1].store = StoreId(5); }), Refusal::kWrongStore);
   Propose elsewhere = good;
   elsewhere.to = StoreId(5);
   EXPECT_EQ(Ask(elsewhere), Refusal::kWrongStore);
@@ -552,7 +548,9 @@ TEST(BirthRecordTest, EveryPhaseIsReadBackAsWritten) {
   BirthRecord record;
   EXPECT_EQ(DecodeBirthRecord(EncodeBirthRecord(record)), record);
   record.last_round = 3;
-  record.pledge = Proposal{StoreId(1), 3, ClusterId(9),
+  record.pledge = Proposal{StoreId(1),
+                           3,
+                           ClusterId(9),
                            {{"a", StoreId(1), "h:1"}, {std::string(255, 'b'), StoreId(2), ""}}};
   EXPECT_EQ(DecodeBirthRecord(EncodeBirthRecord(record)), record);
   record.born = true;

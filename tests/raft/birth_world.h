@@ -62,8 +62,8 @@ class BirthWorld {
     for (size_t i = 0; i < count; ++i) Add(Name(i), Address(i), founders, peers);
   }
 
-  size_t Add(const std::string& name, const std::string& address,
-             std::vector<std::string> founders, std::vector<PeerAddress> peers) {
+  size_t Add(const std::string& name, const std::string& address, std::vector<std::string> founders,
+             std::vector<PeerAddress> peers) {
     auto node = std::make_unique<Node>();
     node->name = name;
     node->address = address;

@@ -7,7 +7,8 @@
 //   RunApplyOnce    applies committed entries
 //   RunLogReadOnce  reads old entries for followers that lag behind the window
 // Start() gives each a thread of its own, so that heartbeats wait neither for a disk nor for data.
-// The simulator calls the steps itself, in any order, on one thread.
+// The simulator calls the steps itself, in any order, on one thread. A step of the log also writes
+// the mark of an idle log (LogStore::WantsMark), when it is time.
 //
 // Every method below may be called from any thread, except the Run*Once ones: each of those from
 // one thread at a time.
@@ -64,14 +65,18 @@ class Node {
 
   void Start();
   // Ends the threads: what was handed to the log is flushed, what was handed to the state machine
-  // is applied, nothing more is sent. Proposals not yet taken are answered kNotLeader.
+  // is applied, nothing more is sent. Proposals not yet taken are answered kNotLeader, on this
+  // thread; so are those that come later, on theirs. Not from a callback. Without Start nothing is
+  // flushed or applied: to the simulator this is a crash.
   void Stop();
 
   // A message from a peer; dropped when the inbox is full.
   void Receive(Message message);
 
-  // Proposes in order; `done(accepted, status)` runs on the node's thread, once: the first
-  // `accepted` proposals are in this leader's log, the others are certainly in no log.
+  // Proposes in order; `done(accepted, status)` runs once: the first `accepted` proposals are in
+  // this leader's log, the others are certainly in no log. It runs on the node's thread, except
+  // where the inbox is full (kQueueFull) or the node has stopped (kNotLeader): then at once on the
+  // caller's thread, so do not hold a lock that `done` takes. `wall_time_ms` 0: the node's clock.
   using ProposeDone = std::function<void(size_t accepted, ProposeStatus status)>;
   void Propose(Term term, std::vector<Core::Proposal> proposals, ProposeDone done);
 

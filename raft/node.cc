@@ -1,0 +1,395 @@
+#include "raft/node.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <atomic>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+#include "base/check.h"
+#include "raft/inbox.h"
+#include "raft/work_queue.h"
+
+namespace quorate::raft {
+namespace {
+
+// A thread never sleeps longer than this, whatever a clock says.
+constexpr Duration kSleepMax = std::chrono::seconds(10);
+
+std::thread Named(const char* name, std::function<void()> run) {
+  return std::thread([name, run = std::move(run)] {
+    pthread_setname_np(pthread_self(), name);
+    run();
+  });
+}
+
+bool SameForSubscribers(const NodeStatus& a, const NodeStatus& b) {
+  return a.role == b.role && a.term == b.term && a.leader == b.leader &&
+         a.leader_ready == b.leader_ready && a.birth_complete == b.birth_complete &&
+         a.membership_index == b.membership_index && a.membership == b.membership;
+}
+
+}  // namespace
+
+class Node::Impl {
+ public:
+  Impl(const NodeOptions& options, RecoveredState recovered, Ports ports)
+      : ports_(ports),
+        inbox_(options.inbox_messages_max, options.inbox_proposals_max),
+        now_(ports.clock->Now()),
+        core_(options.core, std::move(recovered), now_),
+        birth_complete_(options.birth_complete),
+        log_idle_since_(now_) {
+    CHECK(ports.log && ports.transport && ports.state_machine);
+    deadline_ = core_.NextDeadline().time_since_epoch().count();
+    status_ = MakeStatus();
+  }
+
+  void Start();
+  void Stop();
+  void Receive(Message message) { inbox_.PutMessage(std::move(message)); }
+  void Propose(Term term, std::vector<Core::Proposal> proposals, ProposeDone done);
+
+  std::shared_ptr<const NodeStatus> status() const {
+    std::lock_guard<std::mutex> lock(status_mutex_);
+    return status_;
+  }
+  void OnStatusChange(std::function<void(const NodeStatus&)> callback) {
+    on_status_change_ = std::move(callback);
+  }
+  Instant NextDeadline() const { return Instant(Duration(deadline_.load())); }
+
+  bool RunOnce();
+  bool RunLogOnce();
+  bool RunApplyOnce();
+  bool RunLogReadOnce();
+
+ private:
+  struct HandOver {
+    Persist persist;
+    std::vector<Message> messages;  // to be sent once it is durable
+  };
+
+  // The node's thread.
+  void TakeProposals(Inbox::Proposals proposals);
+  void TakeNotices(Inbox::Batch* batch);
+  void MaybeCompleteBirth();
+  bool DispatchReady();
+  std::shared_ptr<const NodeStatus> MakeStatus();
+  void Publish();
+
+  // The log's thread.
+  bool MarkWhenIdle();
+  std::optional<Duration> MarkDelay();
+
+  void Send(std::vector<Message> messages) {
+    if (!messages.empty() && !quiet_) ports_.transport->Send(std::move(messages));
+  }
+  void RunNode();
+  void RunLog();
+  void RunApply();
+  void RunLogRead();
+
+  // Constant after construction; thread-safe themselves.
+  const Ports ports_;
+  Inbox inbox_;
+  WorkQueue<HandOver> to_log_;
+  WorkQueue<std::vector<EntryPtr>> to_apply_;
+  WorkQueue<LogRead> to_read_;
+  std::atomic<bool> quiet_ = false;           // stopping: nothing more is sent
+  std::atomic<Duration::rep> deadline_ = {};  // of RunOnce
+
+  // Set before Start.
+  std::function<void(const NodeStatus&)> on_status_change_;
+
+  // Of the node's thread.
+  Instant now_;
+  Core core_;
+  bool birth_complete_;
+  Index birth_complete_index_;  // handed out for applying; 0: not yet
+  Term birth_proposed_in_;      // the term in which this node proposed BirthComplete
+  std::shared_ptr<const Membership> membership_;
+
+  // Of the log's thread.
+  Instant log_idle_since_;
+
+  mutable std::mutex status_mutex_;
+  std::shared_ptr<const NodeStatus> status_;  // protected by status_mutex_
+
+  std::mutex threads_mutex_;
+  // Protected by threads_mutex_.
+  std::thread node_thread_, log_thread_, apply_thread_, log_read_thread_;
+  bool started_ = false;
+  bool stopped_ = false;
+};
+
+// --- The node's thread ---
+
+bool Node::Impl::RunOnce() {
+  // A clock that is read on several cores must not make the core's time go back.
+  now_ = std::max(now_, ports_.clock->Now());
+  const bool due = core_.NextDeadline() <= now_;
+  Inbox::Batch batch = inbox_.Take();
+  bool worked = due || !batch.empty();
+  // What peers have said comes before what the timers say: after a pause of this process the
+  // leader's heartbeats are in the inbox, and there is no reason to campaign.
+  for (const Message& message : batch.messages) core_.Step(message, now_);
+  for (Inbox::Proposals& proposals : batch.proposals) TakeProposals(std::move(proposals));
+  TakeNotices(&batch);
+  core_.Tick(now_);
+  MaybeCompleteBirth();
+  worked = DispatchReady() || worked;
+  deadline_ = core_.NextDeadline().time_since_epoch().count();
+  if (worked) Publish();
+  return worked;
+}
+
+void Node::Impl::TakeProposals(Inbox::Proposals proposals) {
+  const WallMilliseconds wall = ports_.clock->WallNow();
+  for (Core::Proposal& proposal : proposals.proposals) {
+    if (proposal.wall_time_ms == 0) proposal.wall_time_ms = wall;
+  }
+  const auto [accepted, status] =
+      core_.Propose(proposals.term, std::move(proposals.proposals), now_);
+  if (proposals.done) proposals.done(accepted, status);
+}
+
+void Node::Impl::TakeNotices(Inbox::Batch* batch) {
+  if (batch->persisted) core_.OnPersisted(*batch->persisted);
+  if (batch->applied) {
+    core_.OnApplied(*batch->applied);
+    if (birth_complete_index_ && birth_complete_index_ <= *batch->applied) birth_complete_ = true;
+  }
+  for (Inbox::ReadDone& read : batch->reads) {
+    core_.OnLogRead(read.peer, read.from, std::move(read.entries));
+  }
+}
+
+// Once in a term is enough: an accepted proposal is lost only with the term. A second one in a
+// later term finds birth complete already and changes nothing.
+void Node::Impl::MaybeCompleteBirth() {
+  if (birth_complete_ || !core_.leader_ready() || birth_proposed_in_ == core_.term()) return;
+  const Index first(1);
+  if (core_.persisted() < first) return;
+  const std::vector<PeerView> peers = core_.peers();
+  for (const Member& member : core_.membership().members) {
+    if (member.store == core_.self()) continue;
+    auto peer = std::find_if(peers.begin(), peers.end(),
+                             [&](const PeerView& view) { return view.store == member.store; });
+    if (peer == peers.end() || peer->match < first) return;
+  }
+  const auto [accepted, status] =
+      core_.Propose(core_.term(), {{EntryType::kBirthComplete, "", ports_.clock->WallNow()}}, now_);
+  if (accepted == 1) birth_proposed_in_ = core_.term();  // otherwise again later
+}
+
+bool Node::Impl::DispatchReady() {
+  bool any = false;
+  while (core_.HasReady()) {
+    any = true;
+    Ready ready = core_.TakeReady();
+    Send(std::move(ready.send_now));
+    if (ready.persist.ticket) {
+      to_log_.Push({std::move(ready.persist), std::move(ready.send_after_persist)});
+    }
+    if (!ready.committed.empty()) {
+      for (const EntryPtr& entry : ready.committed) {
+        if (entry->type == EntryType::kBirthComplete && !birth_complete_index_) {
+          birth_complete_index_ = entry->index;
+        }
+      }
+      to_apply_.Push(std::move(ready.committed));
+    }
+    for (LogRead& read : ready.log_reads) to_read_.Push(std::move(read));
+  }
+  return any;
+}
+
+std::shared_ptr<const NodeStatus> Node::Impl::MakeStatus() {
+  // One object as long as it is the same, so that readers need not compare. (An index alone says
+  // too little: an entry that was cut may be followed by another one there.)
+  if (membership_ == nullptr || *membership_ != core_.membership()) {
+    membership_ = std::make_shared<const Membership>(core_.membership());
+  }
+  auto status = std::make_shared<NodeStatus>();
+  status->self = core_.self();
+  status->role = core_.role();
+  status->term = core_.term();
+  status->leader = core_.leader();
+  status->leader_ready = core_.leader_ready();
+  status->first_index = core_.first_index();
+  status->last_index = core_.last_index();
+  status->persisted = core_.persisted();
+  status->commit = core_.commit();
+  status->applied = core_.applied();
+  status->membership_index = core_.membership_index();
+  status->membership = membership_;
+  status->peers = core_.peers();
+  status->election_timeout = core_.election_timeout();
+  status->fresh_as_of = core_.fresh_as_of(now_);
+  status->birth_complete = birth_complete_;
+  status->dropped_messages = inbox_.dropped();
+  return status;
+}
+
+void Node::Impl::Publish() {
+  std::shared_ptr<const NodeStatus> status = MakeStatus();
+  bool changed;
+  {
+    std::lock_guard<std::mutex> lock(status_mutex_);
+    changed = !SameForSubscribers(*status_, *status);
+    status_ = status;
+  }
+  if (changed && on_status_change_) on_status_change_(*status);
+}
+
+void Node::Impl::Propose(Term term, std::vector<Core::Proposal> proposals, ProposeDone done) {
+  Inbox::Proposals item{term, std::move(proposals), std::move(done)};
+  const Inbox::Put put = inbox_.PutProposals(item);
+  if (put == Inbox::Put::kTaken || !item.done) return;
+  item.done(0, put == Inbox::Put::kFull ? ProposeStatus::kQueueFull : ProposeStatus::kNotLeader);
+}
+
+// --- The other threads ---
+
+bool Node::Impl::RunLogOnce() {
+  std::deque<HandOver> batch = to_log_.TakeAll();
+  if (batch.empty()) return MarkWhenIdle();
+  bool written = false;
+  for (const HandOver& item : batch) {
+    if (item.persist.empty()) continue;
+    ports_.log->Append(item.persist);
+    written = true;
+  }
+  if (written) ports_.log->Sync();
+  log_idle_since_ = ports_.clock->Now();
+  const Ticket last = batch.back().persist.ticket;
+  std::vector<Message> messages;
+  for (HandOver& item : batch) {
+    std::move(item.messages.begin(), item.messages.end(), std::back_inserter(messages));
+  }
+  Send(std::move(messages));
+  inbox_.PutPersisted(last);
+  return true;
+}
+
+// What is left until a mark is due; nullopt: none is wanted.
+std::optional<Duration> Node::Impl::MarkDelay() {
+  if (!ports_.log->WantsMark()) return std::nullopt;
+  return log_idle_since_ + LogStore::kMarkDelay - ports_.clock->Now();
+}
+
+bool Node::Impl::MarkWhenIdle() {
+  const std::optional<Duration> delay = MarkDelay();
+  if (!delay || *delay > Duration::zero()) return false;
+  ports_.log->WriteMark();
+  log_idle_since_ = ports_.clock->Now();
+  return true;
+}
+
+bool Node::Impl::RunApplyOnce() {
+  std::optional<std::vector<EntryPtr>> entries = to_apply_.TakeOne();
+  if (!entries) return false;
+  ports_.state_machine->Apply(*entries);
+  inbox_.PutApplied(entries->back()->index);
+  return true;
+}
+
+bool Node::Impl::RunLogReadOnce() {
+  std::optional<LogRead> read = to_read_.TakeOne();
+  if (!read) return false;
+  inbox_.PutRead({read->peer, read->from, ports_.log->Read(read->from, read->last, read->bytes)});
+  return true;
+}
+
+// --- Threads ---
+
+void Node::Impl::RunNode() {
+  do {
+    RunOnce();
+  } while (inbox_.Wait(std::clamp(NextDeadline() - ports_.clock->Now(), Duration(0), kSleepMax)));
+}
+
+void Node::Impl::RunLog() {
+  std::optional<Duration> delay;
+  do {
+    while (RunLogOnce()) {
+    }
+    delay = MarkDelay();
+    if (delay) delay = std::clamp(*delay, Duration(0), kSleepMax);
+  } while (to_log_.Wait(delay));
+}
+
+void Node::Impl::RunApply() {
+  do {
+    while (RunApplyOnce()) {
+    }
+  } while (to_apply_.Wait(std::nullopt));
+}
+
+void Node::Impl::RunLogRead() {
+  do {
+    while (!quiet_ && RunLogReadOnce()) {
+    }
+  } while (to_read_.Wait(std::nullopt) && !quiet_);
+}
+
+void Node::Impl::Start() {
+  std::lock_guard<std::mutex> lock(threads_mutex_);
+  CHECK(!started_ && !stopped_);
+  started_ = true;
+  log_thread_ = Named("log", [this] { RunLog(); });
+  apply_thread_ = Named("apply", [this] { RunApply(); });
+  log_read_thread_ = Named("logread", [this] { RunLogRead(); });
+  node_thread_ = Named("raft", [this] { RunNode(); });
+}
+
+void Node::Impl::Stop() {
+  std::lock_guard<std::mutex> lock(threads_mutex_);
+  if (std::exchange(stopped_, true)) return;
+  quiet_ = true;
+  inbox_.Close();
+  // The node's thread first: afterwards nothing more is handed out, and the others run dry.
+  if (started_) {
+    CHECK(node_thread_.get_id() != std::this_thread::get_id(), "Stop called by a callback");
+    node_thread_.join();
+  }
+  to_log_.Close();
+  to_apply_.Close();
+  to_read_.Close();
+  if (started_) {
+    log_thread_.join();
+    apply_thread_.join();
+    log_read_thread_.join();
+  }
+  for (Inbox::Proposals& proposals : inbox_.Take().proposals) {
+    if (proposals.done) proposals.done(0, ProposeStatus::kNotLeader);
+  }
+}
+
+// --- Node: everything goes to the implementation ---
+
+Node::Node(const NodeOptions& options, RecoveredState recovered, Ports ports)
+    : impl_(std::make_unique<Impl>(options, std::move(recovered), ports)) {}
+Node::~Node() { Stop(); }
+
+void Node::Start() { impl_->Start(); }
+void Node::Stop() { impl_->Stop(); }
+void Node::Receive(Message message) { impl_->Receive(std::move(message)); }
+void Node::Propose(Term term, std::vector<Core::Proposal> proposals, ProposeDone done) {
+  impl_->Propose(term, std::move(proposals), std::move(done));
+}
+std::shared_ptr<const NodeStatus> Node::status() const { return impl_->status(); }
+void Node::OnStatusChange(std::function<void(const NodeStatus&)> callback) {
+  impl_->OnStatusChange(std::move(callback));
+}
+bool Node::RunOnce() { return impl_->RunOnce(); }
+bool Node::RunLogOnce() { return impl_->RunLogOnce(); }
+bool Node::RunApplyOnce() { return impl_->RunApplyOnce(); }
+bool Node::RunLogReadOnce() { return impl_->RunLogReadOnce(); }
+Instant Node::NextDeadline() const { return impl_->NextDeadline(); }
+
+}  // namespace quorate::raft

@@ -1,0 +1,399 @@
+// Ports in memory for Node, and three nodes over them: stepped by the test on one thread, or run on
+// their own threads.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <random>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "raft/birth_record.h"
+#include "raft/node.h"
+
+namespace quorate::raft::testing {
+
+// A log that a crash cuts back to its last sync.
+class MemoryLog : public LogStore {
+ public:
+  struct Contents {
+    HardState hard_state;
+    std::vector<EntryPtr> entries;  // entry i has index i + 1
+  };
+  explicit MemoryLog(EntryPtr first) {
+    durable_.entries.push_back(std::move(first));
+    written_ = durable_;
+  }
+
+  void Append(const Persist& persist) override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    EXPECT_FALSE(persist.empty()) << "nothing to write";
+    EXPECT_GT(persist.ticket, last_ticket_) << "hand-overs out of order";
+    last_ticket_ = persist.ticket;
+    std::vector<EntryPtr>& entries = written_.entries;
+    if (persist.cut_from) entries.resize(persist.cut_from->value() - 1);
+    if (persist.hard_state) written_.hard_state = *persist.hard_state;
+    for (const EntryPtr& entry : persist.entries) {
+      EXPECT_EQ(entry->index.value(), entries.size() + 1) << "a gap";
+      entries.push_back(entry);
+    }
+    ++appends_;
+  }
+  void Sync() override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    durable_ = written_;
+    ++syncs_;
+    wants_mark_ = marks_wanted_;
+  }
+  std::vector<EntryPtr> Read(Index from, Index last, size_t bytes) override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    ++reads_;
+    std::vector<EntryPtr> found;
+    size_t total = 0;
+    for (Index i = from; i <= last && i.value() <= written_.entries.size(); ++i) {
+      const EntryPtr& entry = written_.entries[i.value() - 1];
+      total += entry->bytes();
+      if (!found.empty() && total > bytes) break;
+      found.push_back(entry);
+    }
+    return found;
+  }
+  bool WantsMark() override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return wants_mark_;
+  }
+  void WriteMark() override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    EXPECT_TRUE(wants_mark_);
+    wants_mark_ = false;
+    ++marks_;
+  }
+
+  // What a crash leaves.
+  void Crash() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    written_ = durable_;
+    last_ticket_ = Ticket();
+  }
+  Contents durable() const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return durable_;
+  }
+  Index durable_last() const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return Index(durable_.entries.size());
+  }
+  HardState durable_hard_state() const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return durable_.hard_state;
+  }
+  void set_marks_wanted(bool wanted) { marks_wanted_ = wanted; }
+  size_t syncs() const { return syncs_; }
+  size_t appends() const { return appends_; }
+  size_t marks() const { return marks_; }
+  size_t reads() const { return reads_; }
+
+ private:
+  mutable std::mutex mutex_;
+  Contents written_, durable_;
+  Ticket last_ticket_;
+  bool wants_mark_ = false;
+  bool marks_wanted_ = false;
+  std::atomic<size_t> syncs_ = 0, appends_ = 0, marks_ = 0, reads_ = 0;
+};
+
+// Keeps what was applied, over crashes too.
+class MemoryState : public StateMachine {
+ public:
+  void Apply(const std::vector<EntryPtr>& entries) override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    EXPECT_FALSE(entries.empty());
+    for (const EntryPtr& entry : entries) {
+      EXPECT_EQ(entry->index.value(), applied_.size() + 1) << "applied out of order";
+      applied_.push_back(entry);
+    }
+  }
+  std::vector<EntryPtr> applied() const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return applied_;
+  }
+  Index applied_index() const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return Index(applied_.size());
+  }
+  // The payloads of the commands, in order.
+  std::vector<std::string> Commands() const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    std::vector<std::string> commands;
+    for (const EntryPtr& entry : applied_) {
+      if (entry->type == EntryType::kCommand) commands.push_back(entry->payload);
+    }
+    return commands;
+  }
+  size_t Count(EntryType type) const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    size_t count = 0;
+    for (const EntryPtr& entry : applied_) count += entry->type == type;
+    return count;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::vector<EntryPtr> applied_;
+};
+
+class FakeClock : public Clock {
+ public:
+  Instant Now() override { return now_; }
+  WallMilliseconds WallNow() override { return 1'700'000'000'000; }
+  void Advance(Duration by) { now_ += by; }
+
+ private:
+  Instant now_ = Instant(std::chrono::hours(1));
+};
+
+// Hands everything to `deliver`, after a look at whether it may be said at all: an acknowledgement
+// or a vote that is not durable is a bug, whatever happens afterwards.
+class CheckingTransport : public Transport {
+ public:
+  CheckingTransport(const MemoryLog* log, std::function<void(Message)> deliver)
+      : log_(log), deliver_(std::move(deliver)) {}
+
+  void Send(std::vector<Message> messages) override {
+    EXPECT_FALSE(messages.empty());
+    for (Message& message : messages) {
+      if (const auto* reply = std::get_if<AppendEntriesReply>(&message.body)) {
+        if (reply->success) {
+          EXPECT_LE(reply->match, log_->durable_last());
+        }
+      }
+      if (const auto* vote = std::get_if<RequestVoteReply>(&message.body)) {
+        if (vote->granted && !vote->pre_vote) {
+          EXPECT_EQ(log_->durable_hard_state(), (HardState{vote->term, message.to}));
+        }
+      }
+      deliver_(std::move(message));
+    }
+  }
+
+ private:
+  const MemoryLog* log_;
+  std::function<void(Message)> deliver_;
+};
+
+inline StoreId NodeStore(size_t i) { return StoreId(0xa0 + i); }
+
+// Founders of one cluster.
+inline EntryPtr FirstEntryOf(size_t nodes) {
+  Membership membership;
+  membership.cluster = ClusterId(0xc1);
+  for (size_t i = 0; i < nodes; ++i) {
+    membership.members.push_back({.store = NodeStore(i),
+                                  .name = "cp-" + std::to_string(i),
+                                  .address = "10.0.0." + std::to_string(i + 1) + ":7000",
+                                  .voter = true,
+                                  .outgoing_voter = false});
+  }
+  return FirstEntry(EncodeMembership(membership));
+}
+
+// One node's disk, state and, while it is up, Node.
+struct Machine {
+  std::unique_ptr<MemoryLog> log;
+  std::unique_ptr<MemoryState> state = std::make_unique<MemoryState>();
+  std::unique_ptr<CheckingTransport> transport;
+  std::unique_ptr<Node> node;
+
+  RecoveredState Recover() const {
+    const MemoryLog::Contents contents = log->durable();
+    RecoveredState recovered;
+    recovered.hard_state = contents.hard_state;
+    recovered.entries = contents.entries;
+    recovered.first_index = Index(1);
+    recovered.applied = state->applied_index();
+    for (const EntryPtr& entry : contents.entries) {
+      if (entry->type != EntryType::kMembership) continue;
+      recovered.memberships.emplace_back(entry->index, *DecodeMembership(entry->payload));
+    }
+    return recovered;
+  }
+};
+
+// Nodes on one thread: nothing moves but by a call of the test.
+class NodeWorld {
+ public:
+  enum Job { kNode, kLog, kApply, kLogRead };
+
+  explicit NodeWorld(size_t nodes, uint64_t seed = 1) : random_(seed), machines_(nodes) {
+    for (size_t i = 0; i < nodes; ++i) {
+      Machine& m = machines_[i];
+      m.log = std::make_unique<MemoryLog>(FirstEntryOf(nodes));
+      m.transport = std::make_unique<CheckingTransport>(
+          m.log.get(), [this](Message message) { flights_.push_back(std::move(message)); });
+    }
+  }
+  ~NodeWorld() {
+    for (Machine& m : machines_) m.node.reset();
+  }
+
+  NodeOptions& options() { return options_; }
+  Machine& machine(size_t i) { return machines_[i]; }
+  Node& node(size_t i) { return *machines_[i].node; }
+  FakeClock& clock() { return clock_; }
+  size_t size() const { return machines_.size(); }
+  std::vector<Message>& flights() { return flights_; }
+  std::mt19937_64& random() { return random_; }
+
+  void Start(size_t i) {
+    Machine& m = machines_[i];
+    ASSERT_EQ(m.node, nullptr);
+    NodeOptions options = options_;
+    options.core.self = NodeStore(i);
+    options.core.seed = random_();
+    options.birth_complete = m.state->Count(EntryType::kBirthComplete) > 0 || born_complete_;
+    m.node = std::make_unique<Node>(
+        options, m.Recover(), Node::Ports{m.log.get(), m.transport.get(), m.state.get(), &clock_});
+  }
+  void StartAll() {
+    for (size_t i = 0; i < size(); ++i) {
+      if (machines_[i].node == nullptr) Start(i);
+    }
+  }
+  void Kill(size_t i) {
+    machines_[i].node.reset();
+    machines_[i].log->Crash();
+  }
+  // As if BirthComplete had been applied before the log begins.
+  void set_born_complete() { born_complete_ = true; }
+
+  void Starve(size_t i, Job job) { starved_.insert({i, job}); }
+  void Feed(size_t i, Job job) { starved_.erase({i, job}); }
+  // Nothing to or from this node arrives.
+  void Isolate(size_t i) { isolated_.insert(NodeStore(i)); }
+  void Rejoin(size_t i) { isolated_.erase(NodeStore(i)); }
+
+  bool Step(size_t i, Job job) {
+    if (machines_[i].node == nullptr || starved_.contains({i, job})) return false;
+    switch (job) {
+      case kNode:
+        return node(i).RunOnce();
+      case kLog:
+        return node(i).RunLogOnce();
+      case kApply:
+        return node(i).RunApplyOnce();
+      case kLogRead:
+        return node(i).RunLogReadOnce();
+    }
+    return false;
+  }
+  bool DeliverOne(size_t at) {
+    Message message = std::move(flights_[at]);
+    flights_.erase(flights_.begin() + static_cast<ptrdiff_t>(at));
+    if (isolated_.contains(message.from) || isolated_.contains(message.to)) return false;
+    for (size_t i = 0; i < size(); ++i) {
+      if (NodeStore(i) == message.to && machines_[i].node != nullptr) {
+        node(i).Receive(std::move(message));
+        return true;
+      }
+    }
+    return false;
+  }
+
+  // Everybody does all there is to do, until nobody has anything; no time passes.
+  void Settle() {
+    for (bool worked = true; worked;) {
+      worked = false;
+      while (!flights_.empty()) worked = DeliverOne(0) || worked;
+      for (size_t i = 0; i < size(); ++i) {
+        for (Job job : {kNode, kLog, kApply, kLogRead}) worked = Step(i, job) || worked;
+      }
+    }
+  }
+  void Run(Duration time) {
+    for (Duration done{}; done < time; done += std::chrono::milliseconds(5)) {
+      Settle();
+      clock_.Advance(std::chrono::milliseconds(5));
+    }
+    Settle();
+  }
+  // Anything at random, `steps` times: any job of any node, any message.
+  void RunRandomly(size_t steps) {
+    for (size_t i = 0; i < steps; ++i) {
+      const size_t dice = Pick(10);
+      if (dice == 0) clock_.Advance(std::chrono::microseconds(Pick(4000)));
+      if (dice < 5 && !flights_.empty()) {
+        DeliverOne(Pick(flights_.size()));
+      } else {
+        Step(Pick(size()), static_cast<Job>(Pick(4)));
+      }
+    }
+  }
+  size_t Pick(size_t count) { return std::uniform_int_distribution<size_t>(0, count - 1)(random_); }
+
+  std::optional<size_t> Leader() {
+    std::optional<size_t> leader;
+    for (size_t i = 0; i < size(); ++i) {
+      if (machines_[i].node == nullptr || isolated_.contains(NodeStore(i))) continue;
+      auto status = node(i).status();
+      if (status->role != Role::kLeader || !status->leader_ready) continue;
+      if (!leader || node(*leader).status()->term < status->term) leader = i;
+    }
+    return leader;
+  }
+  size_t RunUntilLeader() {
+    for (int i = 0; i < 2000 && !Leader(); ++i) Run(std::chrono::milliseconds(5));
+    EXPECT_TRUE(Leader().has_value()) << "nobody was elected within 10 s";
+    return Leader().value_or(0);
+  }
+
+  struct Answer {
+    size_t calls = 0;
+    size_t accepted = 0;
+    ProposeStatus status = ProposeStatus::kAccepted;
+  };
+  std::shared_ptr<Answer> Propose(size_t i, std::vector<std::string> payloads) {
+    auto answer = std::make_shared<Answer>();
+    std::vector<Core::Proposal> proposals;
+    for (std::string& payload : payloads) {
+      proposals.push_back({EntryType::kCommand, std::move(payload), 0});
+    }
+    node(i).Propose(node(i).status()->term, std::move(proposals),
+                    [answer](size_t accepted, ProposeStatus status) {
+                      ++answer->calls;
+                      answer->accepted = accepted;
+                      answer->status = status;
+                    });
+    return answer;
+  }
+
+  // What any two have applied is the same, as far as the shorter one goes.
+  void ExpectOneOrder() {
+    for (size_t i = 1; i < size(); ++i) {
+      const std::vector<EntryPtr> a = machines_[0].state->applied();
+      const std::vector<EntryPtr> b = machines_[i].state->applied();
+      for (size_t k = 0; k < std::min(a.size(), b.size()); ++k) {
+        ASSERT_EQ(*a[k], *b[k]) << "node 0 and node " << i << " at " << k + 1;
+      }
+    }
+  }
+
+ private:
+  std::mt19937_64 random_;
+  NodeOptions options_;
+  FakeClock clock_;
+  std::vector<Message> flights_;
+  std::set<std::pair<size_t, Job>> starved_;
+  std::set<StoreId> isolated_;
+  bool born_complete_ = false;
+  std::vector<Machine> machines_;
+};
+
+}  // namespace quorate::raft::testing

@@ -133,7 +133,14 @@ void Core::Impl::LeaderTick() {
   }
   if (now_ < heartbeat_deadline_) return;
   heartbeat_deadline_ = now_ + options_.heartbeat_interval;
-  for (auto& [store, peer] : progress_) peer.heartbeat_due = true;
+  for (auto& [store, peer] : progress_) {
+    peer.heartbeat_due = true;
+    // What was on its way to a silent peer is lost. Heartbeats ask whether it is back.
+    if (peer.state == PeerState::kReplicate && !PeerActive(peer)) {
+      peer.BecomeProbe(peer.match + 1, peer.match_term);
+      peer.probe_sent = true;
+    }
+  }
 }
 
 void Core::Impl::HandleVote(StoreId from, const RequestVote& request) {

@@ -89,11 +89,13 @@ std::pair<size_t, ProposeStatus> TestNode::Propose(std::vector<std::string> payl
 }
 
 void TestNode::React() {
+  changes_under_way_ = core_->HasReady();
   NoteChanges();
+  changes_under_way_ = false;
   while (core_->HasReady()) {
     Ready ready = core_->TakeReady();
     if (ready.persist.cut_from) log_.resize(ready.persist.cut_from->value() - 1);
-    for (const EntryPtr& entry : ready.persist.entries) log_.push_back(entry);
+    log_.insert(log_.end(), ready.persist.entries.begin(), ready.persist.entries.end());
     if (cluster_->traced() && !ready.persist.empty()) {
       std::string line = name_ + ": disk #" + ToString(ready.persist.ticket);
       if (ready.persist.cut_from) line += " cut " + ToString(*ready.persist.cut_from) + "..";
@@ -146,14 +148,19 @@ void TestNode::NoteChanges() {
     cluster_->Say(name_ + ": membership of entry " + ToString(core.membership_index()) + ": " +
                   PrintMembership(core.membership()));
   }
-  if (core.commit() > seen_.commit) {
+  // A follower may commit what it has just been sent; its entries come with the next Ready.
+  const bool in_copy = !changes_under_way_ || core.role() == Role::kLeader;
+  if (in_copy && core.commit() > seen_.commit) {
     cluster_->Say(name_ + ": commit " + ToString(core.commit()));
     cluster_->oracle().OnCommit(*this, seen_.commit + 1, core.commit());
   }
   if (core.leader_ready() && !seen_.ready) cluster_->Say(name_ + ": ready to take writes");
-  seen_ =
-      Seen{core.role(),        core.term(), core.leader(), core.commit(), core.membership_index(),
-           core.leader_ready()};
+  seen_.role = core.role();
+  seen_.term = core.term();
+  seen_.leader = core.leader();
+  seen_.membership_index = core.membership_index();
+  seen_.ready = core.leader_ready();
+  if (in_copy) seen_.commit = core.commit();
 }
 
 void TestNode::WriteToDisk(const Persist& persist, size_t entries_max) {

@@ -108,6 +108,7 @@ class TestNode {
   std::deque<LogRead> reads_;
   Applied state_;
   Seen seen_;
+  bool changes_under_way_ = false;  // a Ready is still to be taken
 };
 
 // Judges all nodes together. The names are those of the Raft paper's Figure 3.

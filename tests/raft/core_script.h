@@ -13,9 +13,9 @@
 //   cluster a b c [learners=d,e] [KEY=N...]   keys: append_bytes window_bytes inflight_bytes
 //                                             inflight_messages uncommitted_bytes apply_bytes seed
 //   log NODE TERM,TERM,... [term=N] [vote=X]  before `start`: its disk; entry 1 is the membership
-//   joint NODE abc->ade                       before `start`: its log ends with this joint membership
-//   truncate NODE N                           while it is down: its disk loses what is after N
-//   applied NODE N                            before `start`: what its state machine holds
+//   joint NODE abc->ade                       before `start`: its log ends with this joint
+//   membership truncate NODE N                           while it is down: its disk loses what is
+//   after N applied NODE N                            before `start`: what its state machine holds
 //   start [NODE...]                           all, or these
 //   stop NODE... | restart NODE...            what is not durable is lost; restart is stop and
 //   start campaign NODE                             time passes until its election timer fires, and

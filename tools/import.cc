@@ -63,28 +63,36 @@ class Importer {
       request.set_data(*bytes);
     }
     request.set_note(options_.note);
-    if (!options_.all && IsThere(request)) {
-      const std::lock_guard lock(mutex_);
-      ++summary_.unchanged;
-      return;
+    if (!options_.all) {
+      bool there = false;
+      if (const CallResult asked = IsThere(request, &there); !asked.reached) {
+        Failed(key, ExitCodeOf(asked), Describe(asked));
+        return;
+      }
+      if (there) {
+        const std::lock_guard lock(mutex_);
+        ++summary_.unchanged;
+        return;
+      }
     }
     Put(request, bytes->size());
   }
 
-  // Whether the asked node shows this very value. A failure to read is not one to write.
-  bool IsThere(const v1::PutRequest& wanted) {
+  // Whether the asked node shows this very value. A failure to read is not one to write: only when
+  // nobody could be reached is there no need to try.
+  CallResult IsThere(const v1::PutRequest& wanted, bool* there) {
     v1::GetRequest request;
     request.set_key(wanted.key());
     *request.mutable_read() = options_.read;
     v1::GetResponse response;
-    const CallResult result =
+    CallResult result =
         client_.Run(CallKind::kRead, [&](Endpoint& endpoint, grpc::ClientContext* context) {
           return endpoint.config->Get(context, request, &response);
         });
-    if (!result.ok()) return false;
     const v1::Item& item = response.item();
-    return wanted.has_data() ? item.has_data() && item.data() == wanted.data()
-                             : item.has_text() && item.text() == wanted.text();
+    *there = result.ok() && (wanted.has_data() ? item.has_data() && item.data() == wanted.data()
+                                               : item.has_text() && item.text() == wanted.text());
+    return result;
   }
 
   void Put(const v1::PutRequest& request, size_t size) {

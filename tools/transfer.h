@@ -41,7 +41,7 @@ struct ImportSummary {
 ImportSummary Import(Client& client, const Tree& tree, const ImportOptions& options,
                      Progress& progress);
 
-inline constexpr uint64_t kFailuresInRowMax = 64;
+inline constexpr uint64_t kFailuresInRowMax = 32;
 
 // What a value may have at most (DESIGN.md, "Limits"): larger files are not even read.
 inline constexpr size_t kValueBytesMax = 1u << 20;

@@ -1,0 +1,182 @@
+// Who is asked next, and when nobody is: the rule of tools/client.h.
+#include "tools/client.h"
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/tools/fake_node.h"
+#include "tools/failure.h"
+
+namespace quorate::tools {
+namespace {
+
+using std::chrono::milliseconds;
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+class ClientTest : public testing::Test {
+ protected:
+  Client Make(std::vector<std::string> endpoints, milliseconds timeout = std::chrono::seconds(10)) {
+    ClientOptions options;
+    options.endpoints = std::move(endpoints);
+    options.timeout = timeout;
+    options.retry_delay = milliseconds(10);
+    return Client(options);
+  }
+  CallResult Put(Client& client) {
+    return client.Run(CallKind::kWrite, [&](Endpoint& endpoint, grpc::ClientContext* context) {
+      v1::PutRequest request;
+      request.set_key("k");
+      request.set_text("v");
+      return endpoint.config->Put(context, request, &put_);
+    });
+  }
+  CallResult List(Client& client) {
+    return client.Run(CallKind::kRead, [&](Endpoint& endpoint, grpc::ClientContext* context) {
+      v1::ListResponse response;
+      return endpoint.config->List(context, v1::ListRequest(), &response);
+    });
+  }
+
+  // As gRPC makes it when a connection breaks, and as a node says it.
+  const grpc::Status broken_{grpc::StatusCode::UNAVAILABLE, "Socket closed"};
+  const grpc::Status refused_ = services::MakeError(
+      grpc::StatusCode::UNAVAILABLE, "NO_LEADER", "no leader", {}, milliseconds(20));
+
+  std::shared_ptr<FakeStore> store_ = std::make_shared<FakeStore>();
+  FakeNode a_{"a", store_};
+  FakeNode b_{"b", store_};
+  v1::PutResponse put_;
+};
+
+TEST_F(ClientTest, TheFirstEndpointAnswers) {
+  Client client = Make({a_.address(), b_.address()});
+  EXPECT_TRUE(Put(client).ok());
+  EXPECT_EQ(put_.version(), 1u);
+  EXPECT_EQ(a_.calls(), 1);
+  EXPECT_EQ(b_.calls(), 0);
+}
+
+TEST_F(ClientTest, WhatWasRefusedForSureGoesToTheNextEndpoint) {
+  Client client = Make({a_.address(), b_.address()});
+  a_.FailNext(refused_);
+  const CallResult result = Put(client);
+  EXPECT_TRUE(result.ok());
+  EXPECT_EQ(result.address, b_.address());
+  EXPECT_EQ(put_.version(), 1u);
+  // Who answered is asked first from then on.
+  EXPECT_TRUE(Put(client).ok());
+  EXPECT_EQ(a_.calls(), 1);
+  EXPECT_EQ(b_.calls(), 2);
+}
+
+TEST_F(ClientTest, AWriteThatMayHaveBeenDoneIsNotTriedAgain) {
+  Client client = Make({a_.address(), b_.address()});
+  a_.FailNext(broken_, /*applied=*/true);
+  const CallResult result = Put(client);
+  EXPECT_EQ(result.status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_FALSE(result.outcome_known);
+  EXPECT_EQ(b_.calls(), 0);
+  EXPECT_EQ(store_->items["k"].version(), 1u);
+}
+
+TEST_F(ClientTest, AReadGoesToTheNextEndpointEitherWay) {
+  Client client = Make({a_.address(), b_.address()});
+  a_.FailNext(broken_);
+  EXPECT_EQ(List(client).address, b_.address());
+}
+
+TEST_F(ClientTest, AnEndpointThatCannotBeConnectedToWasNotCalled) {
+  const DeadPort dead;
+  Client client = Make({dead.address(), b_.address()});
+  const CallResult result = Put(client);
+  EXPECT_TRUE(result.ok()) << result.status.error_message();
+  EXPECT_EQ(result.address, b_.address());
+}
+
+TEST_F(ClientTest, WhenAllRefuseTheyAreAskedAgainAfterTheDelay) {
+  Client client = Make({a_.address(), b_.address()});
+  a_.FailNext(refused_);
+  b_.FailNext(refused_);
+  EXPECT_TRUE(Put(client).ok());
+  EXPECT_EQ(a_.calls() + b_.calls(), 3);
+}
+
+TEST_F(ClientTest, ANodeIsChosenByName) {
+  Client client = Make({a_.address(), b_.address()});
+  EXPECT_TRUE(client.UseNode("b").ok());
+  EXPECT_TRUE(Put(client).ok());
+  EXPECT_EQ(a_.calls(), 1);  // asked who it is
+  EXPECT_EQ(b_.calls(), 2);
+}
+
+TEST_F(ClientTest, ARestartedNodeIsFoundAgain) {
+  Client client = Make({a_.address()});
+  EXPECT_TRUE(Put(client).ok());
+  a_.Stop();
+  EXPECT_FALSE(Put(client).reached);
+  FakeNode again("a", store_);
+  Client second = Make({a_.address(), again.address()});
+  EXPECT_TRUE(Put(second).ok());
+}
+
+// --- Errors ---
+
+TEST_F(ClientTest, NobodyThereEndsAtOnce) {
+  const DeadPort dead, deader;
+  Client client = Make({dead.address(), deader.address()}, std::chrono::minutes(5));
+  const CallResult result = Put(client);
+  EXPECT_EQ(result.status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_FALSE(result.reached);
+  EXPECT_TRUE(result.outcome_known);
+  EXPECT_EQ(ExitCodeOf(result), kExitUnavailable);
+}
+
+TEST_F(ClientTest, NoLeaderEndsWithTheTimeout) {
+  Client client = Make({a_.address()}, milliseconds(200));
+  for (int i = 0; i < 200; ++i) a_.FailNext(refused_);
+  const CallResult result = Put(client);
+  EXPECT_EQ(Describe(result),
+            "UNAVAILABLE (NO_LEADER): no leader, from " + a_.address());
+  EXPECT_TRUE(result.outcome_known);
+  EXPECT_GT(a_.calls(), 1);
+}
+
+TEST_F(ClientTest, OtherErrorsAreTheAnswer) {
+  Client client = Make({a_.address(), b_.address()});
+  a_.FailNext(services::MakeFieldError("KEY_TOO_LONG", "key", "too long"));
+  const CallResult result = Put(client);
+  EXPECT_EQ(Describe(result),
+            "INVALID_ARGUMENT (KEY_TOO_LONG): key: too long, from " + a_.address());
+  EXPECT_EQ(b_.calls(), 0);
+}
+
+TEST_F(ClientTest, ADeadlineLeavesAWriteOpenAlsoWhenTheServerSaysSo) {
+  Client client = Make({a_.address()});
+  a_.FailNext(services::MakeError(grpc::StatusCode::DEADLINE_EXCEEDED, "OUTCOME_UNKNOWN", "late"));
+  EXPECT_FALSE(Put(client).outcome_known);
+  a_.FailNext(grpc::Status(grpc::StatusCode::CANCELLED, "RST_STREAM"));
+  EXPECT_FALSE(Put(client).outcome_known);
+  a_.FailNext(grpc::Status(grpc::StatusCode::DEADLINE_EXCEEDED, "late"));
+  EXPECT_TRUE(List(client).outcome_known);
+}
+
+TEST_F(ClientTest, ANodeThatIsNotThereIsNamedWithThoseThatAre) {
+  const DeadPort dead;
+  Client client = Make({a_.address(), dead.address()});
+  const CallResult result = client.UseNode("z");
+  EXPECT_EQ(result.status.error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(result.status.error_message(), "no endpoint is node z: " + a_.address() + " is a, " +
+                                               dead.address() + " does not answer");
+}
+
+TEST(Endpoints, AreHostAndPort) {
+  EXPECT_THAT(*ParseEndpoints("a:1,[::1]:2"), ElementsAre("a:1", "[::1]:2"));
+  EXPECT_THAT(std::string(ParseEndpoints("a:1,b").status().message()),
+              HasSubstr("`b` has no port; write host:port"));
+  EXPECT_THAT(std::string(ParseEndpoints(":8080").status().message()), HasSubstr("has no host"));
+  EXPECT_FALSE(ParseEndpoints("").ok());
+  EXPECT_FALSE(ParseEndpoints("a:1,").ok());
+}
+
+}  // namespace
+}  // namespace quorate::tools

@@ -121,6 +121,7 @@ int Run(int argc, const char* const* argv, Io& io) {
   AddItemCommands(app, invocation);
   AddTransferCommands(app, invocation);
   AddClusterCommands(app, invocation);
+  AddLogCommands(app, invocation);
   AddLocalCommands(app, invocation);
   try {
     app.parse(argc, argv);

@@ -78,6 +78,7 @@ int Run(int argc, const char* const* argv, Io& io);
 void AddItemCommands(CLI::App& app, Invocation& invocation);      // get put delete list
 void AddTransferCommands(CLI::App& app, Invocation& invocation);  // import export
 void AddClusterCommands(CLI::App& app, Invocation& invocation);   // status member health
-void AddLocalCommands(CLI::App& app, Invocation& invocation);     // log validate-config version
+void AddLogCommands(CLI::App& app, Invocation& invocation);       // log dump, log verify
+void AddLocalCommands(CLI::App& app, Invocation& invocation);     // validate-config version
 
 }  // namespace quorate::tools

@@ -114,6 +114,17 @@ bool LogWriter::Create() {
   return true;
 }
 
+bool LogWriter::Open() {
+  auto opened = Log::Open(disk_, options_, raft::Index());
+  if (!opened.ok()) return Done(opened.status());
+  log_ = std::move(opened->first);
+  states_ = {ReadAll(log_.get(), opened->second)};
+  synced_ = 0;
+  created_ = true;
+  term_ = std::max<uint64_t>(opened->second.hard_state.term.value(), 1);
+  return true;
+}
+
 bool LogWriter::Reopen() {
   if (!status_.ok()) return false;
   log_.reset();

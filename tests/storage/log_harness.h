@@ -52,7 +52,9 @@ class LogWriter {
 
   // Each returns false once the disk has failed; then nothing more happens.
   bool Create();
-  // Opens again and goes on; the model continues from what was found.
+  // Opens what an earlier life left and goes on; the model begins with what was found.
+  bool Open();
+  // Opens again and goes on; fails the test unless what was found is possible.
   bool Reopen();
   bool Entries(int count, size_t payload_bytes);  // at the end, of the current term
   bool Membership(uint64_t salt);

@@ -329,10 +329,13 @@ std::unique_ptr<SimDisk> SimDisk::Clone() const {
 }
 
 void SimDisk::FlipBit(const std::string& path, uint64_t offset, int bit) {
-  std::string byte = Content(path).substr(offset, 1);
-  CHECK(byte.size() == 1);
-  byte[0] = static_cast<char>(byte[0] ^ (1 << bit));
-  Overwrite(path, offset, byte);
+  std::lock_guard<std::mutex> lock(mutex_);
+  std::shared_ptr<File> file = *Find(path);
+  for (std::string* content : {&file->seen, &file->durable}) {
+    if (offset < content->size()) {
+      (*content)[offset] = static_cast<char>((*content)[offset] ^ (1 << bit));
+    }
+  }
 }
 
 void SimDisk::Overwrite(const std::string& path, uint64_t offset, const std::string& bytes) {

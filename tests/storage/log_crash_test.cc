@@ -1,0 +1,254 @@
+// The machine stops after each single disk operation of a workload, with every kind of luck for
+// what was not synced; then after each operation of the recovery. What comes back must be the log
+// as it was after one of its records, never older than what was synced
+// (tests/storage/log_harness.h).
+#include <set>
+#include <string>
+
+#include <gtest/gtest.h>
+
+#include "tests/storage/log_harness.h"
+
+namespace quorate::storage {
+namespace {
+
+constexpr size_t kSegmentBytes = 16u << 10;
+
+struct Luck {
+  SimDisk::Fate fate;
+  uint64_t seed;
+};
+constexpr Luck kLuck[] = {
+    {SimDisk::Fate::kLost, 0},    {SimDisk::Fate::kKept, 0},    {SimDisk::Fate::kLastOnly, 0},
+    {SimDisk::Fate::kAnySome, 1}, {SimDisk::Fate::kAnySome, 2}, {SimDisk::Fate::kAnySome, 3},
+};
+
+// Votes, conflicts, cuts of a membership, entries of less than a sector and more than a block,
+// several segments, marks, and an end that is not synced.
+void Workload(LogWriter& w) {
+  bool done = w.Create() && w.Membership(1) && w.Vote(1, 1) && w.Sync() &&        //
+              w.Entries(3, 100) && w.Entries(2, 1500) && w.Sync() && w.Mark() &&  //
+              w.Vote(2, 2) && w.Sync() &&                                         //
+              w.Overrule(4, 3, 2, 700) && w.Entries(1, 5000) && w.Sync() &&       //
+              w.Mark() && w.Membership(2) && w.Entries(4, 3000) && w.Sync() &&    //
+              w.Overrule(6, 5, 3, 40) && w.Membership(3) && w.Sync() &&           //
+              w.Vote(6, 3) && w.Entries(2, 600) && w.Sync() && w.Mark() &&        //
+              w.Reopen() && w.Entries(20, 700) && w.Sync() &&                     //
+              w.Vote(9, 1) && w.Sync() && w.Entries(3, 600) && w.Overrule(12, 11, 1, 900);
+  (void)done;
+}
+
+int WorkloadOperations() {
+  SimDisk disk({kLogDirectory});
+  LogWriter writer(&disk, SmallLogOptions(kSegmentBytes));
+  Workload(writer);
+  EXPECT_TRUE(writer.status().ok()) << writer.status();
+  return disk.operations();
+}
+
+// The life after a crash: what is found is possible, found again the same after another crash, and
+// can be gone on with.
+void CheckRecovery(SimDisk* disk, const LogWriter& before) {
+  const LogOptions options = SmallLogOptions(kSegmentBytes);
+  auto found = OpenAndReadAll(disk, options);
+  if (absl::IsNotFound(found.status())) {
+    EXPECT_FALSE(before.created()) << "a log that was created is gone";
+    EXPECT_TRUE(Log::Create(disk, options).ok()) << "what Create left behind stands in its way";
+    return;
+  }
+  ASSERT_TRUE(found.ok()) << "a crash is not corruption: " << found.status();
+  before.ExpectPossible(*found);
+
+  auto later = disk->AfterCrash(SimDisk::Fate::kLost, 0);
+  auto again = OpenAndReadAll(later.get(), options);
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(*again, *found) << "what recovery showed was not durable";
+
+  LogWriter next(later.get(), options);
+  ASSERT_TRUE(next.Open()) << next.status();
+  ASSERT_TRUE(next.Vote(20, 1) && next.Entries(2, 300) && next.Sync()) << next.status();
+  auto last = later->AfterCrash(SimDisk::Fate::kLost, 0);
+  auto grown = OpenAndReadAll(last.get(), options);
+  ASSERT_TRUE(grown.ok()) << grown.status();
+  EXPECT_EQ(*grown, next.content());
+}
+
+TEST(LogCrash, PowerFailsAfterEachOperation) {
+  const int operations = WorkloadOperations();
+  ASSERT_GT(operations, 60);
+  for (int stop = 0; stop <= operations; ++stop) {
+    SimDisk disk({kLogDirectory});
+    LogWriter writer(&disk, SmallLogOptions(kSegmentBytes));
+    disk.StopAfter(stop);
+    Workload(writer);
+    for (const Luck& luck : kLuck) {
+      SCOPED_TRACE(testing::Message() << "stop " << stop << " fate " << static_cast<int>(luck.fate)
+                                      << " seed " << luck.seed);
+      auto image = disk.AfterCrash(luck.fate, luck.seed + 100 * static_cast<uint64_t>(stop));
+      CheckRecovery(image.get(), writer);
+      if (testing::Test::HasFailure()) return;
+    }
+  }
+}
+
+// SIGKILL: the page cache lives on, and shows what may never reach the disk.
+TEST(LogCrash, TheProcessIsKilledAfterEachOperation) {
+  const int operations = WorkloadOperations();
+  for (int stop = 0; stop <= operations; ++stop) {
+    SCOPED_TRACE(stop);
+    SimDisk disk({kLogDirectory});
+    LogWriter writer(&disk, SmallLogOptions(kSegmentBytes));
+    disk.StopAfter(stop);
+    Workload(writer);
+    auto image = disk.Clone();
+    CheckRecovery(image.get(), writer);
+    if (testing::Test::HasFailure()) return;
+  }
+}
+
+// Each write and each flush fails once, half done; the process ends and its successor reads what
+// the page cache shows, of which parts will never be written.
+TEST(LogCrash, EachOperationFailsAndTheProcessStartsAgain) {
+  const int operations = WorkloadOperations();
+  int failed = 0;
+  for (int fail = 0; fail < operations; ++fail) {
+    SCOPED_TRACE(fail);
+    SimDisk disk({kLogDirectory});
+    LogWriter writer(&disk, SmallLogOptions(kSegmentBytes));
+    disk.FailAfter(fail, absl::UnknownError("input/output error"));
+    Workload(writer);
+    if (!writer.status().ok()) ++failed;
+    auto image = disk.Clone();
+    CheckRecovery(image.get(), writer);
+    for (const Luck& luck : kLuck) {
+      auto after = disk.AfterCrash(luck.fate, luck.seed);
+      CheckRecovery(after.get(), writer);
+    }
+    if (testing::Test::HasFailure()) return;
+  }
+  EXPECT_EQ(failed, operations) << "no failure is passed over";
+}
+
+TEST(LogCrash, RecoveryItselfStopsAnywhere) {
+  const int operations = WorkloadOperations();
+  const LogOptions options = SmallLogOptions(kSegmentBytes);
+  std::set<int> lengths;
+  for (int stop = 1; stop <= operations; stop += 3) {
+    SimDisk disk({kLogDirectory});
+    LogWriter writer(&disk, options);
+    disk.StopAfter(stop);
+    Workload(writer);
+    for (const Luck& luck : {Luck{SimDisk::Fate::kKept, 0}, Luck{SimDisk::Fate::kAnySome, 5}}) {
+      auto image = disk.AfterCrash(luck.fate, luck.seed + static_cast<uint64_t>(stop));
+      if (!image->Exists("/log/0000000001.log")) continue;
+      auto measured = image->Clone();
+      const int before = measured->operations();
+      ASSERT_TRUE(OpenAndReadAll(measured.get(), options).ok());
+      const int length = measured->operations() - before;
+      lengths.insert(length);
+      for (int inner = 0; inner < length; ++inner) {
+        SCOPED_TRACE(testing::Message() << "stop " << stop << " then " << inner);
+        auto second = image->Clone();
+        second->StopAfter(inner);
+        ASSERT_TRUE(absl::IsAborted(OpenAndReadAll(second.get(), options).status()));
+        auto killed = second->Clone();
+        CheckRecovery(killed.get(), writer);
+        auto third = second->AfterCrash(SimDisk::Fate::kAnySome, static_cast<uint64_t>(inner));
+        CheckRecovery(third.get(), writer);
+        if (testing::Test::HasFailure()) return;
+      }
+    }
+  }
+  EXPECT_GE(*lengths.rbegin(), 7) << "create, allocate, write, zeroes, sync, rename, directory";
+}
+
+// --- Single crashes, told one by one ---
+
+class LogCrashStory : public testing::Test {
+ protected:
+  LogCrashStory() { EXPECT_TRUE(writer_.Create()); }
+  LogContent Recover(SimDisk* disk) {
+    auto found = OpenAndReadAll(disk, options_);
+    EXPECT_TRUE(found.ok()) << found.status();
+    return found.ok() ? *found : LogContent();
+  }
+
+  SimDisk disk_{{kLogDirectory}};
+  LogOptions options_ = SmallLogOptions(kSegmentBytes);
+  LogWriter writer_{&disk_, options_};
+};
+
+TEST_F(LogCrashStory, ASegmentThatWasNeverBornIsRemoved) {
+  ASSERT_TRUE(writer_.Entries(2, 100) && writer_.Sync());
+  disk_.Put("/log/0000000002.log.new", std::string(kSegmentBytes, '\x5a'));
+  EXPECT_EQ(Recover(&disk_), writer_.content());
+  EXPECT_FALSE(disk_.Exists("/log/0000000002.log.new"));
+  EXPECT_TRUE(disk_.Exists("/log/0000000002.log"));
+}
+
+TEST_F(LogCrashStory, TheFirstSectorOfABatchIsLostAndTheOthersKept) {
+  ASSERT_TRUE(writer_.Entries(2, 100) && writer_.Sync());
+  const LogContent synced = writer_.content();
+  ASSERT_TRUE(writer_.Entries(6, 400));
+  auto image = disk_.AfterCrash(SimDisk::Fate::kLastOnly, 0);
+  auto opened = Log::Open(image.get(), options_, raft::Index(2));
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  EXPECT_EQ(ReadAll(opened->first.get(), opened->second), synced);
+  EXPECT_GT(opened->second.torn_bytes, 0u);
+}
+
+TEST_F(LogCrashStory, OneCopyOfAVoteThatReachedTheDiskCounts) {
+  ASSERT_TRUE(writer_.Vote(7, 3));
+  auto first_only = disk_.AfterCrash(SimDisk::Fate::kLost, 0);
+  const std::string seen = disk_.Content("/log/0000000001.log");
+  first_only->Overwrite("/log/0000000001.log", 4096, seen.substr(4096, 512));
+  auto second_only = disk_.AfterCrash(SimDisk::Fate::kLost, 0);
+  second_only->Overwrite("/log/0000000001.log", 8192, seen.substr(8192, 512));
+  auto none = disk_.AfterCrash(SimDisk::Fate::kLost, 0);
+  EXPECT_EQ(Recover(first_only.get()), writer_.content());
+  EXPECT_EQ(Recover(second_only.get()), writer_.content());
+  EXPECT_EQ(Recover(none.get()), LogContent());
+}
+
+TEST_F(LogCrashStory, WhatAFailedFlushLeftInThePageCacheIsRewrittenBeforeItIsUsed) {
+  ASSERT_TRUE(writer_.Entries(2, 100) && writer_.Sync());
+  ASSERT_TRUE(writer_.Entries(4, 2000));
+  disk_.FailAfter(0, absl::UnknownError("input/output error"));
+  ASSERT_FALSE(writer_.Sync());
+  // The next process sees all six entries, though some of their pages will never be written.
+  EXPECT_EQ(Recover(&disk_), writer_.content());
+  auto power_failed = disk_.AfterCrash(SimDisk::Fate::kLost, 0);
+  EXPECT_EQ(Recover(power_failed.get()), writer_.content());
+}
+
+// A client stores a copy of the log itself as a value. Its records are records elsewhere only: a
+// torn write in front of them is still a torn write.
+TEST(LogCrashValue, RecordsInsideAValueAreNoRecords) {
+  SimDisk disk({kLogDirectory});
+  const LogOptions options = SmallLogOptions(64u << 10);
+  LogWriter writer(&disk, options);
+  ASSERT_TRUE(writer.Create());
+  ASSERT_TRUE(writer.Entries(3, 300) && writer.Sync() && writer.Mark());
+  ASSERT_TRUE(writer.Entries(1, 10) && writer.Sync() && writer.Mark());
+  const LogContent synced = writer.content();
+  std::string copy = disk.Content("/log/0000000001.log").substr(4096);
+  copy.resize(copy.find_last_not_of('\0') + 1);
+  raft::Persist persist;
+  persist.entries = {MakeEntry(5, 1, "first"), MakeEntry(6, 1, copy)};
+  ASSERT_TRUE(writer.log()->Append(persist).ok());
+  // The sector where the batch begins is lost.
+  const std::string before =
+      disk.AfterCrash(SimDisk::Fate::kLost, 0)->Content("/log/0000000001.log");
+  auto image = disk.AfterCrash(SimDisk::Fate::kKept, 0);
+  const std::string kept = image->Content("/log/0000000001.log");
+  size_t changed = 0;
+  while (before[changed] == kept[changed]) ++changed;
+  const size_t sector = changed / 512 * 512;
+  image->Overwrite("/log/0000000001.log", sector, before.substr(sector, 512));
+  auto found = OpenAndReadAll(image.get(), options);
+  ASSERT_TRUE(found.ok()) << found.status();
+  EXPECT_EQ(*found, synced);
+}
+
+}  // namespace
+}  // namespace quorate::storage

@@ -27,9 +27,9 @@ Checked CheckKeyText(std::string_view field, std::string_view text) {
   for (size_t i = 0; i < text.size(); ++i) {
     const unsigned char c = static_cast<unsigned char>(text[i]);
     if (c < 0x20 || c == 0x7F) {
-      return MakeFieldError("KEY_CONTROL_CHARACTER", field,
-                            "holds the control character " + std::to_string(c) + " (byte " +
-                                std::to_string(i) + ")");
+      return MakeFieldError(
+          "KEY_CONTROL_CHARACTER", field,
+          "holds the control character " + std::to_string(c) + " (byte " + std::to_string(i) + ")");
     }
   }
   return std::nullopt;  // the parser has seen to UTF-8
@@ -58,8 +58,10 @@ Checked CheckRequestId(const Request& request) {
 Checked CheckRead(const v1::ReadOptions& read) {
   switch (read.consistency()) {
     case v1::CONSISTENCY_UNSPECIFIED:
-    case v1::CONSISTENCY_LOCAL: break;
-    case v1::CONSISTENCY_LEASE: return MakeUnimplemented("read.consistency LEASE");
+    case v1::CONSISTENCY_LOCAL:
+      break;
+    case v1::CONSISTENCY_LEASE:
+      return MakeUnimplemented("read.consistency LEASE");
     case v1::CONSISTENCY_LINEARIZABLE:
       return MakeUnimplemented("read.consistency LINEARIZABLE");
     default:
@@ -91,7 +93,6 @@ grpc::Status FirstOf(Checks... checks) {
 
 v1::Command WriteCommand(const std::string& note) {
   v1::Command command;
-  command.set_format(1);
   command.set_note(note);
   return command;
 }
@@ -120,6 +121,12 @@ grpc::Status Validate(const v1::ListRequest& request) {
                         kPageTokenBytesMax);
       },
       [&]() -> Checked {
+        if (request.page_size() <= kPageItemsMax) return std::nullopt;
+        return MakeFieldError("INVALID_VALUE", "page_size",
+                              "is " + std::to_string(request.page_size()) + ", at most " +
+                                  std::to_string(kPageItemsMax) + " are allowed");
+      },
+      [&]() -> Checked {
         if (!request.count_only()) return std::nullopt;
         const char* other = request.page_size() != 0        ? "page_size"
                             : !request.page_token().empty() ? "page_token"
@@ -132,30 +139,30 @@ grpc::Status Validate(const v1::ListRequest& request) {
 }
 
 grpc::Status Validate(const v1::PutRequest& request) {
-  return FirstOf(
-      [&] { return CheckKey("key", request.key()); },
-      [&]() -> Checked {
-        if (request.value_case() == v1::PutRequest::VALUE_NOT_SET) {
-          return MakeFieldError("VALUE_MISSING", "value",
-                                "neither text nor data is set; an empty one is a value");
-        }
-        const bool text = request.value_case() == v1::PutRequest::kText;
-        const size_t size = text ? request.text().size() : request.data().size();
-        if (size <= kValueBytesMax) return std::nullopt;
-        return TooLarge("VALUE_TOO_LARGE", text ? "text" : "data", size, kValueBytesMax);
-      },
-      [&] { return CheckNote(request.note()); }, [&] { return CheckRequestId(request); },
-      [&]() -> Checked {
-        if (request.ttl_id().empty()) return std::nullopt;
-        return MakeUnimplemented("ttl_id");
-      });
+  return FirstOf([&] { return CheckKey("key", request.key()); },
+                 [&]() -> Checked {
+                   if (request.value_case() == v1::PutRequest::VALUE_NOT_SET) {
+                     return MakeFieldError("VALUE_MISSING", "value",
+                                           "neither text nor data is set; an empty one is a value");
+                   }
+                   const bool text = request.value_case() == v1::PutRequest::kText;
+                   const size_t size = text ? request.text().size() : request.data().size();
+                   if (size <= kValueBytesMax) return std::nullopt;
+                   return TooLarge("VALUE_TOO_LARGE", text ? "text" : "data", size, kValueBytesMax);
+                 },
+                 [&] { return CheckNote(request.note()); }, [&] { return CheckRequestId(request); },
+                 [&]() -> Checked {
+                   if (request.ttl_id().empty()) return std::nullopt;
+                   return MakeUnimplemented("ttl_id");
+                 });
 }
 
 grpc::Status Validate(const v1::DeleteRequest& request) {
   return FirstOf(
       [&]() -> Checked {
         switch (request.target_case()) {
-          case v1::DeleteRequest::kKey: return CheckKey("key", request.key());
+          case v1::DeleteRequest::kKey:
+            return CheckKey("key", request.key());
           case v1::DeleteRequest::kPrefix:
             if (request.prefix().empty()) {
               return MakeFieldError("PREFIX_EMPTY", "prefix",
@@ -166,7 +173,8 @@ grpc::Status Validate(const v1::DeleteRequest& request) {
                                     "goes together with key only, not with prefix");
             }
             return CheckKeyText("prefix", request.prefix());
-          case v1::DeleteRequest::TARGET_NOT_SET: break;
+          case v1::DeleteRequest::TARGET_NOT_SET:
+            break;
         }
         return MakeFieldError("TARGET_MISSING", "target", "neither key nor prefix is set");
       },

@@ -1,9 +1,11 @@
 // The rules of quorate.v1.Config's requests (proto/quorate/v1/config.proto, DESIGN.md section 3),
-// after they have been parsed: the same at every node, so that a follower's refusal is the leader's.
+// after they have been parsed: the same at every node, so that a follower's refusal is the
+// leader's.
 //
 // What is wrong is INVALID_ARGUMENT with the metadata `field`:
 //   KEY_EMPTY, KEY_CONTROL_CHARACTER, PREFIX_EMPTY, VALUE_MISSING (neither text nor data),
-//   TARGET_MISSING (neither key nor prefix), INVALID_VALUE (everything else; the message says what).
+//   TARGET_MISSING (neither key nor prefix), INVALID_VALUE (everything else; the message says
+//   what).
 // What is over a size limit is RESOURCE_EXHAUSTED with `field`, `limit` and `size`, in bytes:
 //   KEY_TOO_LARGE, VALUE_TOO_LARGE, NOTE_TOO_LARGE, PAGE_TOKEN_TOO_LARGE.
 // What is declared and not built yet is UNIMPLEMENTED (NOT_IN_THIS_BUILD) naming it.
@@ -33,7 +35,7 @@ grpc::Status Validate(const v1::ListRequest& request);
 grpc::Status Validate(const v1::PutRequest& request);
 grpc::Status Validate(const v1::DeleteRequest& request);
 
-// The log's form of a valid write, without its session position.
+// The log's form of a valid write, without format and session position, which the ingress gives it.
 v1::Command ToCommand(const v1::PutRequest& request);
 v1::Command ToCommand(const v1::DeleteRequest& request);
 

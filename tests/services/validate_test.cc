@@ -47,7 +47,7 @@ TEST(Validate, TakesWhatTheContractAllows) {
   EXPECT_EQ(Get("key: 'a' read { consistency: CONSISTENCY_LOCAL }"), "OK");
   EXPECT_EQ(Get("key: 'a' read { max_staleness { } }"), "OK");
   EXPECT_EQ(List(""), "OK");
-  EXPECT_EQ(List("prefix: 'a/' page_size: 4000000000 keys_only: true"), "OK");
+  EXPECT_EQ(List("prefix: 'a/' page_size: 1000 keys_only: true"), "OK");
   EXPECT_EQ(List("prefix: 'a/' count_only: true"), "OK");
   EXPECT_EQ(Put("key: 'a' text: ''"), "OK");
   EXPECT_EQ(Put("key: 'a' data: ''"), "OK");
@@ -67,12 +67,13 @@ TEST(Validate, SizesAreAllowedUpToTheLimit) {
 TEST(Validate, APutBecomesATransaction) {
   const v1::Command command =
       ToCommand(Parse<v1::PutRequest>("key: 'a' text: 'b' note: 'n' expected_revision: 5"));
-  EXPECT_EQ(command.ShortDebugString(),
-            "format: 1 note: \"n\" transaction { compare { key: \"a\" result: RESULT_EQUAL "
-            "mod_revision: 5 } then { put { key: \"a\" value: \"b\" value_kind: VALUE_KIND_TEXT } } "
-            "abort_on_false: true }");
+  EXPECT_EQ(
+      command.ShortDebugString(),
+      "note: \"n\" transaction { compare { key: \"a\" result: RESULT_EQUAL "
+      "mod_revision: 5 } then { put { key: \"a\" value: \"b\" value_kind: VALUE_KIND_TEXT } } "
+      "abort_on_false: true }");
   EXPECT_EQ(ToCommand(Parse<v1::PutRequest>("key: 'a' data: 'b'")).ShortDebugString(),
-            "format: 1 transaction { then { put { key: \"a\" value: \"b\" value_kind: "
+            "transaction { then { put { key: \"a\" value: \"b\" value_kind: "
             "VALUE_KIND_DATA } } }");
   // 0 is asked for, not absent: only if the key does not exist.
   EXPECT_EQ(ToCommand(Parse<v1::PutRequest>("key: 'a' data: '' expected_revision: 0"))
@@ -83,9 +84,9 @@ TEST(Validate, APutBecomesATransaction) {
 
 TEST(Validate, ADeleteBecomesARange) {
   EXPECT_EQ(ToCommand(Parse<v1::DeleteRequest>("key: 'a'")).ShortDebugString(),
-            "format: 1 transaction { then { delete { key: \"a\" } } }");
+            "transaction { then { delete { key: \"a\" } } }");
   EXPECT_EQ(ToCommand(Parse<v1::DeleteRequest>("prefix: 'a/'")).ShortDebugString(),
-            "format: 1 transaction { then { delete { key: \"a/\" range_end: \"a0\" } } }");
+            "transaction { then { delete { key: \"a/\" range_end: \"a0\" } } }");
   EXPECT_EQ(PrefixEnd("a"), "b");
   EXPECT_EQ(PrefixEnd("\xC3\xBF"), "\xC3\xC0");  // between characters: bytewise order
 }
@@ -132,6 +133,7 @@ TEST(Validate, NamesWhatIsMissingOrDoesNotGoTogether) {
   EXPECT_EQ(Delete("prefix: ''"), "INVALID_ARGUMENT PREFIX_EMPTY prefix");
   EXPECT_EQ(Delete("prefix: 'a' expected_revision: 1"),
             "INVALID_ARGUMENT INVALID_VALUE expected_revision");
+  EXPECT_EQ(List("page_size: 1001"), "INVALID_ARGUMENT INVALID_VALUE page_size");
   EXPECT_EQ(List("count_only: true page_size: 1"), "INVALID_ARGUMENT INVALID_VALUE page_size");
   EXPECT_EQ(List("count_only: true page_token: 'x'"), "INVALID_ARGUMENT INVALID_VALUE page_token");
   EXPECT_EQ(List("count_only: true keys_only: true"), "INVALID_ARGUMENT INVALID_VALUE keys_only");
@@ -157,11 +159,9 @@ TEST(Validate, RefusesWhatIsNotBuiltByName) {
             "UNIMPLEMENTED NOT_IN_THIS_BUILD read.consistency LEASE");
   EXPECT_EQ(Get("key: 'a' read { consistency: CONSISTENCY_LINEARIZABLE }"),
             "UNIMPLEMENTED NOT_IN_THIS_BUILD read.consistency LINEARIZABLE");
-  EXPECT_EQ(List("read { min_revision: 1 }"),
-            "UNIMPLEMENTED NOT_IN_THIS_BUILD read.min_revision");
+  EXPECT_EQ(List("read { min_revision: 1 }"), "UNIMPLEMENTED NOT_IN_THIS_BUILD read.min_revision");
   EXPECT_EQ(List("read { at_revision: 1 }"), "UNIMPLEMENTED NOT_IN_THIS_BUILD read.at_revision");
-  EXPECT_EQ(Put("key: 'a' text: '' request_id: 'x'"),
-            "UNIMPLEMENTED NOT_IN_THIS_BUILD request_id");
+  EXPECT_EQ(Put("key: 'a' text: '' request_id: 'x'"), "UNIMPLEMENTED NOT_IN_THIS_BUILD request_id");
   EXPECT_EQ(Put("key: 'a' text: '' request_revision: 1"),
             "UNIMPLEMENTED NOT_IN_THIS_BUILD request_revision");
   EXPECT_EQ(Put("key: 'a' text: '' ttl_id: 'x'"), "UNIMPLEMENTED NOT_IN_THIS_BUILD ttl_id");

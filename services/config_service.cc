@@ -1,0 +1,385 @@
+#include "services/config_service.h"
+
+#include <utility>
+
+#include "base/check.h"
+#include "services/errors.h"
+#include "services/page_token.h"
+#include "services/request_parser.h"
+#include "services/validate.h"
+
+namespace quorate::services {
+namespace {
+
+constexpr Duration kRetryDelay = std::chrono::milliseconds(200);
+// This build restores nothing.
+constexpr uint64_t kRestores = 0;
+
+std::optional<Duration> MaxStaleness(const v1::ReadOptions& read) {
+  if (!read.has_max_staleness()) return std::nullopt;
+  return std::chrono::seconds(read.max_staleness().seconds()) +
+         std::chrono::microseconds(read.max_staleness().nanos() / 1000);
+}
+
+void FillItem(storage::Item item, bool keys_only, v1::Item* out) {
+  out->set_key(std::move(item.key));
+  if (!keys_only) {
+    if (item.is_text) {
+      out->set_text(std::move(item.value));
+    } else {
+      out->set_data(std::move(item.value));
+    }
+  }
+  out->set_create_revision(item.create_revision.value());
+  out->set_mod_revision(item.mod_revision.value());
+  out->set_version(item.version);
+}
+
+// What the state machine's readers say, as clients are told.
+grpc::Status ReadError(const absl::Status& status) {
+  const std::string message(status.message());
+  switch (status.code()) {
+    case absl::StatusCode::kOutOfRange:
+      return MakeError(grpc::StatusCode::OUT_OF_RANGE, "REVISION_COMPACTED", message);
+    case absl::StatusCode::kDeadlineExceeded:
+      return MakeError(grpc::StatusCode::DEADLINE_EXCEEDED, "READ_DEADLINE", message);
+    default:
+      return MakeError(grpc::StatusCode::INTERNAL, "READ_FAILED", message);
+  }
+}
+
+grpc::Status Cancelled() {
+  return grpc::Status(grpc::StatusCode::CANCELLED, "the caller went away");
+}
+
+grpc::Status ShuttingDown() {
+  return MakeError(grpc::StatusCode::UNAVAILABLE, "SHUTTING_DOWN", "this node is stopping", {},
+                   kRetryDelay);
+}
+
+// How a write ended that was not executed; OK: it was.
+grpc::Status WriteError(const ingress::Outcome& outcome, v1::Answer* answer) {
+  switch (outcome.kind) {
+    case ingress::Outcome::Kind::kAnswered: {
+      CHECK(outcome.answer != nullptr);
+      CHECK(answer->ParseFromString(*outcome.answer), "an answer that the state machine made");
+      if (answer->code() == 0) return grpc::Status::OK;
+      const ErrorMetadata metadata(answer->metadata().begin(), answer->metadata().end());
+      return MakeError(static_cast<grpc::StatusCode>(answer->code()), answer->reason(),
+                       answer->message(), metadata);
+    }
+    case ingress::Outcome::Kind::kNotAccepted:
+      return MakeError(outcome.reason == ingress::kReasonQueueFull
+                           ? grpc::StatusCode::RESOURCE_EXHAUSTED
+                           : grpc::StatusCode::UNAVAILABLE,
+                       outcome.reason, outcome.message, {}, kRetryDelay);
+    case ingress::Outcome::Kind::kUnknown:
+      break;
+  }
+  return MakeError(grpc::StatusCode::DEADLINE_EXCEEDED, "OUTCOME_UNKNOWN",
+                   outcome.message.empty()
+                       ? "the deadline passed: the write may or may not have been executed"
+                       : outcome.message);
+}
+
+}  // namespace
+
+v1::ResponseHeader MakeResponseHeader(const std::string& node_id, ClusterId cluster,
+                                      const raft::NodeStatus& status) {
+  v1::ResponseHeader header;
+  if (cluster) header.set_cluster_id(ToHex(cluster));
+  header.set_node_id(node_id);
+  header.set_term(status.term.value());
+  if (status.leader && status.membership != nullptr) {
+    const raft::Member* leader = status.membership->Find(status.leader);
+    if (leader != nullptr) header.set_leader_id(leader->name);
+  }
+  return header;
+}
+
+struct ConfigService::Read {
+  CallPtr call;
+  CallDone done;
+  ReadWish wish;
+  std::shared_ptr<const ConfigBackend> backend;
+  // The response and its header within; `execute` reads into it, on the pool.
+  std::shared_ptr<google::protobuf::Message> response;
+  v1::ResponseHeader* header = nullptr;
+  std::function<grpc::Status()> execute;
+};
+
+ConfigService::ConfigService(std::string node_id, ReadPool* pool, std::function<Instant()> now)
+    : node_id_(std::move(node_id)), pool_(pool), now_(std::move(now)) {}
+
+ConfigService::~ConfigService() { Stop(); }
+
+void ConfigService::SetBackend(std::shared_ptr<const ConfigBackend> backend) {
+  std::lock_guard lock(mutex_);
+  CHECK(backend_ == nullptr);
+  backend_ = std::move(backend);
+}
+
+std::shared_ptr<const ConfigBackend> ConfigService::backend() const {
+  std::lock_guard lock(mutex_);
+  return backend_;
+}
+
+void ConfigService::Handle(std::string_view method, std::string request, CallPtr call,
+                           CallDone done) {
+  if (method == "Get") return Get(request, std::move(call), std::move(done));
+  if (method == "List") return List(request, std::move(call), std::move(done));
+  if (method == "Put") return Put(request, std::move(call), std::move(done));
+  if (method == "Delete") return Delete(request, std::move(call), std::move(done));
+  done(MakeUnimplemented("quorate.v1.Config/" + std::string(method)), "");
+}
+
+// --- Reads ---
+
+void ConfigService::Get(const std::string& bytes, CallPtr call, CallDone done) {
+  v1::GetRequest request;
+  grpc::Status status = ParseRequest(bytes, &request);
+  if (status.ok()) status = Validate(request);
+  if (!status.ok()) return done(std::move(status), "");
+
+  auto response = std::make_shared<v1::GetResponse>();
+  auto read = std::make_shared<Read>();
+  read->wish.max_staleness = MaxStaleness(request.read());
+  read->header = response->mutable_header();
+  read->backend = backend();
+  read->execute = [backend = read->backend, response = response.get(),
+                   key = request.key()]() -> grpc::Status {
+    auto [item, revision] = backend->state->Get(key, std::nullopt);
+    if (absl::IsNotFound(item.status())) {
+      return MakeError(grpc::StatusCode::NOT_FOUND, "KEY_NOT_FOUND", "key: there is no such key",
+                       {{"key", key}});
+    }
+    if (!item.ok()) return ReadError(item.status());
+    response->mutable_header()->set_revision(revision.value());
+    FillItem(*std::move(item), false, response->mutable_item());
+    return grpc::Status::OK;
+  };
+  read->response = std::move(response);
+  read->call = std::move(call);
+  read->done = std::move(done);
+  StartRead(std::move(read));
+}
+
+void ConfigService::List(const std::string& bytes, CallPtr call, CallDone done) {
+  v1::ListRequest request;
+  grpc::Status status = ParseRequest(bytes, &request);
+  if (status.ok()) status = Validate(request);
+  if (!status.ok()) return done(std::move(status), "");
+
+  auto response = std::make_shared<v1::ListResponse>();
+  auto read = std::make_shared<Read>();
+  read->wish.max_staleness = MaxStaleness(request.read());
+  read->header = response->mutable_header();
+  read->backend = backend();
+
+  const uint64_t shape = ListingShape(request.prefix(), request.keys_only());
+  PageToken token;
+  if (!request.page_token().empty() && read->backend != nullptr) {
+    status =
+        DecodePageToken(request.page_token(), read->backend->cluster, kRestores, shape, &token);
+    if (!status.ok()) return done(std::move(status), "");
+    read->wish.revision = token.revision;
+  }
+  read->execute = [backend = read->backend, response = response.get(), request = std::move(request),
+                   token = std::move(token), shape]() -> grpc::Status {
+    if (request.count_only()) {
+      const auto count = backend->state->Count(request.prefix(), std::nullopt);
+      if (!count.ok()) return ReadError(count.status());
+      response->set_count(count->first);
+      response->mutable_header()->set_revision(count->second.value());
+      return grpc::Status::OK;
+    }
+    storage::ListQuery query;
+    query.prefix = request.prefix();
+    query.after = token.after;
+    if (token.revision) query.at = token.revision;
+    query.items_max = request.page_size() == 0 ? kPageItemsMax : request.page_size();
+    query.bytes_max = kPageBytesMax;
+    query.keys_only = request.keys_only();
+    absl::StatusOr<storage::ListPage> page = backend->state->List(query);
+    if (!page.ok()) return ReadError(page.status());
+    const Revision shown = token.revision ? token.revision : page->revision;
+    response->mutable_header()->set_revision(shown.value());
+    if (page->more) {
+      CHECK(!page->items.empty());
+      response->set_next_page_token(EncodePageToken({.cluster = backend->cluster,
+                                                     .restores = kRestores,
+                                                     .revision = shown,
+                                                     .shape = shape,
+                                                     .after = page->items.back().key}));
+    }
+    for (storage::Item& item : page->items) {
+      FillItem(std::move(item), query.keys_only, response->add_items());
+    }
+    return grpc::Status::OK;
+  };
+  read->response = std::move(response);
+  read->call = std::move(call);
+  read->done = std::move(done);
+  StartRead(std::move(read));
+}
+
+void ConfigService::StartRead(ReadPtr read) {
+  read->wish.arrived = now_();
+  read->wish.deadline = read->call->deadline();
+  Judge(read);
+}
+
+void ConfigService::Judge(const ReadPtr& read) {
+  if (read->call->cancelled()) return read->done(Cancelled(), "");
+  ReadState state;
+  if (read->backend != nullptr) {
+    state.caught_up_once = read->backend->caught_up_once();
+    state.fresh_as_of = read->backend->status()->fresh_as_of;
+    // Only a later page asks for it, and the summary costs a lock.
+    if (read->wish.revision) state.revision = read->backend->state->Summary().revision;
+  }
+  ReadVerdict verdict = JudgeRead(state, read->wish, now_());
+  switch (verdict.kind) {
+    case ReadVerdict::Kind::kRefuse:
+      return read->done(std::move(verdict.refusal), "");
+    case ReadVerdict::Kind::kServe:
+      if (!pool_->Submit(
+              [this, read, fresh_as_of = verdict.fresh_as_of] { RunRead(read, fresh_as_of); })) {
+        read->done(MakeError(grpc::StatusCode::RESOURCE_EXHAUSTED, "TOO_MANY_READS",
+                             "this node has too many reads waiting; try again or ask another", {},
+                             kRetryDelay),
+                   "");
+      }
+      return;
+    case ReadVerdict::Kind::kWait:
+      break;
+  }
+  {
+    std::lock_guard lock(mutex_);
+    if (!stopped_) {
+      waiting_.push_back(read);
+      waiting_count_.store(waiting_.size());
+      return;
+    }
+  }
+  read->done(ShuttingDown(), "");
+}
+
+void ConfigService::RunRead(const ReadPtr& read, std::optional<Instant> fresh_as_of) {
+  if (read->call->cancelled()) return read->done(Cancelled(), "");
+  if (now_() >= read->call->deadline()) {
+    return read->done(MakeError(grpc::StatusCode::DEADLINE_EXCEEDED, "READ_DEADLINE",
+                                "the deadline passed before the read's turn came"),
+                      "");
+  }
+  // Who leads, as of before the read; execute adds the revision.
+  *read->header = MakeResponseHeader(node_id_, read->backend->cluster, *read->backend->status());
+  grpc::Status status = read->execute();
+  const Instant now = now_();
+  if (status.ok()) status = CheckStaleness(fresh_as_of, read->wish.max_staleness, now);
+  if (!status.ok()) return read->done(std::move(status), "");
+  // A later page shows the first one's revision, whose age only the first page's answer knew.
+  if (!read->wish.revision) {
+    *read->header->mutable_staleness() = MeasuredStaleness(fresh_as_of, now);
+  }
+  read->done(grpc::Status::OK, read->response->SerializeAsString());
+}
+
+void ConfigService::Tick() {
+  if (!has_waiting()) return;
+  std::vector<ReadPtr> reads;
+  {
+    std::lock_guard lock(mutex_);
+    reads.swap(waiting_);
+    waiting_count_.store(0);
+  }
+  for (const ReadPtr& read : reads) Judge(read);
+}
+
+void ConfigService::Stop() {
+  std::vector<ReadPtr> reads;
+  {
+    std::lock_guard lock(mutex_);
+    stopped_ = true;
+    reads.swap(waiting_);
+    waiting_count_.store(0);
+  }
+  for (const ReadPtr& read : reads) read->done(ShuttingDown(), "");
+}
+
+// --- Writes ---
+
+void ConfigService::Put(const std::string& bytes, CallPtr call, CallDone done) {
+  v1::PutRequest request;
+  grpc::Status status = ParseRequest(bytes, &request);
+  if (status.ok()) status = Validate(request);
+  if (!status.ok()) return done(std::move(status), "");
+  Write(ToCommand(request), std::move(call), std::move(done),
+        [](const v1::Answer& answer, const v1::ResponseHeader& header) {
+          CHECK(answer.results_size() == 1);
+          v1::PutResponse response;
+          *response.mutable_header() = header;
+          response.set_create_revision(answer.results(0).create_revision());
+          response.set_version(answer.results(0).version());
+          return response.SerializeAsString();
+        });
+}
+
+void ConfigService::Delete(const std::string& bytes, CallPtr call, CallDone done) {
+  v1::DeleteRequest request;
+  grpc::Status status = ParseRequest(bytes, &request);
+  if (status.ok()) status = Validate(request);
+  if (!status.ok()) return done(std::move(status), "");
+  Write(ToCommand(request), std::move(call), std::move(done),
+        [](const v1::Answer& answer, const v1::ResponseHeader& header) {
+          CHECK(answer.results_size() == 1);
+          v1::DeleteResponse response;
+          *response.mutable_header() = header;
+          response.set_deleted(answer.results(0).deleted());
+          return response.SerializeAsString();
+        });
+}
+
+void ConfigService::Write(v1::Command command, CallPtr call, CallDone done,
+                          MakeResponse make_response) {
+  const std::shared_ptr<const ConfigBackend> backend = this->backend();
+  if (backend == nullptr) {
+    return done(MakeError(grpc::StatusCode::UNAVAILABLE, "NOT_BORN",
+                          "this node is not part of a cluster yet; its status says what it lacks",
+                          {}, kRetryDelay),
+                "");
+  }
+  // The outcome and the caller's going away may come at the same time: the first one answers.
+  struct Ending {
+    explicit Ending(CallDone call_done) : done(std::move(call_done)) {}
+    void End(grpc::Status status, std::string response) {
+      CallDone mine;
+      {
+        std::lock_guard lock(mutex);
+        mine.swap(done);
+      }
+      if (mine) mine(std::move(status), std::move(response));
+    }
+    std::mutex mutex;
+    CallDone done;  // protected by mutex; empty once it has run
+  };
+  auto ending = std::make_shared<Ending>(std::move(done));
+  const ingress::WriteId id =
+      backend->write(std::move(command), call->deadline(), call->metadata(),
+                     [this, backend, ending,
+                      make_response = std::move(make_response)](const ingress::Outcome& outcome) {
+                       v1::Answer answer;
+                       grpc::Status status = WriteError(outcome, &answer);
+                       if (!status.ok()) return ending->End(std::move(status), "");
+                       v1::ResponseHeader header =
+                           MakeResponseHeader(node_id_, backend->cluster, *backend->status());
+                       header.set_revision(answer.revision());
+                       ending->End(grpc::Status::OK, make_response(answer, header));
+                     });
+  call->OnCancel([backend, ending, id] {
+    (void)backend->cancel(id);  // when it is too late the first of the two to end answers
+    ending->End(Cancelled(), "");
+  });
+}
+
+}  // namespace quorate::services

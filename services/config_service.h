@@ -1,0 +1,113 @@
+// quorate.v1.Config: from a request's bytes to its answer, however gRPC dispatches it.
+//
+// Reads: parsed and checked on the caller's thread, judged (services/read_gate.h), then read from
+// SQLite on the read pool. A read that has to wait for the first leader is parked and judged again
+// by Tick; it holds no thread. Writes: parsed, checked and handed to the ingress; the outcome
+// comes back on whatever thread applied it.
+//
+// Errors: services/validate.h, services/request_parser.h and services/read_gate.h say theirs.
+// Beside them: KEY_NOT_FOUND (NOT_FOUND), REVISION_COMPACTED (OUT_OF_RANGE), TOO_MANY_READS
+// (RESOURCE_EXHAUSTED), NOT_BORN and SHUTTING_DOWN (UNAVAILABLE), READ_FAILED (INTERNAL), and what
+// the state machine answers to a write (REVISION_MISMATCH, ...).
+//
+// Every method may be called from any thread.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/time.h"
+#include "ingress/ingress.h"
+#include "quorate/v1/config.pb.h"
+#include "raft/node.h"
+#include "services/call_context.h"
+#include "services/read_gate.h"
+#include "services/read_pool.h"
+#include "storage/state.h"
+
+namespace quorate::services {
+
+// What Config works with once this store is born and its node runs. Everything in it outlives the
+// service's Stop.
+struct ConfigBackend {
+  ClusterId cluster;
+  storage::State* state = nullptr;
+  // The latest; never null.
+  std::function<std::shared_ptr<const raft::NodeStatus>()> status;
+  // Durable: this store has caught up with a leader since it was made.
+  std::function<bool()> caught_up_once;
+  // As Forwarder::Write and Forwarder::Cancel.
+  std::function<ingress::WriteId(v1::Command command, Instant deadline,
+                                 std::map<std::string, std::string> metadata,
+                                 std::function<void(const ingress::Outcome&)> done)>
+      write;
+  std::function<bool(ingress::WriteId)> cancel;
+};
+
+class ConfigService {
+ public:
+  // `node_id` is the configured name; `now` the boot-time clock. The pool outlives the service.
+  ConfigService(std::string node_id, ReadPool* pool, std::function<Instant()> now);
+  ~ConfigService();
+
+  // Until this is called every call is answered UNAVAILABLE (NOT_BORN; reads NOT_CAUGHT_UP). Once.
+  void SetBackend(std::shared_ptr<const ConfigBackend> backend);
+
+  // `method` is the RPC's name without its service, such as `Get`. What is declared and not built
+  // yet answers UNIMPLEMENTED naming it. `done` runs exactly once.
+  void Handle(std::string_view method, std::string request, CallPtr call, CallDone done);
+
+  // Judges the parked reads again. To be called every few milliseconds while has_waiting(), and
+  // when the node's status has changed.
+  void Tick();
+  bool has_waiting() const { return waiting_count_.load() > 0; }
+
+  // Answers what is parked (UNAVAILABLE, SHUTTING_DOWN) and every later read.
+  void Stop();
+
+ private:
+  // One read on its way: what it asked for, and what to do once it may.
+  struct Read;
+  using ReadPtr = std::shared_ptr<Read>;
+
+  std::shared_ptr<const ConfigBackend> backend() const;
+
+  void Get(const std::string& bytes, CallPtr call, CallDone done);
+  void List(const std::string& bytes, CallPtr call, CallDone done);
+  void Put(const std::string& bytes, CallPtr call, CallDone done);
+  void Delete(const std::string& bytes, CallPtr call, CallDone done);
+
+  void StartRead(ReadPtr read);
+  // Serves, parks or refuses. REQUIRES: mutex_ is not held.
+  void Judge(const ReadPtr& read);
+  // On the pool.
+  void RunRead(const ReadPtr& read, std::optional<Instant> fresh_as_of);
+  // The serialized response of a write that was executed.
+  using MakeResponse =
+      std::function<std::string(const v1::Answer& answer, const v1::ResponseHeader& header)>;
+  void Write(v1::Command command, CallPtr call, CallDone done, MakeResponse make_response);
+
+  const std::string node_id_;
+  ReadPool* const pool_;
+  const std::function<Instant()> now_;
+
+  std::atomic<size_t> waiting_count_ = 0;
+  mutable std::mutex mutex_;  // protects what follows
+  std::shared_ptr<const ConfigBackend> backend_;
+  std::vector<ReadPtr> waiting_;
+  bool stopped_ = false;
+};
+
+// The header of an answer by `node_id` with this status. `revision` and `staleness` are the
+// caller's.
+v1::ResponseHeader MakeResponseHeader(const std::string& node_id, ClusterId cluster,
+                                      const raft::NodeStatus& status);
+
+}  // namespace quorate::services

@@ -1,0 +1,450 @@
+#include "services/config_service.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <thread>
+
+#include "services/errors.h"
+#include "tests/services/fake_backend.h"
+
+namespace quorate::services {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr Instant kStart{seconds(1000)};
+
+// One call's answer, which may come on another thread.
+class Answer {
+ public:
+  CallDone Done() {
+    return [this](grpc::Status status, std::string response) {
+      std::lock_guard lock(mutex_);
+      EXPECT_FALSE(ended_) << "answered twice";
+      ended_ = true;
+      status_ = std::move(status);
+      response_ = std::move(response);
+      changed_.notify_all();
+    };
+  }
+  bool ended() const {
+    std::lock_guard lock(mutex_);
+    return ended_;
+  }
+  const grpc::Status& Wait() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return ended_; });
+    return status_;
+  }
+  template <typename Response>
+  Response Ok() {
+    EXPECT_TRUE(Wait().ok()) << status_.error_message();
+    Response response;
+    EXPECT_TRUE(response.ParseFromString(response_));
+    return response;
+  }
+  std::string Reason() { return DetailsOf(Wait()).reason; }
+
+ private:
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  bool ended_ = false;
+  grpc::Status status_;
+  std::string response_;
+};
+
+class ConfigServiceTest : public ::testing::Test {
+ protected:
+  ConfigServiceTest() {
+    auto membership = std::make_shared<raft::Membership>();
+    membership->cluster = ClusterId(0xC1);
+    membership->members = {{.store = StoreId(1), .name = "n1", .address = "a:1", .voter = true},
+                           {.store = StoreId(2), .name = "n2", .address = "a:2", .voter = true}};
+    node_.status.self = StoreId(1);
+    node_.status.leader = StoreId(2);
+    node_.status.term = raft::Term(7);
+    node_.status.membership = membership;
+    node_.status.fresh_as_of = kStart - milliseconds(20);
+    service_.SetBackend(node_.Backend());
+  }
+
+  void Call(std::string_view method, const google::protobuf::Message& request, Answer* answer,
+            Duration timeout = seconds(10)) {
+    CallBytes(method, request.SerializeAsString(), answer, timeout);
+  }
+  void CallBytes(std::string_view method, std::string bytes, Answer* answer,
+                 Duration timeout = seconds(10)) {
+    call_ = std::make_shared<CallContext>(
+        now_.load() + timeout, std::map<std::string, std::string>{{"x-request-id", "r1"}});
+    service_.Handle(method, std::move(bytes), call_, answer->Done());
+  }
+  void Set(std::optional<Instant> fresh_as_of) {
+    std::lock_guard lock(node_.mutex);
+    node_.status.fresh_as_of = fresh_as_of;
+  }
+  static ingress::Outcome Applied(const v1::Answer& answer) {
+    ingress::Outcome outcome;
+    outcome.kind = ingress::Outcome::Kind::kAnswered;
+    outcome.answer = std::make_shared<const std::string>(answer.SerializeAsString());
+    return outcome;
+  }
+  v1::PutRequest PutOf(const std::string& key, const std::string& text) {
+    v1::PutRequest request;
+    request.set_key(key);
+    request.set_text(text);
+    return request;
+  }
+
+  std::atomic<Instant> now_ = kStart;
+  FakeNode node_;
+  ReadPool pool_{2, 100};
+  ConfigService service_{"n1", &pool_, [this] { return now_.load(); }};
+  CallPtr call_;
+};
+
+TEST_F(ConfigServiceTest, GetAnswersWithItemAndHeader) {
+  node_.state.Put("a", "text");
+  node_.state.Put("b", "\xFF", false);
+  v1::GetRequest request;
+  request.set_key("a");
+  Answer first;
+  Call("Get", request, &first);
+  EXPECT_EQ(first.Ok<v1::GetResponse>().ShortDebugString(),
+            "header { cluster_id: \"00000000000000c1\" node_id: \"n1\" leader_id: \"n2\" term: 7 "
+            "revision: 3 staleness { age { nanos: 20000000 } } } item { key: \"a\" text: \"text\" "
+            "create_revision: 2 mod_revision: 2 version: 1 }");
+  request.set_key("b");
+  Answer second;
+  Call("Get", request, &second);
+  EXPECT_EQ(second.Ok<v1::GetResponse>().item().data(), "\xFF");
+}
+
+TEST_F(ConfigServiceTest, AnEmptyTextIsAValue) {
+  node_.state.Put("a", "");
+  v1::GetRequest request;
+  request.set_key("a");
+  Answer answer;
+  Call("Get", request, &answer);
+  EXPECT_EQ(answer.Ok<v1::GetResponse>().item().value_case(), v1::Item::kText);
+}
+
+TEST_F(ConfigServiceTest, ListGoesPageByPageAtOneRevision) {
+  for (const char* key : {"p/a", "p/b", "p/c", "q"}) node_.state.Put(key, "v");
+  v1::ListRequest request;
+  request.set_prefix("p/");
+  request.set_page_size(2);
+  Answer first;
+  Call("List", request, &first);
+  const auto page = first.Ok<v1::ListResponse>();
+  ASSERT_EQ(page.items_size(), 2);
+  EXPECT_EQ(page.items(1).key(), "p/b");
+  EXPECT_EQ(page.header().revision(), 5u);
+  EXPECT_TRUE(page.header().has_staleness());
+  ASSERT_NE(page.next_page_token(), "");
+
+  request.set_page_token(page.next_page_token());
+  request.set_page_size(1000);
+  Answer second;
+  Call("List", request, &second);
+  const auto last = second.Ok<v1::ListResponse>();
+  ASSERT_EQ(last.items_size(), 1);
+  EXPECT_EQ(last.items(0).key(), "p/c");
+  EXPECT_EQ(last.header().revision(), 5u);
+  EXPECT_FALSE(last.header().has_staleness());
+  EXPECT_EQ(last.next_page_token(), "");
+}
+
+TEST_F(ConfigServiceTest, ListCanLeaveValuesOutOrOnlyCount) {
+  node_.state.Put("p/a", "v");
+  node_.state.Put("p/b", "v");
+  v1::ListRequest request;
+  request.set_keys_only(true);
+  Answer keys;
+  Call("List", request, &keys);
+  const auto page = keys.Ok<v1::ListResponse>();
+  ASSERT_EQ(page.items_size(), 2);
+  EXPECT_EQ(page.items(0).value_case(), v1::Item::VALUE_NOT_SET);
+  EXPECT_EQ(page.items(0).version(), 1u);
+  request.Clear();
+  request.set_prefix("p/a");
+  request.set_count_only(true);
+  Answer count;
+  Call("List", request, &count);
+  EXPECT_EQ(count.Ok<v1::ListResponse>().count(), 1u);
+}
+
+TEST_F(ConfigServiceTest, AfterARestartAReadWaitsForTheFirstLeader) {
+  Set(std::nullopt);
+  node_.state.Put("a", "v");
+  v1::GetRequest request;
+  request.set_key("a");
+  Answer answer;
+  Call("Get", request, &answer);
+  EXPECT_FALSE(answer.ended());
+  EXPECT_TRUE(service_.has_waiting());
+  now_ = kStart + milliseconds(500);
+  service_.Tick();
+  EXPECT_FALSE(answer.ended());
+  Set(kStart + milliseconds(550));
+  now_ = kStart + milliseconds(600);
+  service_.Tick();
+  const auto response = answer.Ok<v1::GetResponse>();
+  EXPECT_EQ(response.header().staleness().age().nanos(), 50'000'000);
+  EXPECT_FALSE(service_.has_waiting());
+}
+
+TEST_F(ConfigServiceTest, WithoutALeaderItThenAnswersThatItDoesNotKnow) {
+  Set(std::nullopt);
+  node_.state.Put("a", "v");
+  v1::GetRequest request;
+  request.set_key("a");
+  Answer answer;
+  Call("Get", request, &answer);
+  now_ = kStart + seconds(1);
+  service_.Tick();
+  EXPECT_TRUE(answer.Ok<v1::GetResponse>().header().staleness().unknown());
+}
+
+TEST_F(ConfigServiceTest, ALaterPageWaitsUntilThisNodeIsThatFar) {
+  for (const char* key : {"a", "b", "c"}) node_.state.Put(key, "v");
+  v1::ListRequest request;
+  request.set_page_size(1);
+  Answer first;
+  Call("List", request, &first);
+  request.set_page_token(first.Ok<v1::ListResponse>().next_page_token());
+  // The next page is asked of a node that lags behind.
+  node_.state.revision = Revision(2);
+  Answer second;
+  Call("List", request, &second);
+  service_.Tick();
+  EXPECT_FALSE(second.ended());
+  node_.state.revision = Revision(4);
+  service_.Tick();
+  EXPECT_EQ(second.Ok<v1::ListResponse>().items(0).key(), "b");
+}
+
+TEST_F(ConfigServiceTest, PutGoesToTheIngressAndComesBack) {
+  Answer answer;
+  Call("Put", PutOf("a", "v"), &answer);
+  ASSERT_EQ(node_.writes.size(), 1u);
+  EXPECT_EQ(node_.writes[0].command.transaction().then(0).put().key(), "a");
+  EXPECT_EQ(node_.writes[0].deadline, kStart + seconds(10));
+  EXPECT_EQ(node_.writes[0].metadata.at("x-request-id"), "r1");
+  EXPECT_FALSE(answer.ended());
+  v1::Answer applied;
+  applied.set_revision(9);
+  applied.set_succeeded(true);
+  auto* result = applied.add_results();
+  result->set_create_revision(4);
+  result->set_version(3);
+  node_.writes[0].done(Applied(applied));
+  EXPECT_EQ(answer.Ok<v1::PutResponse>().ShortDebugString(),
+            "header { cluster_id: \"00000000000000c1\" node_id: \"n1\" leader_id: \"n2\" term: 7 "
+            "revision: 9 } create_revision: 4 version: 3");
+}
+
+TEST_F(ConfigServiceTest, DeleteAnswersHowMany) {
+  v1::DeleteRequest request;
+  request.set_prefix("p/");
+  Answer answer;
+  Call("Delete", request, &answer);
+  v1::Answer applied;
+  applied.set_revision(9);
+  applied.add_results()->set_deleted(12);
+  ASSERT_EQ(node_.writes.size(), 1u);
+  node_.writes[0].done(Applied(applied));
+  EXPECT_EQ(answer.Ok<v1::DeleteResponse>().deleted(), 12u);
+}
+
+// --- Errors ---
+
+TEST_F(ConfigServiceTest, NoSuchKeyIsNotFound) {
+  v1::GetRequest request;
+  request.set_key("a");
+  Answer answer;
+  Call("Get", request, &answer);
+  EXPECT_EQ(answer.Wait().error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(answer.Reason(), "KEY_NOT_FOUND");
+}
+
+TEST_F(ConfigServiceTest, BadBytesAreRefusedByName) {
+  for (const char* method : {"Get", "List", "Put", "Delete"}) {
+    Answer answer;
+    CallBytes(method, "\x0A\x01\xFF", &answer);
+    EXPECT_EQ(answer.Reason(), "INVALID_UTF8") << method;
+  }
+  EXPECT_TRUE(node_.writes.empty());
+}
+
+TEST_F(ConfigServiceTest, TheStateMachinesRefusalIsTheClients) {
+  Answer answer;
+  Call("Put", PutOf("a", "v"), &answer);
+  v1::Answer applied;
+  applied.set_code(grpc::StatusCode::ABORTED);
+  applied.set_reason("REVISION_MISMATCH");
+  applied.set_message("the item is at revision 5");
+  (*applied.mutable_metadata())["current_revision"] = "5";
+  node_.writes[0].done(Applied(applied));
+  EXPECT_EQ(answer.Wait().error_code(), grpc::StatusCode::ABORTED);
+  EXPECT_EQ(answer.Reason(), "REVISION_MISMATCH");
+  EXPECT_EQ(DetailsOf(answer.Wait()).metadata.at("current_revision"), "5");
+}
+
+TEST_F(ConfigServiceTest, WhatIsInNoLogMayBeRetriedAndWhatMayBeSaysSo) {
+  ingress::Outcome outcome;
+  outcome.kind = ingress::Outcome::Kind::kNotAccepted;
+  outcome.reason = ingress::kReasonNoLeader;
+  Answer refused;
+  Call("Put", PutOf("a", "v"), &refused);
+  node_.writes[0].done(outcome);
+  EXPECT_EQ(refused.Wait().error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(refused.Reason(), "NO_LEADER");
+  EXPECT_TRUE(DetailsOf(refused.Wait()).retry_delay.has_value());
+
+  outcome.reason = ingress::kReasonQueueFull;
+  Answer full;
+  Call("Put", PutOf("a", "v"), &full);
+  node_.writes[1].done(outcome);
+  EXPECT_EQ(full.Wait().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+
+  outcome = ingress::Outcome();
+  outcome.kind = ingress::Outcome::Kind::kUnknown;
+  Answer unknown;
+  Call("Put", PutOf("a", "v"), &unknown);
+  node_.writes[2].done(outcome);
+  EXPECT_EQ(unknown.Wait().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_NE(unknown.Reason(), "");
+}
+
+TEST_F(ConfigServiceTest, AClientThatVanishesIsForgotten) {
+  Answer answer;
+  Call("Put", PutOf("a", "v"), &answer);
+  call_->Cancel();
+  EXPECT_EQ(answer.Wait().error_code(), grpc::StatusCode::CANCELLED);
+  ASSERT_EQ(node_.cancelled.size(), 1u);
+  EXPECT_EQ(node_.cancelled[0], ingress::WriteId(1));
+  // The outcome that was on its way already goes nowhere.
+  node_.writes[0].done(ingress::Outcome());
+}
+
+TEST_F(ConfigServiceTest, AParkedReadOfAVanishedClientGoesAway) {
+  Set(std::nullopt);
+  v1::GetRequest request;
+  request.set_key("a");
+  Answer answer;
+  Call("Get", request, &answer);
+  call_->Cancel();
+  service_.Tick();
+  EXPECT_EQ(answer.Wait().error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_FALSE(service_.has_waiting());
+}
+
+TEST_F(ConfigServiceTest, AStoreThatNeverCaughtUpRefusesEveryRead) {
+  node_.caught_up_once = false;
+  node_.state.Put("a", "v");
+  v1::GetRequest get;
+  get.set_key("a");
+  Answer first;
+  Call("Get", get, &first);
+  EXPECT_EQ(first.Reason(), "NOT_CAUGHT_UP");
+  v1::ListRequest list;
+  list.set_count_only(true);
+  Answer second;
+  Call("List", list, &second);
+  EXPECT_EQ(second.Reason(), "NOT_CAUGHT_UP");
+}
+
+TEST_F(ConfigServiceTest, TooStaleIsRefused) {
+  v1::GetRequest request;
+  request.set_key("a");
+  request.mutable_read()->mutable_max_staleness()->set_nanos(19'000'000);
+  Answer answer;
+  Call("Get", request, &answer);
+  EXPECT_EQ(answer.Reason(), "TOO_STALE");
+}
+
+TEST_F(ConfigServiceTest, ATokenOfAnotherListingIsRefused) {
+  for (const char* key : {"a", "b"}) node_.state.Put(key, "v");
+  v1::ListRequest request;
+  request.set_page_size(1);
+  Answer first;
+  Call("List", request, &first);
+  request.set_page_token(first.Ok<v1::ListResponse>().next_page_token());
+  request.set_prefix("a");
+  Answer second;
+  Call("List", request, &second);
+  EXPECT_EQ(second.Reason(), "PAGE_TOKEN_INVALID");
+}
+
+TEST_F(ConfigServiceTest, ACompactedPageIsOutOfRange) {
+  for (const char* key : {"a", "b"}) node_.state.Put(key, "v");
+  v1::ListRequest request;
+  request.set_page_size(1);
+  Answer first;
+  Call("List", request, &first);
+  request.set_page_token(first.Ok<v1::ListResponse>().next_page_token());
+  node_.state.Put("c", "v");
+  Answer second;
+  Call("List", request, &second);
+  EXPECT_EQ(second.Wait().error_code(), grpc::StatusCode::OUT_OF_RANGE);
+  EXPECT_EQ(second.Reason(), "REVISION_COMPACTED");
+}
+
+TEST_F(ConfigServiceTest, AFailingDatabaseIsAnError) {
+  node_.state.failure = absl::InternalError("disk I/O error");
+  v1::GetRequest request;
+  request.set_key("a");
+  Answer answer;
+  Call("Get", request, &answer);
+  EXPECT_EQ(answer.Reason(), "READ_FAILED");
+}
+
+TEST_F(ConfigServiceTest, ADeadlineThatHasPassedIsNotRead) {
+  v1::GetRequest request;
+  request.set_key("a");
+  Answer answer;
+  Call("Get", request, &answer, Duration::zero());
+  EXPECT_EQ(answer.Wait().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+}
+
+TEST_F(ConfigServiceTest, AfterStopNothingIsParked) {
+  Set(std::nullopt);
+  v1::GetRequest request;
+  request.set_key("a");
+  Answer parked;
+  Call("Get", request, &parked);
+  service_.Stop();
+  EXPECT_EQ(parked.Reason(), "SHUTTING_DOWN");
+  Answer later;
+  Call("Get", request, &later);
+  EXPECT_EQ(later.Reason(), "SHUTTING_DOWN");
+}
+
+TEST(ConfigServiceBeforeBirth, RefusesReadsAndWritesEachByName) {
+  ReadPool pool(1, 1);
+  ConfigService service("n1", &pool, [] { return kStart; });
+  const auto call =
+      std::make_shared<CallContext>(kStart + seconds(10), std::map<std::string, std::string>());
+  v1::GetRequest get;
+  get.set_key("a");
+  Answer read;
+  service.Handle("Get", get.SerializeAsString(), call, read.Done());
+  EXPECT_EQ(read.Reason(), "NOT_CAUGHT_UP");
+  v1::PutRequest put;
+  put.set_key("a");
+  put.set_text("v");
+  Answer write;
+  service.Handle("Put", put.SerializeAsString(), call, write.Done());
+  EXPECT_EQ(write.Wait().error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(write.Reason(), "NOT_BORN");
+  // What is wrong anyway is said first.
+  Answer bad;
+  service.Handle("Put", "", call, bad.Done());
+  EXPECT_EQ(bad.Reason(), "KEY_EMPTY");
+}
+
+}  // namespace
+}  // namespace quorate::services

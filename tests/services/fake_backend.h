@@ -1,0 +1,133 @@
+// What Config works with, by hand: a state in memory, a node's status, an ingress that keeps what
+// it is given.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "services/config_service.h"
+#include "storage/state.h"
+
+namespace quorate::services {
+
+// Items by key, all of one revision; a page may be asked for at that revision only.
+class FakeState final : public storage::State {
+ public:
+  std::map<std::string, storage::Item> items;
+  Revision revision{1};
+  absl::Status failure;  // not OK: every read answers it
+
+  void Put(const std::string& key, const std::string& value, bool is_text = true) {
+    ++revision;
+    items[key] = {.key = key,
+                  .is_text = is_text,
+                  .value = value,
+                  .create_revision = revision,
+                  .mod_revision = revision,
+                  .version = 1};
+  }
+
+  absl::StatusOr<std::vector<storage::Applied>> Apply(const std::vector<raft::EntryPtr>&) override {
+    return std::vector<storage::Applied>();
+  }
+  storage::StateSummary Summary() const override {
+    storage::StateSummary summary;
+    summary.revision = revision;
+    return summary;
+  }
+  std::optional<storage::SessionView> FindSession(StoreId) const override { return std::nullopt; }
+  std::shared_ptr<const std::string> KeptAnswer(StoreId, uint64_t) const override {
+    return nullptr;
+  }
+  std::pair<absl::StatusOr<storage::Item>, Revision> Get(std::string_view key,
+                                                         std::optional<Revision>) override {
+    if (!failure.ok()) return {failure, revision};
+    const auto it = items.find(std::string(key));
+    if (it == items.end()) return {absl::NotFoundError("no such key"), revision};
+    return {it->second, revision};
+  }
+  absl::StatusOr<storage::ListPage> List(const storage::ListQuery& query) override {
+    if (!failure.ok()) return failure;
+    if (query.at && *query.at != revision) return absl::OutOfRangeError("revision compacted");
+    storage::ListPage page;
+    page.revision = revision;
+    for (const auto& [key, item] : items) {
+      if (key.rfind(query.prefix, 0) != 0 || key <= query.after) continue;
+      if (page.items.size() == query.items_max) {
+        page.more = true;
+        break;
+      }
+      page.items.push_back(item);
+      if (query.keys_only) page.items.back().value.clear();
+    }
+    return page;
+  }
+  absl::StatusOr<std::pair<uint64_t, Revision>> Count(std::string_view prefix,
+                                                      std::optional<Revision>) override {
+    if (!failure.ok()) return failure;
+    uint64_t count = 0;
+    for (const auto& [key, item] : items) count += key.rfind(prefix, 0) == 0 ? 1 : 0;
+    return std::pair(count, revision);
+  }
+  absl::StatusOr<std::pair<raft::Index, storage::StateHash>> RecomputeHash() override {
+    return std::pair(raft::Index(), storage::StateHash());
+  }
+  absl::StatusOr<storage::HashCheck> CheckHash() override { return storage::HashCheck(); }
+  absl::StatusOr<std::vector<std::pair<raft::Index, storage::StateHash>>> RecordedHashes()
+      override {
+    return std::vector<std::pair<raft::Index, storage::StateHash>>();
+  }
+  absl::StatusOr<bool> Checkpoint() override { return true; }
+  raft::Index durable_applied() const override { return raft::Index(); }
+};
+
+// The backend's functions and what they are made of. Everything may be changed between calls;
+// `mutex` guards what the read pool's threads see.
+struct FakeNode {
+  mutable std::mutex mutex;
+  FakeState state;
+  raft::NodeStatus status;
+  bool caught_up_once = true;
+  struct Write {
+    v1::Command command;
+    Instant deadline;
+    std::map<std::string, std::string> metadata;
+    std::function<void(const ingress::Outcome&)> done;
+  };
+  std::vector<Write> writes;
+  std::vector<ingress::WriteId> cancelled;
+
+  std::shared_ptr<const ConfigBackend> Backend() {
+    auto backend = std::make_shared<ConfigBackend>();
+    backend->cluster = ClusterId(0xC1);
+    backend->state = &state;
+    backend->status = [this] {
+      std::lock_guard lock(mutex);
+      return std::make_shared<const raft::NodeStatus>(status);
+    };
+    backend->caught_up_once = [this] {
+      std::lock_guard lock(mutex);
+      return caught_up_once;
+    };
+    backend->write = [this](v1::Command command, Instant deadline,
+                            std::map<std::string, std::string> metadata,
+                            std::function<void(const ingress::Outcome&)> done) {
+      std::lock_guard lock(mutex);
+      writes.push_back({std::move(command), deadline, std::move(metadata), std::move(done)});
+      return ingress::WriteId(writes.size());
+    };
+    backend->cancel = [this](ingress::WriteId id) {
+      std::lock_guard lock(mutex);
+      cancelled.push_back(id);
+      return true;
+    };
+    return backend;
+  }
+};
+
+}  // namespace quorate::services

@@ -12,6 +12,8 @@
 #include <mutex>
 #include <vector>
 
+#include "google/protobuf/stubs/logging.h"
+#include "grpc/support/log.h"
 #include "services/utf8.h"
 
 namespace quorate::services {
@@ -37,10 +39,14 @@ std::string FormatTime(WallMilliseconds time) {
 
 const char* LevelName(LogLevel level) {
   switch (level) {
-    case LogLevel::kDebug: return "debug";
-    case LogLevel::kInfo: return "info";
-    case LogLevel::kWarning: return "warning";
-    case LogLevel::kError: return "error";
+    case LogLevel::kDebug:
+      return "debug";
+    case LogLevel::kInfo:
+      return "info";
+    case LogLevel::kWarning:
+      return "warning";
+    case LogLevel::kError:
+      return "error";
   }
   return "error";
 }
@@ -69,11 +75,21 @@ void AppendQuoted(std::string_view value, std::string* out) {
     }
     ++i;
     switch (c) {
-      case '"': out->append("\\\""); break;
-      case '\\': out->append("\\\\"); break;
-      case '\n': out->append("\\n"); break;
-      case '\r': out->append("\\r"); break;
-      case '\t': out->append("\\t"); break;
+      case '"':
+        out->append("\\\"");
+        break;
+      case '\\':
+        out->append("\\\\");
+        break;
+      case '\n':
+        out->append("\\n");
+        break;
+      case '\r':
+        out->append("\\r");
+        break;
+      case '\t':
+        out->append("\\t");
+        break;
       default:
         if (c < 0x20 || c == 0x7F) {
           char escape[8];
@@ -131,6 +147,17 @@ std::string FormatLine(const LoggingOptions& options, LogLevel level, std::strin
                                             : FormatLogfmt(WallNow(), level, message, all);
 }
 
+// What libraries say is for who looks for it: what matters of it comes to us as a status, and some
+// of it (a string that is no UTF-8) is a client's doing.
+void LogGrpc(gpr_log_func_args* args) {
+  LogDebug("grpc", {{"text", args->message}, {"file", args->file}, {"line", args->line}});
+}
+
+void LogProtobuf(google::protobuf::LogLevel /*level*/, const char* file, int line,
+                 const std::string& message) {
+  LogDebug("protobuf", {{"text", message}, {"file", file}, {"line", line}});
+}
+
 }  // namespace
 
 std::string FormatLogfmt(WallMilliseconds time, LogLevel level, std::string_view message,
@@ -174,6 +201,8 @@ void InitLogging(const LoggingOptions& options) {
       spdlog::async_overflow_policy::overrun_oldest);
   running->logger->set_pattern("%v");
   running->logger->set_level(spdlog::level::trace);
+  gpr_set_log_function(LogGrpc);
+  google::protobuf::SetLogHandler(LogProtobuf);
   std::lock_guard lock(running_mutex);
   RunningSlot() = std::move(running);
 }

@@ -35,8 +35,7 @@ class LogField {
   LogField(std::string_view key, bool value)
       : key_(key), value_(value ? "true" : "false"), bare_(true) {}
   template <std::integral T>
-    requires(!std::same_as<T, bool>)
-  LogField(std::string_view key, T value)
+  requires(!std::same_as<T, bool>) LogField(std::string_view key, T value)
       : key_(key), value_(std::to_string(value)), bare_(true) {}
   LogField(std::string_view key, StoreId value) : key_(key), value_(ToHex(value)) {}
   LogField(std::string_view key, ClusterId value) : key_(key), value_(ToHex(value)) {}
@@ -58,11 +57,12 @@ class LogField {
 struct LoggingOptions {
   LogLevel level = LogLevel::kInfo;  // what is below is not written
   LogFormat format = LogFormat::kLogfmt;
-  std::string node;          // added to every line as `node`, last; empty: left out
-  size_t queue_max = 8192;   // lines
+  std::string node;         // added to every line as `node`, last; empty: left out
+  size_t queue_max = 8192;  // lines
 };
 
-// Starts (or restarts) logging. Before it everything from info on is written as logfmt, directly.
+// Starts (or restarts) logging. What gRPC and protobuf say of themselves becomes debug lines.
+// Before it everything from info on is written as logfmt, directly.
 void InitLogging(const LoggingOptions& options);
 // Writes what is queued, ends the thread and goes back to direct writing.
 void ShutdownLogging();

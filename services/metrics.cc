@@ -93,11 +93,10 @@ std::vector<MetricFamily> Sampled(const std::string& node, const MetricsSample& 
         s.database_bytes);
   counter("quorate_peer_messages_dropped_total", "Messages of peers dropped: inbox full.",
           s.dropped_messages);
-  counter("quorate_log_lines_dropped_total", "Log lines dropped: queue full.",
-          s.dropped_log_lines);
-  counter("quorate_duplicates_applied_total",
-          "Retried writes that were found applied, and answered with the kept answer.",
-          s.duplicates_applied);
+  counter("quorate_log_lines_dropped_total", "Log lines dropped: queue full.", s.dropped_log_lines);
+  counter("quorate_duplicate_commands_total",
+          "Writes that were sent again and found applied: answered with the kept answer.",
+          s.duplicate_commands);
   counter("quorate_writes_submitted_total", "Writes that clients gave to this node.",
           s.writes_submitted);
   counter("quorate_writes_sent_total", "Writes sent to a leader, this node itself included.",
@@ -106,6 +105,9 @@ std::vector<MetricFamily> Sampled(const std::string& node, const MetricsSample& 
           s.writes_resent);
   counter("quorate_writes_skipped_total", "Writes given up and replaced by a skip.",
           s.writes_skipped);
+  counter("quorate_writes_found_applied_total",
+          "Writes of this node that an earlier link had got applied all the same.",
+          s.writes_found_applied);
   counter("quorate_writes_answered_total", "Writes whose applied outcome came back.",
           s.writes_answered);
   counter("quorate_writes_unknown_total", "Writes that ended with an unknown outcome.",
@@ -118,12 +120,23 @@ std::vector<MetricFamily> Sampled(const std::string& node, const MetricsSample& 
 }
 
 const char* CodeName(grpc::StatusCode code) {
-  static constexpr const char* kNames[] = {
-      "OK",           "CANCELLED",         "UNKNOWN",         "INVALID_ARGUMENT",
-      "DEADLINE_EXCEEDED", "NOT_FOUND",    "ALREADY_EXISTS",  "PERMISSION_DENIED",
-      "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE",
-      "UNIMPLEMENTED", "INTERNAL",         "UNAVAILABLE",     "DATA_LOSS",
-      "UNAUTHENTICATED"};
+  static constexpr const char* kNames[] = {"OK",
+                                           "CANCELLED",
+                                           "UNKNOWN",
+                                           "INVALID_ARGUMENT",
+                                           "DEADLINE_EXCEEDED",
+                                           "NOT_FOUND",
+                                           "ALREADY_EXISTS",
+                                           "PERMISSION_DENIED",
+                                           "RESOURCE_EXHAUSTED",
+                                           "FAILED_PRECONDITION",
+                                           "ABORTED",
+                                           "OUT_OF_RANGE",
+                                           "UNIMPLEMENTED",
+                                           "INTERNAL",
+                                           "UNAVAILABLE",
+                                           "DATA_LOSS",
+                                           "UNAUTHENTICATED"};
   const size_t i = static_cast<size_t>(code);
   return i < std::size(kNames) ? kNames[i] : "UNKNOWN";
 }

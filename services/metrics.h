@@ -42,14 +42,15 @@ struct MetricsSample {
   uint64_t boot = 0;
   bool fresh = false;  // `staleness` is known
   Duration staleness{};
-  uint64_t dropped_messages = 0;   // from peers, inbox full
+  uint64_t dropped_messages = 0;  // from peers, inbox full
   uint64_t dropped_log_lines = 0;
-  uint64_t duplicates_applied = 0;  // retried commands found applied before
+  uint64_t duplicate_commands = 0;  // sent again and found applied: not executed a second time
   // The ingress (ingress/ingress.h).
   uint64_t writes_submitted = 0;
   uint64_t writes_sent = 0;
   uint64_t writes_resent = 0;
   uint64_t writes_skipped = 0;
+  uint64_t writes_found_applied = 0;
   uint64_t writes_answered = 0;
   uint64_t writes_unknown = 0;
   uint64_t writes_not_accepted = 0;

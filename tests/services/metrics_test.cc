@@ -50,8 +50,8 @@ TEST(Metrics, EachRoleIsExactlyOneState) {
     });
     const std::string text = metrics.Text();
     for (const std::string each : {"leader", "follower", "candidate"}) {
-      EXPECT_TRUE(HasLine(text, "raft_state{node=\"n\",state=\"" + each + "\"} " +
-                                    (each == state ? "1" : "0")))
+      EXPECT_TRUE(HasLine(
+          text, "raft_state{node=\"n\",state=\"" + each + "\"} " + (each == state ? "1" : "0")))
           << state;
     }
   }
@@ -63,12 +63,11 @@ TEST(Metrics, CountsCallsByMethodAndCode) {
   metrics.RecordRequest("quorate.v1.Config/Get", grpc::StatusCode::OK, Duration(3));
   metrics.RecordRequest("quorate.v1.Config/Get", grpc::StatusCode::NOT_FOUND, Duration(3));
   const std::string text = metrics.Text();
-  EXPECT_TRUE(HasLine(text,
-                      "quorate_requests_total{code=\"OK\",method=\"quorate.v1.Config/Get\"} 2"))
-      << text;
   EXPECT_TRUE(
-      HasLine(text,
-              "quorate_requests_total{code=\"NOT_FOUND\",method=\"quorate.v1.Config/Get\"} 1"));
+      HasLine(text, "quorate_requests_total{code=\"OK\",method=\"quorate.v1.Config/Get\"} 2"))
+      << text;
+  EXPECT_TRUE(HasLine(
+      text, "quorate_requests_total{code=\"NOT_FOUND\",method=\"quorate.v1.Config/Get\"} 1"));
   EXPECT_TRUE(HasLine(
       text,
       "quorate_request_duration_seconds_bucket{method=\"quorate.v1.Config/Get\",le=\"0.001\"} 3"))

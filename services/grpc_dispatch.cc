@@ -1,0 +1,203 @@
+#include "services/grpc_dispatch.h"
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "grpcpp/server_context.h"
+#include "grpcpp/support/byte_buffer.h"
+#include "grpcpp/support/server_callback.h"
+#include "quorate/v1/cluster.grpc.pb.h"
+#include "quorate/v1/config.grpc.pb.h"
+#include "services/errors.h"
+#include "services/system_clock.h"
+
+namespace quorate::services {
+namespace {
+
+using grpc::ByteBuffer;
+using grpc::CallbackServerContext;
+
+// Metadata that passes through the proxy hop.
+constexpr const char* kPassed[] = {"authorization", "x-request-id", "traceparent"};
+constexpr size_t kPassedBytesMax = 4096;  // of one value: what is longer is left out
+
+// What a service's calls have in common. Outlives them all.
+struct Shared {
+  std::string service;  // quorate.v1.Config
+  Handler handler;
+  CallObserver observer;
+};
+
+CallPtr MakeCall(const CallbackServerContext& context) {
+  const auto left = context.deadline() - std::chrono::system_clock::now();
+  // gRPC's "no deadline" is an instant centuries away.
+  const bool given = left < std::chrono::hours(24 * 365);
+  const Duration time = given ? std::chrono::duration_cast<Duration>(left) : kDefaultDeadline;
+  std::map<std::string, std::string> metadata;
+  for (const char* key : kPassed) {
+    const auto it = context.client_metadata().find(key);
+    if (it == context.client_metadata().end() || it->second.size() > kPassedBytesMax) continue;
+    metadata.emplace(key, std::string(it->second.data(), it->second.size()));
+  }
+  return std::make_shared<CallContext>(BootNow() + std::max(time, Duration::zero()),
+                                       std::move(metadata));
+}
+
+bool ToBytes(const ByteBuffer& buffer, std::string* bytes) {
+  std::vector<grpc::Slice> slices;
+  if (!buffer.Dump(&slices).ok()) return false;
+  bytes->reserve(buffer.Length());
+  for (const grpc::Slice& slice : slices) {
+    bytes->append(reinterpret_cast<const char*>(slice.begin()), slice.size());
+  }
+  return true;
+}
+
+class UnaryCall final : public grpc::ServerUnaryReactor {
+ public:
+  UnaryCall(const Shared& shared, const char* method, CallbackServerContext* context,
+            const ByteBuffer* request, ByteBuffer* response)
+      : shared_(shared),
+        method_(method),
+        response_(response),
+        started_(BootNow()),
+        call_(MakeCall(*context)) {
+    std::string bytes;
+    if (!ToBytes(*request, &bytes)) {
+      End(MakeError(grpc::StatusCode::INTERNAL, "READ_FAILED", "the request cannot be read"), "");
+      return;
+    }
+    // The last thing that this does: `done` may run, and this may be gone, at any time from here
+    // on.
+    shared_.handler(method_, std::move(bytes), call_,
+                    [this](grpc::Status status, std::string response) {
+                      End(std::move(status), std::move(response));
+                    });
+  }
+
+ private:
+  void End(grpc::Status status, const std::string& response) {
+    shared_.observer(shared_.service + "/" + method_, status.error_code(), BootNow() - started_);
+    if (status.ok()) {
+      const grpc::Slice slice(response);
+      *response_ = ByteBuffer(&slice, 1);
+    }
+    Finish(std::move(status));
+  }
+
+  void OnCancel() override { call_->Cancel(); }
+  void OnDone() override { delete this; }
+
+  const Shared& shared_;
+  const char* const method_;
+  ByteBuffer* const response_;
+  const Instant started_;
+  const CallPtr call_;
+};
+
+// A streaming call that is not in this build yet.
+template <typename Reactor>
+class Refused final : public Reactor {
+ public:
+  Refused(const Shared& shared, const char* method) {
+    const std::string name = shared.service + "/" + method;
+    shared.observer(name, grpc::StatusCode::UNIMPLEMENTED, Duration::zero());
+    this->Finish(MakeUnimplemented(name));
+  }
+  void OnDone() override { delete this; }
+};
+
+// Each generated layer takes one method as raw bytes.
+#define QUORATE_RAW(service, method) v1::service::WithRawCallbackMethod_##method
+template <class Base>
+using RawConfigReads = QUORATE_RAW(Config, Get) < QUORATE_RAW(Config, List) <
+                       QUORATE_RAW(Config, History) < Base >>>
+    ;
+template <class Base>
+using RawConfigWrites = QUORATE_RAW(Config, Put) < QUORATE_RAW(Config, Delete) <
+                        QUORATE_RAW(Config, Txn) < QUORATE_RAW(Config, Rollback) <
+                        QUORATE_RAW(Config, GrantTtl) < QUORATE_RAW(Config, RevokeTtl) < Base >>>>>>
+    ;
+template <class Base>
+using RawConfigStreams = QUORATE_RAW(Config, Watch) < QUORATE_RAW(Config, Write) <
+                         QUORATE_RAW(Config, KeepAliveTtl) < Base >>>
+    ;
+using RawConfig = RawConfigReads<RawConfigWrites<RawConfigStreams<v1::Config::Service>>>;
+
+template <class Base>
+using RawClusterReads = QUORATE_RAW(Cluster, Status) < QUORATE_RAW(Cluster, ListMembers) < Base >>
+    ;
+template <class Base>
+using RawClusterChanges = QUORATE_RAW(Cluster, AddMember) < QUORATE_RAW(Cluster, RemoveMember) <
+                          QUORATE_RAW(Cluster, PromoteMember) < QUORATE_RAW(Cluster, DemoteMember) <
+                          QUORATE_RAW(Cluster, TransferLeadership) <
+                          QUORATE_RAW(Cluster, Compact) < Base >>>>>>
+    ;
+using RawCluster = RawClusterReads<RawClusterChanges<v1::Cluster::Service>>;
+#undef QUORATE_RAW
+
+#define QUORATE_UNARY(method)                                                                 \
+  grpc::ServerUnaryReactor* method(CallbackServerContext* context, const ByteBuffer* request, \
+                                   ByteBuffer* response) override {                           \
+    return new UnaryCall(shared_, #method, context, request, response);                       \
+  }
+
+class ConfigGrpc final : public RawConfig {
+ public:
+  explicit ConfigGrpc(Shared shared) : shared_(std::move(shared)) {}
+  QUORATE_UNARY(Get)
+  QUORATE_UNARY(List)
+  QUORATE_UNARY(Put)
+  QUORATE_UNARY(Delete)
+  QUORATE_UNARY(Txn)
+  QUORATE_UNARY(History)
+  QUORATE_UNARY(Rollback)
+  QUORATE_UNARY(GrantTtl)
+  QUORATE_UNARY(RevokeTtl)
+  grpc::ServerWriteReactor<ByteBuffer>* Watch(CallbackServerContext*, const ByteBuffer*) override {
+    return new Refused<grpc::ServerWriteReactor<ByteBuffer>>(shared_, "Watch");
+  }
+  grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>* Write(CallbackServerContext*) override {
+    return new Refused<grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>>(shared_, "Write");
+  }
+  grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>* KeepAliveTtl(CallbackServerContext*) override {
+    return new Refused<grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>>(shared_, "KeepAliveTtl");
+  }
+
+ private:
+  const Shared shared_;
+};
+
+class ClusterGrpc final : public RawCluster {
+ public:
+  explicit ClusterGrpc(Shared shared) : shared_(std::move(shared)) {}
+  QUORATE_UNARY(Status)
+  QUORATE_UNARY(ListMembers)
+  QUORATE_UNARY(AddMember)
+  QUORATE_UNARY(RemoveMember)
+  QUORATE_UNARY(PromoteMember)
+  QUORATE_UNARY(DemoteMember)
+  QUORATE_UNARY(TransferLeadership)
+  QUORATE_UNARY(Compact)
+
+ private:
+  const Shared shared_;
+};
+#undef QUORATE_UNARY
+
+}  // namespace
+
+std::unique_ptr<grpc::Service> MakeConfigGrpc(Handler handler, CallObserver observer) {
+  return std::make_unique<ConfigGrpc>(
+      Shared{v1::Config::service_full_name(), std::move(handler), std::move(observer)});
+}
+
+std::unique_ptr<grpc::Service> MakeClusterGrpc(Handler handler, CallObserver observer) {
+  return std::make_unique<ClusterGrpc>(
+      Shared{v1::Cluster::service_full_name(), std::move(handler), std::move(observer)});
+}
+
+}  // namespace quorate::services

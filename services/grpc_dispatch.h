@@ -1,0 +1,32 @@
+// How calls of clients get from gRPC to the handlers and back: the raw callback API, so that
+// requests arrive as bytes and are parsed by our own code. Handlers know nothing of it.
+//
+// Each call: its deadline is the client's (10 s without one), its cancellation is passed on, its
+// end is counted. The reactor of a call lives until gRPC is done with it; a handler that answers a
+// cancelled call answers into the void, safely.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/time.h"
+#include "grpcpp/impl/codegen/service_type.h"
+#include "grpcpp/support/status.h"
+#include "services/call_context.h"
+
+namespace quorate::services {
+
+// As ConfigService::Handle.
+using Handler =
+    std::function<void(std::string_view method, std::string request, CallPtr call, CallDone done)>;
+// A call has ended: `quorate.v1.Config/Get`, its status, how long it took. Any thread.
+using CallObserver =
+    std::function<void(std::string_view method, grpc::StatusCode code, Duration elapsed)>;
+
+// The gRPC services, to be registered with a server that ends before the handlers do.
+std::unique_ptr<grpc::Service> MakeConfigGrpc(Handler handler, CallObserver observer);
+std::unique_ptr<grpc::Service> MakeClusterGrpc(Handler handler, CallObserver observer);
+
+}  // namespace quorate::services

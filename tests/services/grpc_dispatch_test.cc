@@ -1,0 +1,328 @@
+#include "services/grpc_dispatch.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+#include "grpcpp/create_channel.h"
+#include "grpcpp/generic/generic_stub.h"
+#include "grpcpp/security/credentials.h"
+#include "grpcpp/server_builder.h"
+#include "quorate/v1/cluster.grpc.pb.h"
+#include "quorate/v1/config.grpc.pb.h"
+#include "services/errors.h"
+#include "services/health.h"
+#include "services/listen.h"
+#include "services/system_clock.h"
+
+namespace quorate::services {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+// A real server on loopback whose handler is the test's.
+class GrpcDispatchTest : public ::testing::Test {
+ protected:
+  struct Seen {
+    std::string method;
+    std::string request;
+    CallPtr call;
+    CallDone done;
+  };
+
+  void SetUp() override {
+    Health::Enable();
+    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    const Handler handler = [this](std::string_view method, std::string request, CallPtr call,
+                                   CallDone done) {
+      if (answer_at_once_) {
+        done(grpc::Status::OK, request);
+        return;
+      }
+      std::lock_guard lock(mutex_);
+      seen_.push_back({std::string(method), std::move(request), std::move(call), std::move(done)});
+      changed_.notify_all();
+    };
+    const CallObserver observer = [this](std::string_view method, grpc::StatusCode code, Duration) {
+      std::lock_guard lock(mutex_);
+      observed_.push_back(std::string(method) + " " + std::to_string(code));
+      changed_.notify_all();
+    };
+    config_ = MakeConfigGrpc(handler, observer);
+    cluster_ = MakeClusterGrpc(handler, observer);
+    grpc::ServerBuilder builder;
+    SetClientServerOptions(&builder);
+    int port = 0;
+    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+    builder.RegisterService(config_.get());
+    builder.RegisterService(cluster_.get());
+    server_ = builder.BuildAndStart();
+    ASSERT_NE(server_, nullptr);
+    address_ = "127.0.0.1:" + std::to_string(port);
+    grpc::ChannelArguments arguments;
+    arguments.SetMaxSendMessageSize(-1);
+    channel_ = grpc::CreateCustomChannel(address_, grpc::InsecureChannelCredentials(), arguments);
+    stub_ = v1::Config::NewStub(channel_);
+  }
+
+  void TearDown() override {
+    server_->Shutdown(std::chrono::system_clock::now() + seconds(1));
+    server_.reset();
+  }
+
+  Seen WaitSeen() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return !seen_.empty(); });
+    Seen seen = std::move(seen_.front());
+    seen_.erase(seen_.begin());
+    return seen;
+  }
+  std::string WaitObserved() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return !observed_.empty(); });
+    return observed_.front();
+  }
+
+  // A call of its own thread.
+  template <typename Call>
+  std::thread Run(Call call) {
+    return std::thread(std::move(call));
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<Seen> seen_;             // protected by mutex_
+  std::vector<std::string> observed_;  // protected by mutex_
+  std::atomic<bool> answer_at_once_ = false;
+  std::unique_ptr<grpc::Service> config_;
+  std::unique_ptr<grpc::Service> cluster_;
+  std::unique_ptr<grpc::Server> server_;
+  std::string address_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<v1::Config::Stub> stub_;
+};
+
+TEST_F(GrpcDispatchTest, BytesComeInAndGoOut) {
+  v1::GetResponse response;
+  grpc::Status status;
+  std::thread caller = Run([&] {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + seconds(5));
+    context.AddMetadata("authorization", "Bearer x");
+    context.AddMetadata("x-request-id", "r1");
+    context.AddMetadata("x-other", "not passed");
+    v1::GetRequest request;
+    request.set_key("a");
+    status = stub_->Get(&context, request, &response);
+  });
+  const Seen seen = WaitSeen();
+  EXPECT_EQ(seen.method, "Get");
+  EXPECT_EQ(seen.request, std::string("\x0A\x01") + "a");
+  EXPECT_EQ(seen.call->metadata(), (std::map<std::string, std::string>{
+                                       {"authorization", "Bearer x"}, {"x-request-id", "r1"}}));
+  EXPECT_LE(seen.call->deadline() - BootNow(), seconds(5));
+  EXPECT_GT(seen.call->deadline() - BootNow(), seconds(3));
+  EXPECT_FALSE(seen.call->cancelled());
+  v1::GetResponse sent;
+  sent.mutable_item()->set_text("b");
+  seen.done(grpc::Status::OK, sent.SerializeAsString());
+  caller.join();
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(response.item().text(), "b");
+  EXPECT_EQ(WaitObserved(), "quorate.v1.Config/Get 0");
+}
+
+TEST_F(GrpcDispatchTest, ACallWithoutADeadlineGetsTenSeconds) {
+  std::thread caller = Run([&] {
+    grpc::ClientContext context;
+    v1::PutResponse response;
+    stub_->Put(&context, v1::PutRequest(), &response);
+  });
+  const Seen seen = WaitSeen();
+  EXPECT_LE(seen.call->deadline() - BootNow(), seconds(10));
+  EXPECT_GT(seen.call->deadline() - BootNow(), seconds(8));
+  seen.done(grpc::Status::OK, "");
+  caller.join();
+}
+
+TEST_F(GrpcDispatchTest, AHandlerMayAnswerAtOnce) {
+  answer_at_once_ = true;
+  grpc::ClientContext context;
+  v1::ListResponse response;
+  EXPECT_TRUE(stub_->List(&context, v1::ListRequest(), &response).ok());
+}
+
+TEST_F(GrpcDispatchTest, ErrorsKeepTheirDetails) {
+  grpc::Status status;
+  std::thread caller = Run([&] {
+    grpc::ClientContext context;
+    v1::PutResponse response;
+    status = stub_->Put(&context, v1::PutRequest(), &response);
+  });
+  const grpc::Status sent = MakeFieldError("KEY_EMPTY", "key", "is empty");
+  WaitSeen().done(sent, "");
+  caller.join();
+  EXPECT_EQ(status.error_code(), sent.error_code());
+  EXPECT_EQ(status.error_details(), sent.error_details());
+}
+
+TEST_F(GrpcDispatchTest, SevenMebibytesReachOurOwnLimit) {
+  std::thread caller = Run([&] {
+    grpc::ClientContext context;
+    v1::PutRequest request;
+    request.set_text(std::string(7 << 20, 'x'));
+    v1::PutResponse response;
+    stub_->Put(&context, request, &response);
+  });
+  const Seen seen = WaitSeen();
+  EXPECT_GT(seen.request.size(), size_t{7} << 20);
+  seen.done(grpc::Status::OK, "");
+  caller.join();
+}
+
+TEST_F(GrpcDispatchTest, ReflectionStillDescribesRawMethods) {
+  grpc::GenericStub generic(channel_);
+  // ServerReflectionRequest {list_services: "*"} by hand: Debian ships no header for v1alpha.
+  const grpc::Slice slice(std::string("\x3A\x01*"));
+  grpc::ByteBuffer request(&slice, 1);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + seconds(5));
+  grpc::CompletionQueue queue;
+  auto stream = generic.PrepareCall(
+      &context, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &queue);
+  void* tag = nullptr;
+  bool ok = false;
+  stream->StartCall(nullptr);
+  ASSERT_TRUE(queue.Next(&tag, &ok) && ok);
+  stream->Write(request, nullptr);
+  ASSERT_TRUE(queue.Next(&tag, &ok) && ok);
+  grpc::ByteBuffer answer;
+  stream->Read(&answer, nullptr);
+  ASSERT_TRUE(queue.Next(&tag, &ok) && ok);
+  grpc::Slice whole;
+  ASSERT_TRUE(answer.DumpToSingleSlice(&whole).ok());
+  const std::string text(reinterpret_cast<const char*>(whole.begin()), whole.size());
+  for (const char* name : {"quorate.v1.Config", "quorate.v1.Cluster", "grpc.health.v1.Health"}) {
+    EXPECT_NE(text.find(name), std::string::npos) << name;
+  }
+  context.TryCancel();
+  grpc::Status status;
+  stream->Finish(&status, nullptr);
+  queue.Next(&tag, &ok);
+}
+
+TEST_F(GrpcDispatchTest, HealthSaysWhatItIsTold) {
+  Health health(server_->GetHealthCheckService());
+  // HealthCheckRequest {service} and HealthCheckResponse {status} by hand.
+  const auto check = [this](const std::string& service) {
+    grpc::GenericStub generic(channel_);
+    const grpc::Slice slice(service.empty() ? std::string()
+                                            : std::string("\x0A") +
+                                                  static_cast<char>(service.size()) + service);
+    grpc::ByteBuffer request(&slice, 1);
+    grpc::ClientContext context;
+    grpc::CompletionQueue queue;
+    auto call = generic.PrepareUnaryCall(&context, "/grpc.health.v1.Health/Check", request, &queue);
+    grpc::ByteBuffer response;
+    grpc::Status status;
+    call->StartCall();
+    call->Finish(&response, &status, nullptr);
+    void* tag = nullptr;
+    bool ok = false;
+    queue.Next(&tag, &ok);
+    grpc::Slice whole;
+    if (!status.ok() || !response.DumpToSingleSlice(&whole).ok()) return status.error_message();
+    return std::string(whole.size() == 2 && whole.begin()[1] == 1 ? "SERVING" : "NOT_SERVING");
+  };
+  for (const char* name : {"", "quorate.v1.Config", "quorate.leader"}) {
+    EXPECT_EQ(check(name), "NOT_SERVING") << name;
+  }
+  health.Set(true, false);
+  EXPECT_EQ(check(""), "SERVING");
+  EXPECT_EQ(check("quorate.v1.Config"), "SERVING");
+  EXPECT_EQ(check("quorate.leader"), "NOT_SERVING");
+  health.Set(true, true);
+  EXPECT_EQ(check("quorate.leader"), "SERVING");
+  health.Set(false, false);
+  EXPECT_EQ(check(""), "NOT_SERVING");
+  EXPECT_EQ(check("quorate.leader"), "NOT_SERVING");
+}
+
+// --- Errors ---
+
+TEST_F(GrpcDispatchTest, AClientThatVanishesCancelsItsCall) {
+  grpc::ClientContext context;
+  grpc::Status status;
+  std::thread caller = Run([&] {
+    v1::PutResponse response;
+    status = stub_->Put(&context, v1::PutRequest(), &response);
+  });
+  const Seen seen = WaitSeen();
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool cancelled = false;
+  seen.call->OnCancel([&] {
+    std::lock_guard lock(mutex);
+    cancelled = true;
+    changed.notify_all();
+  });
+  context.TryCancel();
+  caller.join();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::CANCELLED);
+  {
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [&] { return cancelled; });
+  }
+  EXPECT_TRUE(seen.call->cancelled());
+  // The answer that comes too late goes nowhere, safely.
+  seen.done(grpc::Status::OK, "late");
+}
+
+TEST_F(GrpcDispatchTest, StreamsThatAreNotBuiltRefuseByName) {
+  grpc::ClientContext watch_context;
+  const auto watch = stub_->Watch(&watch_context, v1::WatchRequest());
+  v1::WatchResponse event;
+  EXPECT_FALSE(watch->Read(&event));
+  const grpc::Status watched = watch->Finish();
+  EXPECT_EQ(watched.error_code(), grpc::StatusCode::UNIMPLEMENTED);
+  EXPECT_EQ(DetailsOf(watched).reason, "NOT_IN_THIS_BUILD");
+  EXPECT_NE(watched.error_message().find("quorate.v1.Config/Watch"), std::string::npos);
+
+  grpc::ClientContext write_context;
+  const auto write = stub_->Write(&write_context);
+  v1::WriteResponse response;
+  EXPECT_FALSE(write->Read(&response));
+  EXPECT_NE(write->Finish().error_message().find("quorate.v1.Config/Write"), std::string::npos);
+
+  grpc::ClientContext keep_context;
+  const auto keep = stub_->KeepAliveTtl(&keep_context);
+  v1::KeepAliveTtlResponse kept;
+  EXPECT_FALSE(keep->Read(&kept));
+  EXPECT_NE(keep->Finish().error_message().find("KeepAliveTtl"), std::string::npos);
+}
+
+TEST_F(GrpcDispatchTest, MoreThanEightMebibytesAreRefusedByGrpc) {
+  grpc::ClientContext context;
+  v1::PutRequest request;
+  request.set_data(std::string(9 << 20, 'x'));
+  v1::PutResponse response;
+  EXPECT_EQ(stub_->Put(&context, request, &response).error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED);
+}
+
+TEST_F(GrpcDispatchTest, APortInUseIsRefusedWithWhatToDo) {
+  grpc::ServerBuilder builder;
+  const auto second = Listen(&builder, {}, address_, "controlPlane.address");
+  ASSERT_FALSE(second.ok());
+  EXPECT_NE(second.status().message().find("Address already in use"), absl::string_view::npos)
+      << second.status();
+  EXPECT_NE(second.status().message().find("controlPlane.address"), absl::string_view::npos);
+}
+
+}  // namespace
+}  // namespace quorate::services

@@ -1,0 +1,232 @@
+#include "services/engine.h"
+
+#include <filesystem>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "services/logging.h"
+#include "storage/log.h"
+#include "storage/log_store.h"
+
+namespace quorate::services {
+namespace {
+
+storage::StateOptions StateOptionsOf(const storage::DataDirectory& directory, ClusterId cluster,
+                                     uint64_t generation) {
+  storage::StateOptions options;
+  options.directory = directory.path();
+  options.generation = generation;
+  options.cluster = cluster;
+  return options;
+}
+
+storage::LogOptions LogOptionsOf(const storage::DataDirectory& directory, ClusterId cluster,
+                                 StoreId store) {
+  storage::LogOptions options;
+  options.directory = directory.log_directory();
+  options.cluster = cluster;
+  options.store = store;
+  return options;
+}
+
+// The log's port with a watch in its hand.
+class MeteredLog final : public raft::LogStore {
+ public:
+  MeteredLog(std::unique_ptr<storage::Log> log, Metrics* metrics)
+      : log_(std::move(log)), metrics_(metrics) {}
+
+  void Append(const raft::Persist& persist) override {
+    log_.Append(persist);
+    for (const raft::EntryPtr& entry : persist.entries) unsynced_bytes_ += entry->payload.size();
+  }
+  void Sync() override {
+    const Instant before = BootNow();
+    log_.Sync();
+    metrics_->RecordLogSync(BootNow() - before, std::exchange(unsynced_bytes_, 0));
+  }
+  std::vector<raft::EntryPtr> Read(raft::Index from, raft::Index last, size_t bytes) override {
+    return log_.Read(from, last, bytes);
+  }
+  bool WantsMark() override { return log_.WantsMark(); }
+  void WriteMark() override { log_.WriteMark(); }
+
+ private:
+  storage::LogStore log_;
+  Metrics* const metrics_;
+  uint64_t unsynced_bytes_ = 0;  // log thread
+};
+
+// The same for the state machine.
+class MeteredStateMachine final : public raft::StateMachine {
+ public:
+  MeteredStateMachine(Applier* applier, Metrics* metrics) : applier_(applier), metrics_(metrics) {}
+  void Apply(const std::vector<raft::EntryPtr>& entries) override {
+    const Instant before = BootNow();
+    applier_->Apply(entries);
+    metrics_->RecordApply(BootNow() - before, entries.size());
+  }
+
+ private:
+  Applier* const applier_;
+  Metrics* const metrics_;
+};
+
+absl::Status RemoveAll(const std::string& path) {
+  std::error_code error;
+  std::filesystem::remove_all(path, error);
+  return error ? absl::UnavailableError("cannot remove " + path + ": " + error.message())
+               : absl::OkStatus();
+}
+
+// What the log and the state say together (raft::RecoveredState).
+raft::RecoveredState Recovered(storage::RecoveredLog log, const storage::StateSummary& state) {
+  raft::RecoveredState recovered;
+  recovered.hard_state = log.hard_state;
+  recovered.prev_index = log.window_prev_index;
+  recovered.prev_term = log.window_prev_term;
+  recovered.entries = std::move(log.window);
+  recovered.first_index = log.first_index;
+  recovered.applied = state.applied;
+  if (state.membership_index) {
+    recovered.memberships.emplace_back(state.membership_index, state.membership);
+  }
+  for (auto& [index, membership] : log.memberships) {
+    if (index > state.applied) recovered.memberships.emplace_back(index, std::move(membership));
+  }
+  return recovered;
+}
+
+}  // namespace
+
+absl::Status Engine::Create(storage::Disk* disk, storage::DataDirectory* directory,
+                            const raft::BirthOutput::CreateLog& birth) {
+  storage::IdentityFile* identity = directory->identity();
+  if (identity->current().log_made) return absl::OkStatus();
+  // Born is durable, but no vote and no acknowledgement can have left: the node has never run.
+  if (absl::Status status = RemoveAll(directory->state_directory(kGeneration)); !status.ok()) {
+    return status;
+  }
+  const std::string log_directory = directory->log_directory();
+  const absl::StatusOr<std::vector<std::string>> left = disk->List(log_directory);
+  if (!left.ok()) return left.status();
+  for (const std::string& name : *left) {
+    if (absl::Status status = disk->Remove(storage::JoinPath(log_directory, name)); !status.ok()) {
+      return status;
+    }
+  }
+  if (absl::Status status = disk->SyncDirectory(log_directory); !status.ok()) return status;
+
+  const absl::StatusOr<std::unique_ptr<storage::State>> state =
+      storage::State::Create(StateOptionsOf(*directory, birth.cluster, kGeneration));
+  if (!state.ok()) return state.status();
+  const absl::StatusOr<std::unique_ptr<storage::Log>> log = storage::Log::Create(
+      disk, LogOptionsOf(*directory, birth.cluster, identity->current().store));
+  if (!log.ok()) return log.status();
+  raft::Persist persist;
+  persist.ticket = raft::Ticket(1);
+  persist.hard_state = raft::HardState{.term = birth.first_entry->term, .vote = StoreId()};
+  persist.entries = {birth.first_entry};
+  if (absl::Status status = (*log)->Append(persist); !status.ok()) return status;
+  if (absl::Status status = (*log)->Sync(); !status.ok()) return status;
+  return identity->SetLogMade();
+}
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const EngineOptions& options, Ports ports) {
+  const storage::Identity identity = ports.directory->identity()->current();
+  std::unique_ptr<Engine> engine(new Engine);
+  engine->cluster_ = identity.cluster;
+
+  absl::StatusOr<std::unique_ptr<storage::State>> state =
+      storage::State::Open(StateOptionsOf(*ports.directory, identity.cluster, kGeneration));
+  if (!state.ok()) return state.status();
+  engine->state_ = *std::move(state);
+  const storage::StateSummary summary = engine->state_->Summary();
+
+  auto log = storage::Log::Open(ports.disk,
+                                LogOptionsOf(*ports.directory, identity.cluster, identity.store),
+                                summary.applied);
+  if (!log.ok()) return log.status();
+  engine->log_ = std::make_unique<MeteredLog>(std::move(log->first), ports.metrics);
+  storage::RecoveredLog& recovered = log->second;
+  for (const std::string& damage : recovered.cured) {
+    LogWarning("one copy of term and vote was damaged, the other one is good", {{"at", damage}});
+  }
+  LogInfo("recovered", {{"applied", summary.applied},
+                        {"log_first", recovered.first_index},
+                        {"log_last", recovered.last_index},
+                        {"term", recovered.hard_state.term},
+                        {"revision", summary.revision},
+                        {"torn_bytes", recovered.torn_bytes}});
+
+  engine->applier_ =
+      std::make_unique<Applier>(engine->state_.get(), [](const absl::Status& status) {
+        Fatal(
+            "the state cannot be written: this process ends. Check the disk, then start it "
+            "again",
+            {{"error", std::string(status.message())}});
+      });
+  engine->state_machine_ =
+      std::make_unique<MeteredStateMachine>(engine->applier_.get(), ports.metrics);
+  engine->transport_ = std::make_unique<PeerTransport>(
+      PeerTransportOptions{.cluster = identity.cluster,
+                           .self = identity.store,
+                           .vote_timeout = options.election_timeout_max},
+      ports.channels);
+
+  ForwarderOptions forwarder;
+  forwarder.cluster = identity.cluster;
+  forwarder.ingress.store = identity.store;
+  forwarder.ingress.boot = identity.boot;
+  forwarder.ingress.nonce = options.session_nonce;
+  engine->forwarder_ = std::make_unique<Forwarder>(
+      forwarder, Forwarder::Ports{
+                     .state = engine->state_.get(),
+                     .clock = &engine->clock_,
+                     .channels = ports.channels,
+                     .next_boot = [file = ports.directory->identity()] { return file->NextBoot(); },
+                     .random = [] { return storage::RandomId(); }});
+
+  raft::NodeOptions node;
+  node.core.self = identity.store;
+  node.core.seed = options.seed;
+  node.core.heartbeat_interval = options.heartbeat_interval;
+  node.core.election_timeout_min = options.election_timeout_min;
+  node.core.election_timeout_max = options.election_timeout_max;
+  node.birth_complete = summary.birth_complete;
+  engine->node_ =
+      std::make_unique<raft::Node>(node, Recovered(std::move(recovered), summary),
+                                   raft::Node::Ports{.log = engine->log_.get(),
+                                                     .transport = engine->transport_.get(),
+                                                     .state_machine = engine->state_machine_.get(),
+                                                     .clock = &engine->clock_});
+  engine->applier_->OnApplied(
+      [forwarder = engine->forwarder_.get()](const std::vector<storage::Applied>& applied) {
+        forwarder->OnApplied(applied);
+      });
+  engine->node_->OnStatusChange(
+      [forwarder = engine->forwarder_.get(),
+       changed = std::move(ports.status_changed)](const raft::NodeStatus& status) {
+        forwarder->OnStatusChange(status);
+        changed(status);
+      });
+  return engine;
+}
+
+Engine::~Engine() { Stop(); }
+
+void Engine::Start() {
+  transport_->Start(node_.get());
+  forwarder_->Start(node_.get());
+  node_->Start();
+  started_ = true;
+}
+
+void Engine::Stop() {
+  if (!std::exchange(started_, false)) return;
+  forwarder_->Stop();
+  node_->Stop();
+  transport_->Stop();
+}
+
+}  // namespace quorate::services

@@ -1,0 +1,82 @@
+// Everything that runs once this store is born: the state machine, the log, the node and the
+// writes. Made from what is on the disk; ends in the opposite order.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "raft/birth.h"
+#include "raft/node.h"
+#include "services/applier.h"
+#include "services/forwarder.h"
+#include "services/metrics.h"
+#include "services/peer_channels.h"
+#include "services/peer_transport.h"
+#include "services/system_clock.h"
+#include "storage/directory.h"
+#include "storage/state.h"
+
+namespace quorate::services {
+
+struct EngineOptions {
+  Duration heartbeat_interval{};
+  Duration election_timeout_min{};
+  Duration election_timeout_max{};
+  uint64_t seed = 0;           // for election timeouts
+  uint64_t session_nonce = 0;  // random per process
+};
+
+class Engine {
+ public:
+  struct Ports {
+    storage::Disk* disk = nullptr;
+    storage::DataDirectory* directory = nullptr;
+    PeerChannels* channels = nullptr;
+    Metrics* metrics = nullptr;
+    // The node's thread; must not block.
+    std::function<void(const raft::NodeStatus&)> status_changed;
+  };
+
+  // Makes the state and the log of a store that has just been born. What an attempt that was killed
+  // has left is removed first: nothing was said on its behalf. Durable on return.
+  static absl::Status Create(storage::Disk* disk, storage::DataDirectory* directory,
+                             const raft::BirthOutput::CreateLog& birth);
+
+  // Opens and recovers; nothing runs yet. Errors say what to do.
+  static absl::StatusOr<std::unique_ptr<Engine>> Open(const EngineOptions& options, Ports ports);
+  ~Engine();  // Stop()s
+
+  void Start();
+  // Answers every write with what is known of it, then ends the node. The services and the peer
+  // port must not give it anything any more.
+  void Stop();
+
+  ClusterId cluster() const { return cluster_; }
+  uint64_t generation() const { return kGeneration; }
+  storage::State* state() { return state_.get(); }
+  raft::Node* node() { return node_.get(); }
+  PeerTransport* transport() { return transport_.get(); }
+  Forwarder* forwarder() { return forwarder_.get(); }
+
+ private:
+  // The only one until snapshots are installed (issue 3).
+  static constexpr uint64_t kGeneration = 1;
+
+  Engine() = default;
+
+  ClusterId cluster_;
+  SystemClock clock_;
+  std::unique_ptr<storage::State> state_;
+  std::unique_ptr<raft::LogStore> log_;
+  std::unique_ptr<Applier> applier_;
+  std::unique_ptr<raft::StateMachine> state_machine_;
+  std::unique_ptr<PeerTransport> transport_;
+  std::unique_ptr<Forwarder> forwarder_;
+  std::unique_ptr<raft::Node> node_;
+  bool started_ = false;
+};
+
+}  // namespace quorate::services

@@ -1,0 +1,56 @@
+#include "services/node_log.h"
+
+#include <string>
+
+#include "services/logging.h"
+
+namespace quorate::services {
+namespace {
+
+const char* Name(raft::Role role) {
+  switch (role) {
+    case raft::Role::kFollower:
+      return "follower";
+    case raft::Role::kPreCandidate:
+      return "pre-candidate";
+    case raft::Role::kCandidate:
+      return "candidate";
+    case raft::Role::kLeader:
+      return "leader";
+  }
+  return "unknown";
+}
+
+}  // namespace
+
+void NodeLog::Observe(const raft::NodeStatus& status) {
+  const LogField term("term", status.term);
+  if (seen_ && status.term != term_) metrics_->RecordTermChange();
+  if (!seen_ || status.term != term_) LogInfo("term changed", {term, {"previous", term_}});
+  if (!seen_ || status.role != role_) {
+    LogInfo(std::string("became ") + Name(status.role),
+            {term, {"commit", status.commit}, {"applied", status.applied}});
+  }
+  if (status.leader != leader_) {
+    metrics_->RecordLeaderChange();
+    if (!status.leader) {
+      LogWarning("lost the leader", {term});
+    } else {
+      const raft::Member* member =
+          status.membership != nullptr ? status.membership->Find(status.leader) : nullptr;
+      LogInfo("follows a leader", {term,
+                                   {"leader", member != nullptr ? member->name : std::string()},
+                                   {"leader_store", status.leader}});
+    }
+  }
+  if (status.leader_ready && !leader_ready_) LogInfo("takes writes", {term});
+  if (status.birth_complete && !birth_complete_) LogInfo("birth is complete", {term});
+  seen_ = true;
+  role_ = status.role;
+  term_ = status.term;
+  leader_ = status.leader;
+  leader_ready_ = status.leader_ready;
+  birth_complete_ = status.birth_complete;
+}
+
+}  // namespace quorate::services

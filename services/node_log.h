@@ -1,0 +1,27 @@
+// Says what happens to the node: changes of term, role and leader, as log lines and counters.
+//
+// Observe runs on the node's thread only, and does not block.
+#pragma once
+
+#include "raft/node.h"
+#include "services/metrics.h"
+
+namespace quorate::services {
+
+class NodeLog {
+ public:
+  explicit NodeLog(Metrics* metrics) : metrics_(metrics) {}
+
+  void Observe(const raft::NodeStatus& status);
+
+ private:
+  Metrics* const metrics_;
+  bool seen_ = false;
+  raft::Role role_ = raft::Role::kFollower;
+  raft::Term term_;
+  StoreId leader_;
+  bool leader_ready_ = false;
+  bool birth_complete_ = false;
+};
+
+}  // namespace quorate::services

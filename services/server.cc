@@ -1,0 +1,591 @@
+#include "services/server.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <csignal>
+#include <filesystem>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "services/birth_client.h"
+#include "services/birth_runner.h"
+#include "services/cluster_service.h"
+#include "services/config_service.h"
+#include "services/engine.h"
+#include "services/grpc_dispatch.h"
+#include "services/health.h"
+#include "services/listen.h"
+#include "services/logging.h"
+#include "services/metrics.h"
+#include "services/node_log.h"
+#include "services/ops_server.h"
+#include "services/peer_directory.h"
+#include "services/raft_service.h"
+#include "services/read_pool.h"
+#include "storage/directory.h"
+
+namespace quorate::services {
+namespace {
+
+constexpr size_t kReadThreads = 4;
+constexpr size_t kReadQueueMax = 4096;
+// How long clients' and peers' calls may go on once this node stops.
+constexpr std::chrono::milliseconds kClientGrace(1000);
+constexpr std::chrono::milliseconds kPeerGrace(200);
+// Housekeeping: while somebody waits for it, otherwise, and for what walks directories.
+constexpr Duration kBusyInterval = std::chrono::milliseconds(10);
+constexpr Duration kIdleInterval = std::chrono::milliseconds(100);
+constexpr Duration kSizeInterval = std::chrono::seconds(5);
+// A process whose housekeeping stands still for this long is not alive.
+constexpr Duration kStuckAfter = std::chrono::seconds(15);
+
+uint64_t BytesBelow(const std::string& directory) {
+  uint64_t bytes = 0;
+  std::error_code error;
+  // Only looks at names and sizes: opening a live database's file would drop SQLite's locks.
+  for (std::filesystem::recursive_directory_iterator it(directory, error), end; !error && it != end;
+       it.increment(error)) {
+    std::error_code ignored;
+    if (it->is_regular_file(ignored)) bytes += it->file_size(ignored);
+  }
+  return bytes;
+}
+
+absl::Status CheckBuilt(const Configuration& configuration) {
+  if (configuration.raft && !configuration.raft->discovery_dns.empty()) {
+    return absl::UnimplementedError(
+        "controlPlane.raft.discovery.dns: not in this build yet: use peers");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+class Server::Impl {
+ public:
+  explicit Impl(const ServerOptions& options)
+      : configuration_(options.configuration),
+        version_(options.version),
+        node_id_(options.configuration.node_id()),
+        metrics_(node_id_, options.version),
+        disk_(storage::MakePosixDisk()),
+        channels_(&addresses_),
+        node_log_(&metrics_),
+        read_pool_(kReadThreads, kReadQueueMax),
+        config_(node_id_, &read_pool_, BootNow),
+        cluster_([this] { return View(); }) {}
+
+  ~Impl() { Stop(); }
+
+  absl::Status Start();
+  void Stop();
+
+ private:
+  absl::Status OpenDirectory();
+  absl::Status OpenEngine();
+  absl::Status CheckAlone(Engine* engine) const;
+  void MakeBirth();
+  absl::Status StartServers();
+  void RunEngine();
+
+  // BirthRunner's ports, on its thread.
+  void OnBorn();
+  void OnHalt(const std::string& reason);
+
+  // The node's thread.
+  void OnStatusChange(const raft::NodeStatus& status);
+
+  // Housekeeping's thread.
+  void Housekeep();
+  void HousekeepOnce(const std::shared_ptr<const raft::NodeStatus>& status);
+  void PassOn(const raft::NodeStatus& status);
+
+  // Any thread.
+  Engine* engine() const { return engine_running_.load(); }  // null until it runs
+  bool LeaderKnown() const;
+  std::string NotReady() const;  // empty: ready
+  std::string NotLive() const;
+  ClusterView View() const;
+  MetricsSample Sample() const;
+
+  bool has_peer_port() const { return configuration_.raft.has_value(); }
+
+  // Constant after Start.
+  const Configuration configuration_;
+  const std::string version_;
+  const std::string node_id_;
+  uint64_t nonce_ = 0;
+  storage::Identity identity_;  // as of the start
+
+  Metrics metrics_;
+  const std::unique_ptr<storage::Disk> disk_;
+  std::unique_ptr<storage::DataDirectory> directory_;
+  PeerDirectory addresses_;
+  PeerChannels channels_;
+  std::unique_ptr<BirthClient> birth_client_;
+  NodeLog node_log_;  // node's thread
+  std::unique_ptr<Engine> engine_;
+  std::atomic<Engine*> engine_running_ = nullptr;
+  std::unique_ptr<BirthRunner> birth_;
+
+  ReadPool read_pool_;
+  ConfigService config_;
+  ClusterService cluster_;
+  std::unique_ptr<RaftService> raft_service_;
+  std::unique_ptr<grpc::Service> config_grpc_;
+  std::unique_ptr<grpc::Service> cluster_grpc_;
+  std::unique_ptr<grpc::Server> peer_server_;
+  std::unique_ptr<grpc::Server> client_server_;
+  std::unique_ptr<OpsServer> ops_server_;
+  std::unique_ptr<Health> health_;  // housekeeping's thread once it runs
+
+  std::atomic<bool> caught_up_ = false;
+  std::atomic<bool> stopping_ = false;
+  std::atomic<uint64_t> log_bytes_ = 0;
+  std::atomic<uint64_t> database_bytes_ = 0;
+  std::atomic<Instant> housekept_at_ = Instant();
+
+  mutable std::mutex mutex_;  // protects what follows
+  std::condition_variable changed_;
+  bool status_changed_ = false;
+  bool housekeeping_ends_ = false;
+  std::optional<std::string> halted_;
+
+  // Housekeeping's own.
+  Instant sized_at_;
+  raft::Index membership_passed_on_;
+  bool completion_passed_on_ = false;
+  std::thread housekeeping_;
+  bool started_ = false;
+  bool stopped_ = false;
+};
+
+// --- Start ---
+
+absl::Status Server::Impl::Start() {
+  if (absl::Status status = CheckBuilt(configuration_); !status.ok()) return status;
+  if (absl::Status status = OpenDirectory(); !status.ok()) return status;
+  MakeBirth();
+  if (absl::Status status = StartServers(); !status.ok()) return status;
+  started_ = true;
+  metrics_.SetSampler([this] { return Sample(); });
+  housekept_at_ = BootNow();
+  housekeeping_ = std::thread([this] { Housekeep(); });
+  if (engine_ != nullptr) RunEngine();
+  std::vector<raft::PeerAddress> ask;
+  if (configuration_.raft) {
+    for (const Peer& peer : configuration_.raft->peers) ask.push_back({peer.address, peer.node_id});
+  }
+  birth_->Start(std::move(ask));
+  LogInfo("serving", {{"clients", configuration_.address},
+                      {"peers", has_peer_port() ? configuration_.raft->bind_address : "none"},
+                      {"operations", configuration_.metrics_address},
+                      {"store", identity_.store},
+                      {"cluster", identity_.cluster},
+                      {"boot", identity_.boot},
+                      {"version", version_}});
+  return absl::OkStatus();
+}
+
+absl::Status Server::Impl::OpenDirectory() {
+  auto directory = storage::DataDirectory::Open(disk_.get(), configuration_.store_path, node_id_);
+  if (!directory.ok()) return directory.status();
+  directory_ = *std::move(directory);
+  // Durable before it is used anywhere.
+  if (auto boot = directory_->identity()->NextBoot(); !boot.ok()) return boot.status();
+  identity_ = directory_->identity()->current();
+  caught_up_ = identity_.caught_up_once;
+  nonce_ = storage::RandomId();
+  const auto record = raft::DecodeBirthRecord(identity_.birth);
+  if (!identity_.birth.empty() && !record) {
+    return absl::DataLossError(configuration_.store_path +
+                               ": the identity file's birth record cannot be read; it was written "
+                               "by another version, or the file was edited: put it back");
+  }
+  if (record && record->log_created) return OpenEngine();
+  return absl::OkStatus();
+}
+
+absl::Status Server::Impl::OpenEngine() {
+  const RaftConfiguration raft = configuration_.raft.value_or(RaftConfiguration());
+  EngineOptions options;
+  options.heartbeat_interval = raft.heartbeat_interval;
+  options.election_timeout_min = raft.election_timeout_min;
+  options.election_timeout_max = raft.election_timeout_max;
+  options.seed = storage::RandomId();
+  options.session_nonce = nonce_;
+  auto engine = Engine::Open(options, {.disk = disk_.get(),
+                                       .directory = directory_.get(),
+                                       .channels = &channels_,
+                                       .metrics = &metrics_,
+                                       .status_changed = [this](const raft::NodeStatus& status) {
+                                         OnStatusChange(status);
+                                       }});
+  if (!engine.ok()) return engine.status();
+  if (absl::Status status = CheckAlone(engine->get()); !status.ok()) return status;
+  engine_ = *std::move(engine);
+  return absl::OkStatus();
+}
+
+absl::Status Server::Impl::CheckAlone(Engine* engine) const {
+  const auto status = engine->node()->status();
+  const size_t members = status->membership != nullptr ? status->membership->members.size() : 0;
+  if (has_peer_port() || members <= 1) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      configuration_.store_path + " belongs to a cluster of " + std::to_string(members) +
+      " members, but the configuration has no controlPlane.raft: without a peer port this node "
+      "can reach nobody. Put the section back, or use another storePath");
+}
+
+void Server::Impl::MakeBirth() {
+  raft::BirthOptions options;
+  options.store = identity_.store;
+  options.name = node_id_;
+  options.nonce = nonce_;
+  options.boot = identity_.boot;
+  options.seed = storage::RandomId();
+  if (configuration_.raft) {
+    options.address = configuration_.raft->advertise_address;
+    options.founders = configuration_.raft->founders;
+    birth_client_ = std::make_unique<BirthClient>(identity_.store, &channels_, &addresses_);
+  } else {
+    options.founders = {node_id_};
+  }
+  options.birth_complete = engine_ != nullptr && engine_->state()->Summary().birth_complete;
+  BirthRunner::Ports ports;
+  ports.identity = directory_->identity();
+  ports.client = birth_client_.get();
+  ports.create_log = [this](const raft::BirthOutput::CreateLog& birth) {
+    return Engine::Create(disk_.get(), directory_.get(), birth);
+  };
+  ports.born = [this] { OnBorn(); };
+  ports.halt = [this](const std::string& reason) { OnHalt(reason); };
+  ports.exit = [](const std::string& reason) {
+    Fatal("another live process has this store's identity: both stop", {{"reason", reason}});
+  };
+  birth_ = std::make_unique<BirthRunner>(
+      options, raft::DecodeBirthRecord(identity_.birth).value_or(raft::BirthRecord()),
+      std::move(ports));
+}
+
+absl::Status Server::Impl::StartServers() {
+  std::signal(SIGPIPE, SIG_IGN);
+  Health::Enable();
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+
+  const absl::StatusOr<HostPort> operations = ParseHostPort(configuration_.metrics_address);
+  if (!operations.ok()) return operations.status();
+  auto ops = OpsServer::Start(*operations, {.metrics = [this] { return metrics_.Text(); },
+                                            .live = [this] { return NotLive(); },
+                                            .ready = [this] { return NotReady(); }});
+  if (!ops.ok()) return ops.status();
+  ops_server_ = *std::move(ops);
+
+  if (has_peer_port()) {
+    raft_service_ = std::make_unique<RaftService>(
+        identity_.store,
+        RaftService::BirthHandlers{
+            .identify = [this](const auto& request) { return birth_->Identify(request); },
+            .propose = [this](const auto& request) { return birth_->Propose(request); },
+            .born = [this](const auto& request) { return birth_->Born(request); }},
+        &addresses_);
+    grpc::ServerBuilder builder;
+    SetPeerServerOptions(&builder);
+    auto server = Listen(&builder, {raft_service_.get()}, configuration_.raft->bind_address,
+                         "controlPlane.raft.bindAddress");
+    if (!server.ok()) return server.status();
+    peer_server_ = *std::move(server);
+  }
+
+  const CallObserver observer = [this](std::string_view method, grpc::StatusCode code,
+                                       Duration elapsed) {
+    metrics_.RecordRequest(method, code, elapsed);
+  };
+  config_grpc_ = MakeConfigGrpc(
+      [this](std::string_view method, std::string request, CallPtr call, CallDone done) {
+        config_.Handle(method, std::move(request), std::move(call), std::move(done));
+      },
+      observer);
+  cluster_grpc_ = MakeClusterGrpc(
+      [this](std::string_view method, const std::string& request, const CallPtr& call,
+             const CallDone& done) { cluster_.Handle(method, request, call, done); },
+      observer);
+  grpc::ServerBuilder builder;
+  SetClientServerOptions(&builder);
+  auto server = Listen(&builder, {config_grpc_.get(), cluster_grpc_.get()}, configuration_.address,
+                       "controlPlane.address");
+  if (!server.ok()) return server.status();
+  client_server_ = *std::move(server);
+  health_ = std::make_unique<Health>(client_server_->GetHealthCheckService());
+  return absl::OkStatus();
+}
+
+void Server::Impl::RunEngine() {
+  Engine* engine = engine_.get();
+  const auto status = engine->node()->status();
+  if (status->membership != nullptr) addresses_.LearnMembership(*status->membership);
+
+  auto backend = std::make_shared<ConfigBackend>();
+  backend->cluster = engine->cluster();
+  backend->state = engine->state();
+  backend->status = [engine] { return engine->node()->status(); };
+  backend->caught_up_once = [this] { return caught_up_.load(); };
+  backend->write = [engine](v1::Command command, Instant deadline,
+                            std::map<std::string, std::string> metadata,
+                            std::function<void(const ingress::Outcome&)> done) {
+    return engine->forwarder()->Write(std::move(command), deadline, std::move(metadata),
+                                      std::move(done));
+  };
+  backend->cancel = [engine](ingress::WriteId id) { return engine->forwarder()->Cancel(id); };
+  config_.SetBackend(std::move(backend));
+
+  engine->Start();
+  if (raft_service_ != nullptr) {
+    raft_service_->Serve({.cluster = engine->cluster(),
+                          .node = engine->node(),
+                          .transport = engine->transport(),
+                          .forwarder = engine->forwarder()});
+  }
+  engine_running_ = engine;
+}
+
+// --- Birth's thread ---
+
+void Server::Impl::OnBorn() {
+  if (absl::Status status = OpenEngine(); !status.ok()) {
+    Fatal("this store is born but its data cannot be opened",
+          {{"error", std::string(status.message())}});
+  }
+  RunEngine();
+}
+
+void Server::Impl::OnHalt(const std::string& reason) {
+  LogError("another live process has this store's identity: this node stops voting and serving",
+           {{"reason", reason}});
+  {
+    std::lock_guard lock(mutex_);
+    halted_ = reason;
+  }
+  changed_.notify_all();
+  config_.Stop();
+  if (raft_service_ != nullptr) raft_service_->StopServing();
+  if (Engine* engine = engine_running_.load()) engine->Stop();
+}
+
+// --- The node's thread ---
+
+void Server::Impl::OnStatusChange(const raft::NodeStatus& status) {
+  node_log_.Observe(status);
+  {
+    std::lock_guard lock(mutex_);
+    status_changed_ = true;
+  }
+  changed_.notify_all();
+}
+
+// --- Housekeeping ---
+
+void Server::Impl::Housekeep() {
+  std::unique_lock lock(mutex_);
+  while (!housekeeping_ends_) {
+    lock.unlock();
+    Engine* engine = this->engine();
+    HousekeepOnce(engine != nullptr ? engine->node()->status() : nullptr);
+    const bool busy = engine != nullptr && (!caught_up_ || config_.has_waiting());
+    lock.lock();
+    changed_.wait_for(lock, busy ? kBusyInterval : kIdleInterval,
+                      [this] { return housekeeping_ends_ || status_changed_; });
+    status_changed_ = false;
+  }
+}
+
+void Server::Impl::HousekeepOnce(const std::shared_ptr<const raft::NodeStatus>& status) {
+  const Instant now = BootNow();
+  housekept_at_ = now;
+  if (status != nullptr) {
+    PassOn(*status);
+    if (!caught_up_ && status->fresh_as_of) {
+      // Durable first: after a restart without a leader this answers reads.
+      if (absl::Status saved = directory_->identity()->SetCaughtUpOnce(); !saved.ok()) {
+        Fatal(
+            "the identity file cannot be written: this process ends. Check the disk, then start "
+            "it again",
+            {{"error", std::string(saved.message())}});
+      }
+      caught_up_ = true;
+      LogInfo("caught up", {{"applied", status->applied}});
+    }
+  }
+  config_.Tick();
+  if (!stopping_) {
+    const bool ready = NotReady().empty();
+    health_->Set(ready, ready && status != nullptr && status->leader_ready);
+  }
+  if (sized_at_ == Instant() || now - sized_at_ >= kSizeInterval) {
+    sized_at_ = now;
+    log_bytes_ = BytesBelow(directory_->log_directory());
+    database_bytes_ = BytesBelow(directory_->state_directory(1));
+  }
+}
+
+void Server::Impl::PassOn(const raft::NodeStatus& status) {
+  if (status.membership != nullptr && status.membership_index != membership_passed_on_) {
+    membership_passed_on_ = status.membership_index;
+    addresses_.LearnMembership(*status.membership);
+    birth_->OnMembership(*status.membership);
+  }
+  if (status.birth_complete && !completion_passed_on_) {
+    completion_passed_on_ = true;
+    birth_->OnBirthComplete();
+  }
+}
+
+// --- Views ---
+
+std::string Server::Impl::NotReady() const {
+  if (stopping_) return "stopping";
+  {
+    std::lock_guard lock(mutex_);
+    if (halted_) return *halted_;
+  }
+  Engine* engine = this->engine();
+  if (engine == nullptr) {
+    const raft::BirthStatus birth = birth_->Status();
+    std::string text = std::string("not born: ") + raft::ToString(birth.state);
+    for (const std::string& lack : birth.lacks) text += "\n" + lack;
+    return text;
+  }
+  if (!caught_up_) return "has not caught up with the cluster yet";
+  const auto status = engine->node()->status();
+  if (!status->leader) return "no leader is known";
+  if (!status->birth_complete) return "birth is not complete";
+  return "";
+}
+
+std::string Server::Impl::NotLive() const {
+  const Duration still = BootNow() - housekept_at_.load();
+  if (!started_ || still < kStuckAfter) return "";
+  return "housekeeping stands still for " +
+         std::to_string(std::chrono::duration_cast<std::chrono::seconds>(still).count()) + " s";
+}
+
+ClusterView Server::Impl::View() const {
+  ClusterView view;
+  view.now = BootNow();
+  view.node_id = node_id_;
+  view.version = version_;
+  view.store = identity_.store;
+  view.boot = identity_.boot;
+  view.birth = birth_->Status();
+  view.cluster = view.birth.cluster;
+  view.healthy = NotReady().empty();
+  view.log_bytes = log_bytes_;
+  view.database_bytes = database_bytes_;
+  if (configuration_.raft) view.own_address = configuration_.raft->advertise_address;
+  for (auto& [store, address] : addresses_.All()) view.addresses.emplace(store, address);
+  if (Engine* engine = this->engine()) {
+    view.node = engine->node()->status();
+    view.state = engine->state()->Summary();
+    view.generation = engine->generation();
+  }
+  return view;
+}
+
+MetricsSample Server::Impl::Sample() const {
+  MetricsSample sample;
+  sample.boot = identity_.boot;
+  sample.caught_up = caught_up_;
+  sample.ready = NotReady().empty();
+  sample.log_bytes = log_bytes_;
+  sample.database_bytes = database_bytes_;
+  sample.dropped_log_lines = LoggingDropped();
+  Engine* engine = this->engine();
+  if (engine == nullptr) return sample;
+  const auto status = engine->node()->status();
+  const storage::StateSummary state = engine->state()->Summary();
+  const Forwarder::Counters writes = engine->forwarder()->counters();
+  sample.running = true;
+  sample.role = status->role;
+  sample.term = status->term;
+  sample.election_timeout = status->election_timeout;
+  sample.commit = status->commit;
+  sample.applied = state.applied;
+  sample.has_leader = static_cast<bool>(status->leader);
+  sample.log_first = status->first_index;
+  sample.log_last = status->last_index;
+  sample.revision = state.revision;
+  if (status->membership != nullptr) {
+    sample.members = status->membership->members.size();
+    sample.voters = status->membership->Voters().size();
+  }
+  if (status->fresh_as_of) {
+    sample.fresh = true;
+    sample.staleness = std::max(BootNow() - *status->fresh_as_of, Duration::zero());
+  }
+  sample.dropped_messages = status->dropped_messages;
+  // By this node's state machine, or by its intake while it leads, which spares the log.
+  sample.duplicate_commands = state.duplicates + writes.duplicates_applied;
+  sample.writes_submitted = writes.ingress.submitted;
+  sample.writes_sent = writes.ingress.sent;
+  sample.writes_resent = writes.ingress.resent;
+  sample.writes_skipped = writes.ingress.skips;
+  sample.writes_found_applied = writes.ingress.found_applied;
+  sample.writes_answered = writes.ingress.answered;
+  sample.writes_unknown = writes.ingress.unknown;
+  sample.writes_not_accepted = writes.ingress.not_accepted;
+  sample.writes_unanswered = writes.unanswered;
+  sample.writes_waiting = writes.waiting;
+  return sample;
+}
+
+// --- Stop ---
+
+void Server::Impl::Stop() {
+  if (std::exchange(stopped_, true)) return;
+  stopping_ = true;
+  LogInfo("stopping");
+  if (health_ != nullptr) health_->Shutdown();
+  config_.Stop();
+  if (client_server_ != nullptr) {
+    client_server_->Shutdown(std::chrono::system_clock::now() + kClientGrace);
+  }
+  // Peers next: birth's own calls, then theirs.
+  if (birth_client_ != nullptr) birth_client_->Stop();
+  if (birth_ != nullptr) birth_->Stop();
+  if (raft_service_ != nullptr) raft_service_->StopServing();
+  if (peer_server_ != nullptr) {
+    peer_server_->Shutdown(std::chrono::system_clock::now() + kPeerGrace);
+  }
+  read_pool_.Stop();
+  {
+    std::lock_guard lock(mutex_);
+    housekeeping_ends_ = true;
+  }
+  changed_.notify_all();
+  if (housekeeping_.joinable()) housekeeping_.join();
+  metrics_.SetSampler(nullptr);
+  if (ops_server_ != nullptr) ops_server_->Stop();
+  if (engine_ != nullptr) engine_->Stop();
+  LogInfo("stopped");
+}
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options) {
+  auto impl = std::make_unique<Impl>(options);
+  if (absl::Status status = impl->Start(); !status.ok()) return status;
+  return std::unique_ptr<Server>(new Server(std::move(impl)));
+}
+
+Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+Server::~Server() { Stop(); }
+
+void Server::Stop() { impl_->Stop(); }
+
+}  // namespace quorate::services

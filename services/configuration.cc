@@ -1,18 +1,14 @@
 #include "services/configuration.h"
 
-#include <arpa/inet.h>
-
 #include <algorithm>
-#include <array>
-#include <cctype>
 #include <cerrno>
-#include <charconv>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <set>
 #include <sstream>
 
+#include "services/configuration_values.h"
 #include "services/yaml_reader.h"
 
 namespace quorate::services {
@@ -78,54 +74,6 @@ constexpr std::string_view kPaths[] = {
 constexpr char kControlPlane[] = "controlPlane";
 constexpr char kRaft[] = "controlPlane.raft";
 
-bool IsNameCharacter(unsigned char c) {
-  return c < 0x80 && (std::isalnum(c) || c == '.' || c == '_' || c == '-');
-}
-
-// 1 to 253 (a pod's name has at most 253) of A-Z a-z 0-9 . _ -
-bool IsNodeName(std::string_view name) {
-  return !name.empty() && name.size() <= 253 &&
-         std::all_of(name.begin(), name.end(), IsNameCharacter);
-}
-
-bool IsHostName(std::string_view host) {
-  if (host.empty() || host.size() > 253) return false;
-  const bool numeric = std::all_of(host.begin(), host.end(), [](unsigned char c) {
-    return std::isdigit(c) || c == '.';
-  });
-  if (numeric) {
-    in_addr ignored;
-    return inet_pton(AF_INET, std::string(host).c_str(), &ignored) == 1;
-  }
-  return std::all_of(host.begin(), host.end(), IsNameCharacter) && host.front() != '.' &&
-         host.front() != '-';
-}
-
-std::string Show(Duration duration) {
-  const int64_t us = duration.count();
-  if (us % 1000 != 0) return std::to_string(us) + "us";
-  if (us % 1'000'000 != 0) return std::to_string(us / 1000) + "ms";
-  return std::to_string(us / 1'000'000) + "s";
-}
-
-std::optional<int> ParseInt(std::string_view text, int min, int max) {
-  int number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  if (number < min || number > max) return std::nullopt;
-  return number;
-}
-
-// The part of a name before its ordinal, dash included (`quorate-` of `quorate-2`); empty: none.
-std::string_view StemOf(std::string_view name) {
-  const size_t dash = name.rfind('-');
-  if (dash == std::string_view::npos || dash == 0 || dash + 1 == name.size()) return {};
-  const std::string_view ordinal = name.substr(dash + 1);
-  const bool digits = std::all_of(ordinal.begin(), ordinal.end(),
-                                  [](unsigned char c) { return std::isdigit(c); });
-  return digits ? name.substr(0, dash + 1) : std::string_view();
-}
-
 // What one file says, read section by section. Each Read* function reports its own mistakes and
 // leaves the default where there was one.
 class Parser {
@@ -165,8 +113,7 @@ void Parser::ReadRoot(const YAML::Node& node) {
   if (!section) return;
   if (!section->contains("mode")) {
     reader_.Problem(node, "mode", "missing; write mode: \"controlplane\"");
-  } else if (const auto mode =
-                 reader_.ReadScalar(section->at("mode"), "mode", "\"controlplane\"");
+  } else if (const auto mode = reader_.ReadScalar(section->at("mode"), "mode", "\"controlplane\"");
              mode && *mode != "controlplane") {
     reader_.Problem(section->at("mode"), "mode",
                     "`" + *mode + "` is not a mode of this program; write \"controlplane\"");
@@ -193,8 +140,8 @@ void Parser::ReadControlPlane(const YAML::Node& node) {
 
 bool Parser::ReadAddress(const Section& section, std::string_view name, const std::string& path,
                          bool reachable, std::string* address) {
-  const std::string write = reachable ? "host:port, such as \"10.0.0.1:7000\""
-                                      : "host:port or :port, such as \":8080\"";
+  const std::string write =
+      reachable ? "host:port, such as \"10.0.0.1:7000\"" : "host:port or :port, such as \":8080\"";
   const auto text = reader_.ReadOptional(section, name, path, write);
   if (!text) return false;
   const std::string full = path + "." + std::string(name);
@@ -216,9 +163,9 @@ bool Parser::ReadAddress(const Section& section, std::string_view name, const st
 void Parser::ReadRaft(const YAML::Node& node) {
   const auto section = reader_.ReadSection(node, kRaft, kRaftKeys);
   if (!section) return;
-  if (const auto name = reader_.ReadRequired(
-          *section, "nodeId", node, kRaft,
-          "this node's own name, such as \"${POD_NAME}\" or \"cp-0\"")) {
+  if (const auto name =
+          reader_.ReadRequired(*section, "nodeId", node, kRaft,
+                               "this node's own name, such as \"${POD_NAME}\" or \"cp-0\"")) {
     if (IsNodeName(*name)) {
       raft_.node_id = *name;
     } else {
@@ -258,9 +205,8 @@ void Parser::ReadTiming(const Section& section) {
   if (const auto text = reader_.ReadOptional(section, "electionTimeout", kRaft, kElectionForm)) {
     const size_t dash = text->find('-');
     const auto min = ParseDuration(text->substr(0, dash));
-    const auto max = dash == std::string::npos
-                         ? (min ? std::optional(*min * 2) : std::nullopt)
-                         : ParseDuration(text->substr(dash + 1));
+    const auto max = dash == std::string::npos ? (min ? std::optional(*min * 2) : std::nullopt)
+                                               : ParseDuration(text->substr(dash + 1));
     if (min && max && *min < *max && *max <= kElectionMax) {
       raft_.election_timeout_min = *min;
       raft_.election_timeout_max = *max;
@@ -342,14 +288,15 @@ void Parser::ReadPeers(const YAML::Node& node) {
         reader_.Problem(node[i], entry_path,
                         std::string(address.status().message()) + "; write " + write);
       } else if (!NamesAHost(*address)) {
-        reader_.Problem(node[i], entry_path, "`" + *entry +
-                        "` names no host that others can reach; write " + write);
+        reader_.Problem(node[i], entry_path,
+                        "`" + *entry + "` names no host that others can reach; write " + write);
       } else if (!names.insert(name).second) {
         reader_.Problem(node[i], entry_path,
                         "`" + name + "` is named twice; give each node a name of its own");
       } else if (!addresses.insert(entry->substr(equals + 1)).second) {
-        reader_.Problem(node[i], entry_path, "`" + entry->substr(equals + 1) +
-                        "` is given to two nodes; give each an address of its own");
+        reader_.Problem(node[i], entry_path,
+                        "`" + entry->substr(equals + 1) +
+                            "` is given to two nodes; give each an address of its own");
       } else {
         raft_.peers.push_back({name, entry->substr(equals + 1)});
       }
@@ -364,21 +311,23 @@ void Parser::ReadPeers(const YAML::Node& node) {
                     "more than 5 nodes make every write slower and tolerate little more");
   }
   if (node.size() % 2 == 0) {
-    reader_.Warning(node, path, std::to_string(node.size()) +
-                    " nodes tolerate no more failures than " + std::to_string(node.size() - 1) +
-                    "; an odd number is better");
+    reader_.Warning(node, path,
+                    std::to_string(node.size()) + " nodes tolerate no more failures than " +
+                        std::to_string(node.size() - 1) + "; an odd number is better");
   }
   if (!raft_.node_id.empty() && !names.contains(raft_.node_id)) {
-    reader_.Problem(node, path, "nodeId `" + raft_.node_id +
-                    "` is not among them; add the entry \"" + raft_.node_id + "=host:port\"");
+    reader_.Problem(node, path,
+                    "nodeId `" + raft_.node_id + "` is not among them; add the entry \"" +
+                        raft_.node_id + "=host:port\"");
   }
   raft_.founders.assign(names.begin(), names.end());
 }
 
 void Parser::ReadDiscovery(const YAML::Node& node) {
   const std::string path = std::string(kRaft) + ".discovery";
-  const std::string write = "a headless service's name, such as "
-                            "\"quorate-headless.quorate.svc.cluster.local\"";
+  const std::string write =
+      "a headless service's name, such as "
+      "\"quorate-headless.quorate.svc.cluster.local\"";
   const auto section = reader_.ReadSection(node, path, kDiscoveryKeys);
   if (!section) return;
   const auto name = reader_.ReadRequired(*section, "dns", node, path, write);
@@ -406,9 +355,11 @@ void Parser::ReadFoundersOfDns(const Section& section, const YAML::Node& node) {
   if (!section.contains("founders")) {
     const std::string_view stem = StemOf(raft_.node_id);
     if (stem.empty() && !raft_.node_id.empty()) {
-      reader_.Problem(node, path + "founders", "missing, and nodeId `" + raft_.node_id +
-                      "` has no ordinal (as in quorate-0) to tell them from; write the founders' "
-                      "names as a list");
+      reader_.Problem(
+          node, path + "founders",
+          "missing, and nodeId `" + raft_.node_id +
+              "` has no ordinal (as in quorate-0) to tell them from; write the founders' "
+              "names as a list");
     }
     for (int i = 0; i < expect; ++i) {
       raft_.founders.push_back(std::string(stem) + std::to_string(i));
@@ -421,7 +372,8 @@ void Parser::ReadFoundersOfDns(const Section& section, const YAML::Node& node) {
                     "set together with founders, which says how many; remove it");
   }
   if (!founders.IsSequence() || founders.size() == 0 || founders.size() > kPeersMax) {
-    reader_.Problem(founders, path + "founders", "is not a list of 1 to 7 names; write one entry a "
+    reader_.Problem(founders, path + "founders",
+                    "is not a list of 1 to 7 names; write one entry a "
                     "founder: - quorate-0");
     return;
   }
@@ -458,10 +410,11 @@ void Parser::ReadAdvertiseAddress(const Section& section, const YAML::Node& node
     raft_.advertise_address = raft_.bind_address;
     return;
   }
-  reader_.Problem(node, std::string(kRaft) + ".advertiseAddress",
-                  "missing, and bindAddress `" + raft_.bind_address +
-                      "` names no host that others can reach; write the address that they use, such "
-                      "as \"${POD_IP}:7000\"");
+  reader_.Problem(
+      node, std::string(kRaft) + ".advertiseAddress",
+      "missing, and bindAddress `" + raft_.bind_address +
+          "` names no host that others can reach; write the address that they use, such "
+          "as \"${POD_IP}:7000\"");
 }
 
 // Two listeners on one port would fail at the start, with a message that says less.
@@ -491,66 +444,14 @@ void Parser::CheckPorts(const Section& section, const YAML::Node& node) {
       const bool same_host = !NamesAHost(a) || !NamesAHost(b) || a.host == b.host;
       if (a.port == b.port && same_host) {
         reader_.Problem(listeners[i].at, listeners[i].path,
-                        "port " + std::to_string(a.port) + " is also that of " +
-                            listeners[j].path + "; give each a port of its own");
+                        "port " + std::to_string(a.port) + " is also that of " + listeners[j].path +
+                            "; give each a port of its own");
       }
     }
   }
 }
 
 }  // namespace
-
-absl::StatusOr<HostPort> ParseHostPort(std::string_view address) {
-  const std::string quoted = "`" + std::string(address) + "`";
-  const size_t colon = address.rfind(':');
-  if (colon == std::string_view::npos) {
-    return absl::InvalidArgumentError(quoted + " has no port");
-  }
-  HostPort parsed;
-  const auto port = ParseInt(address.substr(colon + 1), 1, 65535);
-  if (!port || !std::isdigit(static_cast<unsigned char>(address[colon + 1]))) {
-    return absl::InvalidArgumentError(quoted + " has no port from 1 to 65535");
-  }
-  parsed.port = static_cast<uint16_t>(*port);
-  const std::string_view host = address.substr(0, colon);
-  if (host.empty()) return parsed;
-  if (host.front() == '[') {
-    parsed.host = std::string(host.substr(1, host.size() - (host.back() == ']' ? 2 : 1)));
-    in6_addr ignored;
-    if (host.back() != ']' || inet_pton(AF_INET6, parsed.host.c_str(), &ignored) != 1) {
-      return absl::InvalidArgumentError(quoted + " is not an IPv6 address in brackets and a port");
-    }
-    return parsed;
-  }
-  if (host.find(':') != std::string_view::npos) {
-    return absl::InvalidArgumentError(quoted + " has an IPv6 address without brackets");
-  }
-  if (!IsHostName(host)) {
-    return absl::InvalidArgumentError(quoted + " has a host that is neither a name nor an address");
-  }
-  parsed.host = std::string(host);
-  return parsed;
-}
-
-std::optional<Duration> ParseDuration(std::string_view text) {
-  int64_t number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || number < 0 || number > 3'600'000'000) return std::nullopt;
-  const std::string_view unit(end, static_cast<size_t>(text.data() + text.size() - end));
-  std::optional<Duration> duration;
-  if (unit == "us") duration = std::chrono::microseconds(number);
-  if (unit == "ms") duration = std::chrono::milliseconds(number);
-  if (unit == "s") duration = std::chrono::seconds(number);
-  if (unit == "m") duration = std::chrono::minutes(number);
-  if (duration && *duration > std::chrono::hours(1)) return std::nullopt;
-  return duration;
-}
-
-bool NamesAHost(const HostPort& address) {
-  in6_addr six;
-  if (inet_pton(AF_INET6, address.host.c_str(), &six) == 1) return !IN6_IS_ADDR_UNSPECIFIED(&six);
-  return !address.host.empty() && address.host != "0.0.0.0";
-}
 
 absl::StatusOr<Configuration> ParseConfiguration(std::string_view text, std::string_view file,
                                                  const Environment& environment) {

@@ -42,17 +42,20 @@ std::string_view LeafOf(std::string_view path) {
 
 bool IsVariableName(std::string_view name) {
   if (name.empty() || std::isdigit(static_cast<unsigned char>(name[0]))) return false;
-  return std::all_of(name.begin(), name.end(), [](unsigned char c) {
-    return c < 0x80 && (std::isalnum(c) || c == '_');
-  });
+  return std::all_of(name.begin(), name.end(),
+                     [](unsigned char c) { return c < 0x80 && (std::isalnum(c) || c == '_'); });
 }
 
 std::string_view KindOf(const YAML::Node& node) {
   switch (node.Type()) {
-    case YAML::NodeType::Map: return "a mapping";
-    case YAML::NodeType::Sequence: return "a list";
-    case YAML::NodeType::Scalar: return "a single value";
-    default: return "empty";
+    case YAML::NodeType::Map:
+      return "a mapping";
+    case YAML::NodeType::Sequence:
+      return "a list";
+    case YAML::NodeType::Scalar:
+      return "a single value";
+    default:
+      return "empty";
   }
 }
 
@@ -167,14 +170,17 @@ std::optional<std::string> YamlReader::ReadScalar(const YAML::Node& node, const 
     const std::string name =
         end == std::string::npos ? std::string() : raw.substr(i + 2, end - i - 2);
     if (!IsVariableName(name)) {
-      Problem(node, path, "`" + raw + "` has a ${ that names no variable; write ${NAME}, or $${ for "
-              "the characters themselves");
+      Problem(node, path,
+              "`" + raw +
+                  "` has a ${ that names no variable; write ${NAME}, or $${ for "
+                  "the characters themselves");
       return std::nullopt;
     }
     const std::optional<std::string> value = environment_(name);
     if (!value) {
-      Problem(node, path, "the environment variable " + name + " is not set; set it" +
-              ", or write the value itself");
+      Problem(node, path,
+              "the environment variable " + name + " is not set; set it" +
+                  ", or write the value itself");
       return std::nullopt;
     }
     variables += (variables.empty() ? "" : ", ") + name;
@@ -182,8 +188,11 @@ std::optional<std::string> YamlReader::ReadScalar(const YAML::Node& node, const 
     i = end;
   }
   if (text.empty()) {
-    Problem(node, path, (variables.empty() ? "is empty" :
-            "is empty: the environment variable " + variables + " is set to nothing") + instead);
+    Problem(node, path,
+            (variables.empty()
+                 ? "is empty"
+                 : "is empty: the environment variable " + variables + " is set to nothing") +
+                instead);
     return std::nullopt;
   }
   if (text.find('\0') != std::string::npos) {

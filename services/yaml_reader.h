@@ -38,8 +38,8 @@ class YamlReader {
   // The file's one document; nullopt (and a problem) when it is not one YAML document.
   std::optional<YAML::Node> Parse(std::string_view text);
 
-  // The values of a mapping by key. Unknown, repeated and not yet built keys are problems and not in
-  // the result; nullopt (and a problem) when `node` is no mapping.
+  // The values of a mapping by key. Unknown, repeated and not yet built keys are problems and not
+  // in the result; nullopt (and a problem) when `node` is no mapping.
   std::optional<Section> ReadSection(const YAML::Node& node, const std::string& path,
                                      std::span<const Key> keys);
 
@@ -76,8 +76,8 @@ class YamlReader {
   const std::string_view file_;
   const Environment& environment_;
   const std::span<const std::string_view> paths_;
-  // Values that are not there (`raft:` and nothing below it), with the place of their key: YAML gives
-  // them the place of whatever comes next.
+  // Values that are not there (`raft:` and nothing below it), with the place of their key: YAML
+  // gives them the place of whatever comes next.
   std::vector<std::pair<YAML::Node, YAML::Mark>> empty_;
   std::vector<Note> problems_;
   std::vector<Note> warnings_;

@@ -113,9 +113,10 @@ int Run(int argc, const char* const* argv, Io& io) {
   CLI::App app("Quorate: a highly available configuration store", "quorate");
   app.require_subcommand(1);
   app.fallthrough();
-  app.footer("Every flag above is also read from the environment (--endpoints: QUORATE_ENDPOINTS); "
-             "a flag comes first.\nExit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 conflict, 5 "
-             "unavailable or timed out,\n6 not allowed, 7 unhealthy, 130 interrupted.");
+  app.footer(
+      "Every flag above is also read from the environment (--endpoints: QUORATE_ENDPOINTS); "
+      "a flag comes first.\nExit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 conflict, 5 "
+      "unavailable or timed out,\n6 not allowed, 7 unhealthy, 130 interrupted.");
   Invocation invocation(io);
   AddGlobals(app, invocation.globals);
   AddItemCommands(app, invocation);

@@ -1,7 +1,7 @@
 // The `quorate` command: what its subcommands share.
 //
-// Run() parses, runs one subcommand and returns the exit code (tools/failure.h). It touches nothing of
-// the process but what Io names, so that tests run it in-process against a server on loopback.
+// Run() parses, runs one subcommand and returns the exit code (tools/failure.h). It touches nothing
+// of the process but what Io names, so that tests run it in-process against a server on loopback.
 #pragma once
 
 #include <chrono>
@@ -54,14 +54,12 @@ struct Invocation {
   v1::Consistency consistency = v1::CONSISTENCY_UNSPECIFIED;
   std::chrono::milliseconds timeout{};
 
-  // The client of --endpoints, restricted to --node. nullptr after an error that was reported; `exit`
-  // then has the code.
+  // The client of --endpoints, restricted to --node. nullptr after an error that was reported;
+  // `exit` then has the code.
   Client* client(int* exit);
 
   // Whether JSON or YAML was asked for.
-  bool structured() const {
-    return format == OutputFormat::kJson || format == OutputFormat::kYaml;
-  }
+  bool structured() const { return format == OutputFormat::kJson || format == OutputFormat::kYaml; }
   // ReadOptions of the flags.
   v1::ReadOptions read_options() const;
   // Prints `quorate: MESSAGE` and returns `code`.

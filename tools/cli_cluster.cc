@@ -72,8 +72,8 @@ int PrintStatus(Invocation& invocation, Client& client) {
 int Status(Invocation& invocation, const StatusFlags& flags) {
   const auto interval = services::ParseDuration(flags.interval);
   if (!interval || *interval < std::chrono::milliseconds(100)) {
-    return invocation.Fail(kExitUsage, "status: --interval " + flags.interval +
-                                           ": write at least 100ms, such as 2s");
+    return invocation.Fail(
+        kExitUsage, "status: --interval " + flags.interval + ": write at least 100ms, such as 2s");
   }
   int exit = kExitOk;
   Client* client = invocation.client(&exit);
@@ -133,8 +133,8 @@ struct HealthFlags {
   std::string ops = "127.0.0.1:8081";
 };
 
-// grpc.health.v1.Health/Check for the whole server. Both messages have one field and Debian ships no
-// generated code for them: the request is empty, the answer is `status` (field 1, 1 = SERVING).
+// grpc.health.v1.Health/Check for the whole server. Both messages have one field and Debian ships
+// no generated code for them: the request is empty, the answer is `status` (field 1, 1 = SERVING).
 grpc::Status CheckHealth(Endpoint& endpoint, grpc::ClientContext* context, bool* serving) {
   grpc::GenericStub stub(endpoint.channel);
   grpc::CompletionQueue queue;
@@ -185,8 +185,8 @@ int HealthOfAll(Invocation& invocation) {
 int Probe(Invocation& invocation, const HealthFlags& flags) {
   const auto address = services::ParseHostPort(flags.ops);
   if (!address.ok() || !services::NamesAHost(*address)) {
-    return invocation.Fail(kExitUsage, "health: --ops " + flags.ops +
-                                           ": write host:port, such as 127.0.0.1:8081");
+    return invocation.Fail(
+        kExitUsage, "health: --ops " + flags.ops + ": write host:port, such as 127.0.0.1:8081");
   }
   httplib::Client http(address->host, address->port);
   const auto whole = std::chrono::duration_cast<std::chrono::microseconds>(invocation.timeout);

@@ -267,7 +267,7 @@ void AddItemCommands(CLI::App& app, Invocation& invocation) {
       "the value itself (@@ for a leading @), @FILE for a file's content, - or nothing for stdin");
   CLI::Option* if_revision = put->add_option("--if-revision", put_options->if_revision,
                                              "only if the item's revision is still this one")
-                                ->check(CLI::NonNegativeNumber);
+                                 ->check(CLI::NonNegativeNumber);
   put->add_flag("--if-absent", put_options->if_absent, "only if the key does not exist")
       ->excludes(if_revision);
   put->add_option("--note", put_options->note, "why; kept in the item's history");
@@ -280,8 +280,9 @@ void AddItemCommands(CLI::App& app, Invocation& invocation) {
   auto delete_options = std::make_shared<DeleteOptions>();
   remove->add_option("KEY", delete_options->key, "the item's key");
   remove->add_option("--prefix", delete_options->prefix, "delete every key that begins so");
-  remove->add_option("--if-revision", delete_options->if_revision,
-                     "only if the item's revision is still this one")
+  remove
+      ->add_option("--if-revision", delete_options->if_revision,
+                   "only if the item's revision is still this one")
       ->check(CLI::NonNegativeNumber);
   remove->add_option("--note", delete_options->note, "why; kept in the history");
   remove->callback([&invocation, delete_options] {

@@ -1,6 +1,6 @@
 // log dump, log verify: a stopped node's write-ahead log.
-#include "storage/disk.h"
 #include "storage/directory.h"
+#include "storage/disk.h"
 #include "storage/log.h"
 #include "tools/cli.h"
 #include "tools/text.h"
@@ -18,8 +18,7 @@ int RunLogTool(Invocation& invocation, const std::string& what, const std::strin
     return invocation.Fail(kExitError, what + ": " + std::string(lock.status().message()));
   }
   const std::unique_ptr<storage::Disk> disk = storage::MakePosixDisk();
-  const absl::Status status =
-      tool(disk.get(), storage::LogDirectory(directory), invocation.io.out);
+  const absl::Status status = tool(disk.get(), storage::LogDirectory(directory), invocation.io.out);
   invocation.io.out.flush();
   if (status.ok()) return kExitOk;
   std::string message = what + ": " + std::string(status.message());

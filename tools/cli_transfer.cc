@@ -39,14 +39,13 @@ int RunImport(Invocation& invocation, ImportFlags& flags) {
                       tree->files.size());
     summary = Import(*client, *tree, flags.options, progress);
   }
-  const uint64_t done =
-      summary.written + summary.unchanged + summary.failed + summary.unknown;
+  const uint64_t done = summary.written + summary.unchanged + summary.failed + summary.unknown;
   const uint64_t left = tree->files.size() - done;
   nlohmann::ordered_json json = {
-      {"files", tree->files.size()},       {"written", summary.written},
-      {"unchanged", summary.unchanged},    {"failed", summary.failed},
-      {"unknown", summary.unknown},        {"notTried", left},
-      {"skipped", tree->links.size()},     {"unreadable", tree->unreadable.size()},
+      {"files", tree->files.size()},    {"written", summary.written},
+      {"unchanged", summary.unchanged}, {"failed", summary.failed},
+      {"unknown", summary.unknown},     {"notTried", left},
+      {"skipped", tree->links.size()},  {"unreadable", tree->unreadable.size()},
       {"bytes", summary.bytes}};
   if (invocation.structured()) {
     PrintStructured(invocation.io.out, invocation.format, json);
@@ -100,8 +99,9 @@ int RunExport(Invocation& invocation, ExportFlags& flags) {
     summary = Export(*client, *writer, flags.options, progress);
   }
   if (!summary.result.ok()) {
-    return Report(err, "export " + Printable(flags.options.prefix) + " after " +
-                           std::to_string(summary.written) + " files",
+    return Report(err,
+                  "export " + Printable(flags.options.prefix) + " after " +
+                      std::to_string(summary.written) + " files",
                   summary.result);
   }
   nlohmann::ordered_json json = {{"node", summary.node},       {"revision", summary.revision},
@@ -110,10 +110,9 @@ int RunExport(Invocation& invocation, ExportFlags& flags) {
   if (invocation.structured()) {
     PrintStructured(invocation.io.out, invocation.format, json);
   } else if (!invocation.globals.quiet) {
-    invocation.io.out << "exported " << summary.written << " files ("
-                      << FormatBytes(summary.bytes) << ") of revision " << summary.revision
-                      << " from " << summary.node << ", " << summary.refused
-                      << " cannot be files, " << summary.failed << " failed\n";
+    invocation.io.out << "exported " << summary.written << " files (" << FormatBytes(summary.bytes)
+                      << ") of revision " << summary.revision << " from " << summary.node << ", "
+                      << summary.refused << " cannot be files, " << summary.failed << " failed\n";
   }
   if (summary.interrupted) return kExitInterrupted;
   return summary.refused + summary.failed == 0 ? kExitOk : kExitError;
@@ -137,21 +136,20 @@ void AddTransferCommands(CLI::App& app, Invocation& invocation) {
   import->callback([&invocation, import_flags] {
     invocation.action = [&invocation, import_flags] {
       return RunImport(invocation, *import_flags);
-    };
-  });
+};
+}  // namespace quorate::tools
+);
 
-  CLI::App* exporting = app.add_subcommand(
-      "export", "write every item of a prefix as a file, byte for byte, at one revision");
-  auto export_flags = std::make_shared<ExportFlags>();
-  exporting->add_option("DIR", export_flags->directory, "an empty or new directory")->required();
-  exporting->add_option("--prefix", export_flags->options.prefix,
-                        "only what is below it; it is taken off the paths");
-  exporting->add_flag("--force", export_flags->force, "write over what is in DIR");
-  exporting->callback([&invocation, export_flags] {
-    invocation.action = [&invocation, export_flags] {
-      return RunExport(invocation, *export_flags);
-    };
-  });
+CLI::App* exporting = app.add_subcommand(
+    "export", "write every item of a prefix as a file, byte for byte, at one revision");
+auto export_flags = std::make_shared<ExportFlags>();
+exporting->add_option("DIR", export_flags->directory, "an empty or new directory")->required();
+exporting->add_option("--prefix", export_flags->options.prefix,
+                      "only what is below it; it is taken off the paths");
+exporting->add_flag("--force", export_flags->force, "write over what is in DIR");
+exporting->callback([&invocation, export_flags] {
+  invocation.action = [&invocation, export_flags] { return RunExport(invocation, *export_flags); };
+});
 }
 
 }  // namespace quorate::tools

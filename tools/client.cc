@@ -32,17 +32,21 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
                                    grpc::InsecureChannelCredentials(), arguments);
 }
 
-// Whether a write that ended so was certainly done or certainly not. A deadline leaves it open, also
-// when the server says so; what gRPC makes of a broken stream (CANCELLED, INTERNAL, UNKNOWN) too.
+// Whether a write that ended so was certainly done or certainly not. A deadline leaves it open,
+// also when the server says so; what gRPC makes of a broken stream (CANCELLED, INTERNAL, UNKNOWN)
+// too.
 bool OutcomeIsKnown(grpc::StatusCode code, bool ours) {
   switch (code) {
     case grpc::StatusCode::OK:
     case grpc::StatusCode::UNIMPLEMENTED:
     case grpc::StatusCode::INVALID_ARGUMENT:
     case grpc::StatusCode::PERMISSION_DENIED:
-    case grpc::StatusCode::UNAUTHENTICATED: return true;
-    case grpc::StatusCode::DEADLINE_EXCEEDED: return false;
-    default: return ours;
+    case grpc::StatusCode::UNAUTHENTICATED:
+      return true;
+    case grpc::StatusCode::DEADLINE_EXCEEDED:
+      return false;
+    default:
+      return ours;
   }
 }
 
@@ -149,8 +153,8 @@ CallResult Client::UseNode(const std::string& node_id) {
       preferred_ = 0;
       return last;
     }
-    seen += (seen.empty() ? "" : ", ") + endpoints_[i]->address + " is " +
-            response.header().node_id();
+    seen +=
+        (seen.empty() ? "" : ", ") + endpoints_[i]->address + " is " + response.header().node_id();
   }
   return {services::MakeError(grpc::StatusCode::NOT_FOUND, "NODE_NOT_FOUND",
                               "no endpoint is node " + node_id + ": " + seen),

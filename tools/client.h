@@ -1,11 +1,12 @@
 // Calls a cluster through one of several endpoints, and fails over between them.
 //
-// The rule (DESIGN.md, "Retry"): UNAVAILABLE with our ErrorInfo means that the call was certainly not
-// accepted, so anything may be tried again. UNAVAILABLE without it comes from gRPC when a connection
-// breaks under a call: a read is tried elsewhere, a write is not, because it may have been done
-// (until request ids come with a later build). An endpoint that cannot be connected to was not called
-// at all, so both go on to the next one. When every endpoint has refused, they are asked again after
-// the delay that they named, until the timeout; when none can be connected to, the call fails at once.
+// The rule (DESIGN.md, "Retry"): UNAVAILABLE with our ErrorInfo means that the call was certainly
+// not accepted, so anything may be tried again. UNAVAILABLE without it comes from gRPC when a
+// connection breaks under a call: a read is tried elsewhere, a write is not, because it may have
+// been done (until request ids come with a later build). An endpoint that cannot be connected to
+// was not called at all, so both go on to the next one. When every endpoint has refused, they are
+// asked again after the delay that they named, until the timeout; when none can be connected to,
+// the call fails at once.
 //
 // Thread-safe: all methods from any thread; calls run at the same time.
 #pragma once
@@ -38,18 +39,18 @@ struct Endpoint {
 // How a call ended, and who said so.
 struct CallResult {
   grpc::Status status;
-  std::string address;         // of the last endpoint asked
-  bool outcome_known = true;   // false: a write that may or may not have been done
-  bool reached = true;         // false: no endpoint could be connected to
+  std::string address;        // of the last endpoint asked
+  bool outcome_known = true;  // false: a write that may or may not have been done
+  bool reached = true;        // false: no endpoint could be connected to
   bool ok() const { return status.ok(); }
 };
 
 enum class CallKind { kRead, kWrite };
 
 struct ClientOptions {
-  std::vector<std::string> endpoints;                           // host:port, at least one
+  std::vector<std::string> endpoints;                            // host:port, at least one
   std::chrono::milliseconds timeout = std::chrono::seconds(10);  // of one call, fail-over included
-  std::chrono::milliseconds connect_timeout = std::chrono::seconds(2);  // of one endpoint
+  std::chrono::milliseconds connect_timeout = std::chrono::seconds(2);     // of one endpoint
   std::chrono::milliseconds retry_delay = std::chrono::milliseconds(100);  // when none was named
 };
 
@@ -81,7 +82,8 @@ class Client {
   std::atomic<size_t> preferred_ = 0;  // the endpoint that last answered
 };
 
-// Splits `A,B,C` and checks each host:port (a host is required). kInvalidArgument names the wrong one.
+// Splits `A,B,C` and checks each host:port (a host is required). kInvalidArgument names the wrong
+// one.
 absl::StatusOr<std::vector<std::string>> ParseEndpoints(const std::string& list);
 
 }  // namespace quorate::tools

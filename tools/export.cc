@@ -33,8 +33,7 @@ ExportSummary Export(Client& client, TreeWriter& writer, const ExportOptions& op
       }
       const bool refused = status.code() == absl::StatusCode::kInvalidArgument;
       ++(refused ? summary.refused : summary.failed);
-      progress.Line("quorate: " +
-                    std::string(refused ? "cannot be a file: " : "not exported: ") +
+      progress.Line("quorate: " + std::string(refused ? "cannot be a file: " : "not exported: ") +
                     Printable(item.key()) + ": " + Printable(std::string(status.message())));
       // A full disk does not get better with the next file.
       if (status.code() == absl::StatusCode::kResourceExhausted) return false;

@@ -1,7 +1,7 @@
 // What a command prints on stdout: a table for people, JSON or YAML for programs.
 //
-// JSON is proto3's own mapping (the one that grpcurl prints): lowerCamelCase names, 64-bit numbers as
-// strings, bytes as base64. YAML has the same structure.
+// JSON is proto3's own mapping (the one that grpcurl prints): lowerCamelCase names, 64-bit numbers
+// as strings, bytes as base64. YAML has the same structure.
 #pragma once
 
 #include <ostream>

@@ -9,11 +9,7 @@ namespace quorate::tools {
 using std::chrono::milliseconds;
 
 Progress::Progress(std::ostream& err, bool visible, std::string what, uint64_t total)
-    : err_(err),
-      visible_(visible),
-      what_(std::move(what)),
-      total_(total),
-      start_(Clock::now()) {}
+    : err_(err), visible_(visible), what_(std::move(what)), total_(total), start_(Clock::now()) {}
 
 Progress::~Progress() {
   const std::lock_guard lock(mutex_);
@@ -36,8 +32,7 @@ void Progress::Line(const std::string& text) {
 
 void Progress::Draw(Clock::time_point now) {
   err_ << "\r\x1b[K"
-       << ProgressLine(what_, done_, total_,
-                       std::chrono::duration_cast<milliseconds>(now - start_))
+       << ProgressLine(what_, done_, total_, std::chrono::duration_cast<milliseconds>(now - start_))
        << std::flush;
   drawn_ = true;
   drawn_at_ = now;

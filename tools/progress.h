@@ -1,6 +1,7 @@
 // A progress bar on a terminal; silence everywhere else.
 //
-// Thread-safe. Redrawn at most ten times a second; lines that are printed beside it go through Line().
+// Thread-safe. Redrawn at most ten times a second; lines that are printed beside it go through
+// Line().
 #pragma once
 
 #include <chrono>

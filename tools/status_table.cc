@@ -48,12 +48,18 @@ std::string Color(bool color, bool good, const std::string& text) {
 
 std::string BirthName(v1::BirthState birth) {
   switch (birth) {
-    case v1::BIRTH_STATE_SEARCHING: return "searching";
-    case v1::BIRTH_STATE_PLEDGED: return "pledged";
-    case v1::BIRTH_STATE_BORN: return "born";
-    case v1::BIRTH_STATE_WAITING_TO_JOIN: return "waiting";
-    case v1::BIRTH_STATE_STOPPED: return "stopped";
-    default: return "not ready";
+    case v1::BIRTH_STATE_SEARCHING:
+      return "searching";
+    case v1::BIRTH_STATE_PLEDGED:
+      return "pledged";
+    case v1::BIRTH_STATE_BORN:
+      return "born";
+    case v1::BIRTH_STATE_WAITING_TO_JOIN:
+      return "waiting";
+    case v1::BIRTH_STATE_STOPPED:
+      return "stopped";
+    default:
+      return "not ready";
   }
 }
 
@@ -83,13 +89,12 @@ std::vector<std::string> Row(const v1::MemberStatus& member, bool leader_view,
     return row;
   }
   const std::string health = own->healthy() ? "healthy" : BirthName(own->birth());
-  row.insert(row.end(),
-             {RoleName(own->role()), voter, "", std::to_string(own->header().term()),
-              std::to_string(own->commit_index()), std::to_string(own->applied_index()),
-              LagOf(commit, own->applied_index()),
-              own->role() == v1::NODE_ROLE_LEADER || !leader_view ? "" : Contact(member),
-              FormatBytes(own->database_bytes()), Printable(own->version()),
-              Color(color, own->healthy(), health)});
+  row.insert(row.end(), {RoleName(own->role()), voter, "", std::to_string(own->header().term()),
+                         std::to_string(own->commit_index()), std::to_string(own->applied_index()),
+                         LagOf(commit, own->applied_index()),
+                         own->role() == v1::NODE_ROLE_LEADER || !leader_view ? "" : Contact(member),
+                         FormatBytes(own->database_bytes()), Printable(own->version()),
+                         Color(color, own->healthy(), health)});
   return row;
 }
 
@@ -97,11 +102,16 @@ std::vector<std::string> Row(const v1::MemberStatus& member, bool leader_view,
 
 std::string RoleName(v1::NodeRole role) {
   switch (role) {
-    case v1::NODE_ROLE_FOLLOWER: return "follower";
-    case v1::NODE_ROLE_CANDIDATE: return "candidate";
-    case v1::NODE_ROLE_LEADER: return "leader";
-    case v1::NODE_ROLE_WAITING: return "waiting";
-    default: return "";
+    case v1::NODE_ROLE_FOLLOWER:
+      return "follower";
+    case v1::NODE_ROLE_CANDIDATE:
+      return "candidate";
+    case v1::NODE_ROLE_LEADER:
+      return "leader";
+    case v1::NODE_ROLE_WAITING:
+      return "waiting";
+    default:
+      return "";
   }
 }
 
@@ -122,8 +132,8 @@ Table StatusTable(const std::vector<NodeReport>& reports, bool color) {
     member.set_address(report.endpoint);
   }
   for (const auto& [name, member] : members) {
-    table.Add(Row(member, view->role() == v1::NODE_ROLE_LEADER, ReportOf(reports, name), commit,
-                  color));
+    table.Add(
+        Row(member, view->role() == v1::NODE_ROLE_LEADER, ReportOf(reports, name), commit, color));
   }
   return table;
 }
@@ -146,9 +156,9 @@ std::string StatusSummary(const std::vector<NodeReport>& reports) {
   if (voters > 0) {
     const size_t majority = voters / 2 + 1;
     text += count(voters, "voter") + ", " + std::to_string(up) + " of them up: ";
-    text += up >= majority ? "tolerates " + count(up - majority, "failure")
-                           : "no majority is known to be up: a write needs " +
-                                 std::to_string(majority);
+    text += up >= majority
+                ? "tolerates " + count(up - majority, "failure")
+                : "no majority is known to be up: a write needs " + std::to_string(majority);
     text += '\n';
   }
   if (view->header().leader_id().empty()) {

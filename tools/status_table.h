@@ -19,12 +19,12 @@ struct NodeReport {
   v1::StatusResponse response;
 };
 
-// NODE ADDRESS ROLE VOTER ZONE TERM COMMIT APPLIED LAG LAST-CONTACT DB-SIZE VERSION HEALTH, by name.
-// `color`: HEALTH in green or red.
+// NODE ADDRESS ROLE VOTER ZONE TERM COMMIT APPLIED LAG LAST-CONTACT DB-SIZE VERSION HEALTH, by
+// name. `color`: HEALTH in green or red.
 Table StatusTable(const std::vector<NodeReport>& reports, bool color);
 
-// `3 voters, 2 of them up: tolerates 0 failures`, and what else people must know (no leader, what birth
-// lacks); one or more lines, each with a line end.
+// `3 voters, 2 of them up: tolerates 0 failures`, and what else people must know (no leader, what
+// birth lacks); one or more lines, each with a line end.
 std::string StatusSummary(const std::vector<NodeReport>& reports);
 
 // `leader`, `follower`, ...

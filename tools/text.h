@@ -8,8 +8,8 @@
 
 namespace quorate::tools {
 
-// One line that is safe on a terminal: control characters and what is not UTF-8 as \n, \t or \xNN, a
-// backslash as \\; cut to `width_max` characters with "..." at the end (0: not cut).
+// One line that is safe on a terminal: control characters and what is not UTF-8 as \n, \t or \xNN,
+// a backslash as \\; cut to `width_max` characters with "..." at the end (0: not cut).
 std::string Printable(std::string_view text, size_t width_max = 0);
 
 // How many columns a UTF-8 text takes (its number of characters).

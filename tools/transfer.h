@@ -36,8 +36,8 @@ struct ImportSummary {
 // cluster must be away (`kFailuresInRowMax`) end the import early.
 //
 // A rerun goes on where an earlier run ended: each file is compared with what the asked node shows
-// and left alone when it is the same. Somebody else's change that the node does not show yet is thus
-// not written over; `all` writes everything.
+// and left alone when it is the same. Somebody else's change that the node does not show yet is
+// thus not written over; `all` writes everything.
 ImportSummary Import(Client& client, const Tree& tree, const ImportOptions& options,
                      Progress& progress);
 

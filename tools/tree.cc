@@ -20,9 +20,7 @@ constexpr size_t kPartBytesMax = 255;   // NAME_MAX
 constexpr size_t kPathBytesMax = 4000;  // below PATH_MAX
 constexpr size_t kDepthMax = 100;
 
-absl::Status Errno(int error, const std::string& what) {
-  return absl::ErrnoToStatus(error, what);
-}
+absl::Status Errno(int error, const std::string& what) { return absl::ErrnoToStatus(error, what); }
 
 std::string KindOf(mode_t mode) {
   if (S_ISLNK(mode)) return "a symbolic link";
@@ -138,8 +136,8 @@ std::string WhyNotAPath(std::string_view name) {
   if (name.find('\0') != std::string_view::npos) return "it has a NUL character";
   if (name.front() == '/') return "it begins with \"/\"";
   if (name.back() == '/') return "it ends with \"/\"";
-  for (const absl::string_view part : absl::StrSplit(absl::string_view(name.data(), name.size()),
-                                                     '/')) {
+  for (const absl::string_view part :
+       absl::StrSplit(absl::string_view(name.data(), name.size()), '/')) {
     if (part.empty()) return "it has an empty part";
     if (part == "." || part == "..") return "it has the part \"" + std::string(part) + "\"";
     if (part.size() > kPartBytesMax) return "it has a part of more than 255 bytes";
@@ -190,9 +188,9 @@ absl::StatusOr<int> TreeWriter::OpenParent(std::string_view name) {
     const std::string so_far(name.substr(0, slash));
     int error = 0;
     if (mkdirat(parent, part.c_str(), 0777) != 0 && errno != EEXIST) error = errno;
-    const int child = error != 0 ? -1
-                                 : openat(parent, part.c_str(),
-                                          O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    const int child =
+        error != 0 ? -1
+                   : openat(parent, part.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (child < 0 && error == 0) error = errno;
     struct stat info;
     const bool is_link = error != 0 &&

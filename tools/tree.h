@@ -1,7 +1,8 @@
 // Files and keys: what `import` reads from a directory and what `export` writes into one.
 //
-// A key becomes a path below the export's directory and nowhere else: each part is opened relative to
-// its parent without following symbolic links, and keys that no file below it can have are refused.
+// A key becomes a path below the export's directory and nowhere else: each part is opened relative
+// to its parent without following symbolic links, and keys that no file below it can have are
+// refused.
 #pragma once
 
 #include <cstdint>
@@ -30,27 +31,28 @@ struct LeftOut {
 };
 
 struct Tree {
-  std::vector<FileEntry> files;      // sorted by name, bytewise
-  std::vector<LeftOut> links;        // symbolic links and special files: skipped on purpose
-  std::vector<LeftOut> unreadable;   // directories that could not be read: an error
+  std::vector<FileEntry> files;     // sorted by name, bytewise
+  std::vector<LeftOut> links;       // symbolic links and special files: skipped on purpose
+  std::vector<LeftOut> unreadable;  // directories that could not be read: an error
 };
 
-// Walks `root` without following symbolic links below it. Errors: kNotFound, kFailedPrecondition (not
-// a directory), kPermissionDenied, naming it.
+// Walks `root` without following symbolic links below it. Errors: kNotFound, kFailedPrecondition
+// (not a directory), kPermissionDenied, naming it.
 absl::StatusOr<Tree> WalkTree(const std::string& root);
 
 // The whole file, opened without following a link or waiting for a pipe. kOutOfRange when it is
 // larger than `bytes_max`.
 absl::StatusOr<std::string> ReadFile(const std::string& path, size_t bytes_max);
 
-// PREFIX and a name below it: `app` and `a/b` make `app/a/b`; a `/` at the prefix's end is not doubled.
+// PREFIX and a name below it: `app` and `a/b` make `app/a/b`; a `/` at the prefix's end is not
+// doubled.
 std::string JoinKey(std::string_view prefix, std::string_view name);
 
 // --- Writing ---
 
 // Why no file below a directory can have this name; empty: one can. A name is refused when it is
-// empty, begins or ends with "/", has an empty, "." or ".." part, a NUL, a part of more than 255 bytes
-// or more than 4,000 bytes in all.
+// empty, begins or ends with "/", has an empty, "." or ".." part, a NUL, a part of more than 255
+// bytes or more than 4,000 bytes in all.
 std::string WhyNotAPath(std::string_view name);
 
 class TreeWriter {
@@ -61,9 +63,9 @@ class TreeWriter {
   TreeWriter(TreeWriter&& other) noexcept;
   TreeWriter& operator=(TreeWriter&&) = delete;
 
-  // Writes one file with all of `bytes`. kInvalidArgument for a name that is no path or that needs a
-  // file to be a directory, too; kFailedPrecondition for a symbolic link in the way; others as the
-  // system has them.
+  // Writes one file with all of `bytes`. kInvalidArgument for a name that is no path or that needs
+  // a file to be a directory, too; kFailedPrecondition for a symbolic link in the way; others as
+  // the system has them.
   absl::Status Write(std::string_view name, std::string_view bytes);
 
  private:

@@ -1,5 +1,5 @@
-// Which program this is. QUORATE_VERSION and QUORATE_BUILD come from CMake, for version.cc alone, so
-// that a new number compiles one file.
+// Which program this is. QUORATE_VERSION and QUORATE_BUILD come from CMake, for version.cc alone,
+// so that a new number compiles one file.
 #pragma once
 
 namespace quorate::tools {

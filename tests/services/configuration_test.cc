@@ -124,9 +124,9 @@ TEST(Configuration, AnElectionTimeoutIsARangeOrItsMinimum) {
       *MustParse(std::string(kPeers) + "    electionTimeout: 1s-2500ms\n").raft;
   EXPECT_EQ(raft.election_timeout_min, milliseconds(1000));
   EXPECT_EQ(raft.election_timeout_max, milliseconds(2500));
-  raft = *MustParse(std::string(kPeers) +
-                    "    electionTimeout: 200ms\n    heartbeatInterval: 20ms\n")
-              .raft;
+  raft =
+      *MustParse(std::string(kPeers) + "    electionTimeout: 200ms\n    heartbeatInterval: 20ms\n")
+           .raft;
   EXPECT_EQ(raft.election_timeout_min, milliseconds(200));
   EXPECT_EQ(raft.election_timeout_max, milliseconds(400));
   EXPECT_EQ(raft.heartbeat_interval, milliseconds(20));
@@ -295,8 +295,9 @@ struct BadRaft {
 class RefusedRaft : public testing::TestWithParam<BadRaft> {};
 
 TEST_P(RefusedRaft, WithPlaceAndAdvice) {
-  const std::string text = std::string("mode: controlplane\ncontrolPlane:\n  storePath: /data\n"
-                                       "  raft:\n") +
+  const std::string text = std::string(
+                               "mode: controlplane\ncontrolPlane:\n  storePath: /data\n"
+                               "  raft:\n") +
                            GetParam().raft;
   EXPECT_EQ(Refusal(text), GetParam().message);
 }

@@ -127,7 +127,8 @@ TEST_F(CliTest, ListReadsAllPages) {
   for (int i = 0; i < 5; ++i) Quorate({"put", "k" + std::to_string(i), "line\nbreak"});
   a_.set_page_items(2);
   EXPECT_EQ(Quorate({"list", "-o", "raw"}).out, "k0\nk1\nk2\nk3\nk4\n");
-  EXPECT_EQ(Quorate({"list", "k3", "--keys-only"}).out, "KEY  REVISION  VERSION\nk3   5         1\n");
+  EXPECT_EQ(Quorate({"list", "k3", "--keys-only"}).out,
+            "KEY  REVISION  VERSION\nk3   5         1\n");
   EXPECT_THAT(Quorate({"list"}).out, HasSubstr("k4   6         1        10 B  line\\nbreak\n"));
   EXPECT_EQ(Quorate({"list", "--count"}).out, "5\n");
   const auto json = nlohmann::json::parse(Quorate({"list", "-o", "json"}).out);
@@ -174,8 +175,7 @@ TEST_F(CliTest, ATreeComesBackAsItWentIn) {
   a_.set_page_items(2);
   const Ran out = Quorate({"export", directory_ + "/out", "--prefix", "etc"});
   EXPECT_EQ(out.exit, 0) << out.err;
-  EXPECT_EQ(out.out,
-            "exported 4 files (29 B) of revision 7 from a, 0 cannot be files, 0 failed\n");
+  EXPECT_EQ(out.out, "exported 4 files (29 B) of revision 7 from a, 0 cannot be files, 0 failed\n");
   EXPECT_EQ(WalkTree(directory_ + "/out")->files.size(), 4u);
   for (const char* name : {"a/hosts", "a/empty", "binary", "ünï/große"}) {
     EXPECT_EQ(Content("in/" + std::string(name)), Content("out/" + std::string(name)));
@@ -195,8 +195,8 @@ TEST_F(CliTest, ARerunGoesOnWhereTheFirstRunEnded) {
   EXPECT_THAT(first.out, StartsWith("imported 2 of 3 files"));
   a_.FailKey("b", grpc::Status::OK);
   FakeNode healthy("c", store_);
-  const Ran second = Bare({"quorate", "--endpoints", healthy.address(), "import", "-v",
-                           directory_ + "/in"});
+  const Ran second =
+      Bare({"quorate", "--endpoints", healthy.address(), "import", "-v", directory_ + "/in"});
   EXPECT_EQ(second.exit, 0);
   EXPECT_THAT(second.out, StartsWith("imported 1 of 3 files (1 B), 2 unchanged"));
   EXPECT_EQ(second.err, "put b revision 4\n");
@@ -291,8 +291,7 @@ TEST_F(CliTest, StatusAsksEveryEndpoint) {
 
 TEST_F(CliTest, StatusShowsWhoDoesNotAnswer) {
   const DeadPort dead;
-  const Ran ran =
-      Bare({"quorate", "--endpoints", dead.address() + "," + a_.address(), "status"});
+  const Ran ran = Bare({"quorate", "--endpoints", dead.address() + "," + a_.address(), "status"});
   EXPECT_EQ(ran.exit, 0);
   EXPECT_THAT(ran.err, HasSubstr("cannot connect, from " + dead.address()));
   EXPECT_EQ(Bare({"quorate", "--endpoints", dead.address(), "status"}).exit, kExitUnavailable);
@@ -309,8 +308,7 @@ TEST_F(CliTest, HealthIsTheHealthServices) {
   b_.Stop();
   EXPECT_EQ(Quorate({"health"}).exit, kExitUnavailable);
   const DeadPort dead;
-  EXPECT_EQ(Bare({"quorate", "health", "readyz", "--ops", dead.address()}).exit,
-            kExitUnavailable);
+  EXPECT_EQ(Bare({"quorate", "health", "readyz", "--ops", dead.address()}).exit, kExitUnavailable);
 }
 
 // --- Local commands ---
@@ -320,8 +318,9 @@ TEST_F(CliTest, ValidateConfigSaysWhatItUnderstood) {
   const std::string file = directory_ + "/q.yaml";
   EXPECT_EQ(Bare({"quorate", "validate-config", file}).out,
             file + ": ok: node quorate-0, alone: no raft section, so no peer port\n");
-  Make("q.yaml", "mode: controlplane\ncontrolPlane:\n  storePath: /data\n  raft:\n    nodeId: a\n"
-                 "    bindAddress: :7000\n    peers: [a=h:1, b=h:2]\n");
+  Make("q.yaml",
+       "mode: controlplane\ncontrolPlane:\n  storePath: /data\n  raft:\n    nodeId: a\n"
+       "    bindAddress: :7000\n    peers: [a=h:1, b=h:2]\n");
   const Ran warned = Bare({"quorate", "validate-config", file});
   EXPECT_EQ(warned.exit, 0);
   EXPECT_EQ(warned.out, file + ": ok: node a of 2, reached at h:1\n");

@@ -39,8 +39,8 @@ class ClientTest : public testing::Test {
 
   // As gRPC makes it when a connection breaks, and as a node says it.
   const grpc::Status broken_{grpc::StatusCode::UNAVAILABLE, "Socket closed"};
-  const grpc::Status refused_ = services::MakeError(
-      grpc::StatusCode::UNAVAILABLE, "NO_LEADER", "no leader", {}, milliseconds(20));
+  const grpc::Status refused_ = services::MakeError(grpc::StatusCode::UNAVAILABLE, "NO_LEADER",
+                                                    "no leader", {}, milliseconds(20));
 
   std::shared_ptr<FakeStore> store_ = std::make_shared<FakeStore>();
   FakeNode a_{"a", store_};
@@ -135,8 +135,7 @@ TEST_F(ClientTest, NoLeaderEndsWithTheTimeout) {
   Client client = Make({a_.address()}, milliseconds(200));
   for (int i = 0; i < 200; ++i) a_.FailNext(refused_);
   const CallResult result = Put(client);
-  EXPECT_EQ(Describe(result),
-            "UNAVAILABLE (NO_LEADER): no leader, from " + a_.address());
+  EXPECT_EQ(Describe(result), "UNAVAILABLE (NO_LEADER): no leader, from " + a_.address());
   EXPECT_TRUE(result.outcome_known);
   EXPECT_GT(a_.calls(), 1);
 }

@@ -25,8 +25,8 @@ namespace quorate::tools {
 // What the nodes of one cluster have in common.
 struct FakeStore {
   std::mutex mutex;
-  std::map<std::string, v1::Item> items;  // protected by mutex
-  uint64_t revision = 1;                  // protected by mutex
+  std::map<std::string, v1::Item> items;     // protected by mutex
+  uint64_t revision = 1;                     // protected by mutex
   std::map<std::string, std::string> notes;  // protected by mutex
 };
 
@@ -204,10 +204,10 @@ class FakeNode final : public v1::Config::Service, public v1::Cluster::Service {
   const std::shared_ptr<FakeStore> store_;
   v1::StatusResponse status_;  // set before the calls that show it
   size_t page_items_ = 1000;
-  std::deque<Failure> failures_;                   // protected by store_->mutex
-  std::map<std::string, grpc::Status> bad_keys_;   // protected by store_->mutex
-  int calls_ = 0;                                  // protected by store_->mutex
-  v1::ReadOptions last_read_;                      // protected by store_->mutex
+  std::deque<Failure> failures_;                  // protected by store_->mutex
+  std::map<std::string, grpc::Status> bad_keys_;  // protected by store_->mutex
+  int calls_ = 0;                                 // protected by store_->mutex
+  v1::ReadOptions last_read_;                     // protected by store_->mutex
   int port_ = 0;
   std::unique_ptr<grpc::Server> server_;
 };

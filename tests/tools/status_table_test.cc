@@ -90,14 +90,13 @@ TEST_F(StatusTableTest, TheLeaderSpeaksForWhoWasNotAsked) {
 TEST_F(StatusTableTest, ADeadNodeCostsItsFailure) {
   NodeReport leader = Says(1, v1::NODE_ROLE_LEADER, 7, "node-1");
   leader.response.mutable_members(2)->set_active(false);
-  const std::string text =
-      Show({leader, Says(2, v1::NODE_ROLE_FOLLOWER, 7, "node-1"), Silent(3)});
+  const std::string text = Show({leader, Says(2, v1::NODE_ROLE_FOLLOWER, 7, "node-1"), Silent(3)});
   EXPECT_THAT(text, HasSubstr("silent\n3 voters, 2 of them up: tolerates 0 failures\n"));
 }
 
 TEST_F(StatusTableTest, TheHighestTermIsBelieved) {
-  const std::string text = Show({Says(1, v1::NODE_ROLE_LEADER, 7, "node-1"),
-                                 Says(2, v1::NODE_ROLE_LEADER, 8, "node-2")});
+  const std::string text = Show(
+      {Says(1, v1::NODE_ROLE_LEADER, 7, "node-1"), Says(2, v1::NODE_ROLE_LEADER, 8, "node-2")});
   EXPECT_THAT(text, HasSubstr("node-3  127.0.0.1:7003  -       yes"));
   // node-1 calls itself leader; it is shown as it says, with its old term.
   EXPECT_THAT(text, HasSubstr("node-1  127.0.0.1:7001  leader  yes    -     7 "));

@@ -16,7 +16,9 @@ TEST(Text, NothingThatIsPrintedDrivesTheTerminal) {
   EXPECT_EQ(Printable("a\nb\tc\rd\\e"), "a\\nb\\tc\\rd\\\\e");
   EXPECT_EQ(Printable("\x1b[2J"), "\\x1b[2J");
   EXPECT_EQ(Printable("\xff\xc3"), "\\xff\\xc3");
-  EXPECT_EQ(Printable("\xc2\x9b" "31m"), "\\xc2\\x9b31m");  // CSI as one character
+  EXPECT_EQ(Printable("\xc2\x9b"
+                      "31m"),
+            "\\xc2\\x9b31m");  // CSI as one character
   EXPECT_EQ(Printable(std::string("\0\x7f", 2)), "\\x00\\x7f");
 }
 

@@ -171,8 +171,7 @@ TEST_F(TreeTest, LargeAndOddFilesAreNotRead) {
   fs::create_symlink("large", root_ + "/link");
   EXPECT_FALSE(ReadFile(root_ + "/link", 4096).ok());
   ASSERT_EQ(mkfifo((root_ + "/pipe").c_str(), 0600), 0);  // and nobody writes to it
-  EXPECT_EQ(ReadFile(root_ + "/pipe", 4096).status().code(),
-            absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(ReadFile(root_ + "/pipe", 4096).status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_FALSE(ReadFile(root_, 4096).ok());
 }
 

@@ -181,9 +181,9 @@ absl::Status Applier::ApplyMembership(const raft::Entry& entry) {
 absl::Status Applier::ParseCommand(const raft::Entry& entry) {
   const auto size = static_cast<int>(entry.payload.size());
   if (!command_.ParseFromArray(entry.payload.data(), size)) {
-    return absl::DataLossError(EntryName(entry) +
-                               " is no command that can be parsed: the log is damaged, or it was"
-                               " written by something else");
+    return absl::FailedPreconditionError(
+        EntryName(entry) +
+        " carries a command that cannot be parsed: the log is damaged, or something else wrote it");
   }
   // To skip what one node does not know and others do would let their states part for ever.
   std::string unknown;

@@ -440,7 +440,7 @@ void Ingress::Impl::SendFirst(std::vector<OutgoingWrite>* out) {
 
 bool Ingress::Impl::RoomToSend() const {
   return unanswered_.empty() ||
-         (unanswered_.size() < options_.unanswered_max &&
+         (next_sequence_ - 1 - answered_through() < options_.unanswered_max &&
           unanswered_bytes_ + waiting_.front().bytes <= options_.unanswered_bytes_max);
 }
 
@@ -491,8 +491,9 @@ void Ingress::Submit(Instant now, WriteId id, v1::Command command, Instant deadl
 void Ingress::Cancel(Instant, WriteId id) { impl_->Cancel(id); }
 void Ingress::LinkUp(Instant, uint64_t link) { impl_->LinkUp(link); }
 void Ingress::LinkDown(Instant now, uint64_t link) { impl_->LinkDown(now, link); }
-void Ingress::OnOpened(Instant now, uint64_t link, uint64_t last_sequence) {
-  impl_->OnOpened(now, link, last_sequence);
+void Ingress::OnOpened(Instant now, uint64_t link, const SessionId& session,
+                       uint64_t last_sequence) {
+  if (session == impl_->session_) impl_->OnOpened(now, link, last_sequence);
 }
 void Ingress::OnAnswer(Instant, const SessionId& session, uint64_t sequence,
                        std::shared_ptr<const std::string> answer) {
@@ -501,8 +502,9 @@ void Ingress::OnAnswer(Instant, const SessionId& session, uint64_t sequence,
 void Ingress::OnRefused(Instant now, uint64_t link, uint64_t from_sequence) {
   impl_->OnRefused(now, link, from_sequence);
 }
-void Ingress::OnSessionUnknown(Instant now, uint64_t link, const std::string& reason) {
-  if (impl_->IsCurrent(link)) impl_->LoseSession(now, reason);
+void Ingress::OnSessionUnknown(Instant now, uint64_t link, const SessionId& session,
+                               const std::string& reason) {
+  if (session == impl_->session_ && impl_->IsCurrent(link)) impl_->LoseSession(now, reason);
 }
 void Ingress::NewSession(Instant now, uint64_t boot, uint64_t nonce) {
   impl_->NewSession(now, boot, nonce);

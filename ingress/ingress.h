@@ -42,7 +42,7 @@ struct IngressOptions {
   StoreId store;
   uint64_t boot = 0;
   uint64_t nonce = 0;
-  size_t unanswered_max = 4096;             // sent and without an answer (DESIGN.md)
+  size_t unanswered_max = 4096;  // from the first unanswered sequence to the last (DESIGN.md)
   size_t unanswered_bytes_max = 64u << 20;  // the same in bytes; one write may exceed it
   size_t waiting_max = 65536;               // submitted and not yet sent; beyond: QUEUE_FULL
   size_t waiting_bytes_max = 64u << 20;
@@ -117,7 +117,7 @@ class Ingress {
   // The session is open and `last_sequence` is the highest applied one, by a leader that has
   // applied everything committed. A last sequence that contradicts what this ingress knows means
   // that the cluster's state is not the one that it spoke to: session lost.
-  void OnOpened(Instant now, uint64_t link, uint64_t last_sequence);
+  void OnOpened(Instant now, uint64_t link, const SessionId& session, uint64_t last_sequence);
   // The outcome of an applied write, true whoever brings it: any link, or this node's own state
   // machine. Ignored when it is of another session or already known. A null answer ends the write
   // as unknown.

@@ -316,7 +316,7 @@ class Simulation {
     if (found != machine_.sessions.end()) applied = {found->second.id, found->second.last};
     if (entry.open) {
       if (applied && applied->id == entry.session) {
-        node.in.push_back({Reply::Kind::kOpened, applied->last_sequence, {}, ""});
+        node.in.push_back({Reply::Kind::kOpened, applied->last_sequence, entry.session, ""});
       } else if (OneIn(8)) {
         node.in.push_back({Reply::Kind::kRefused, 0, {}, ""});
       } else {
@@ -346,7 +346,7 @@ class Simulation {
         node.in.push_back({Reply::Kind::kRefused, check.expected, {}, ""});
         break;
       case LeaderSessions::Verdict::kUnknown:
-        node.in.push_back({Reply::Kind::kUnknown, 0, {}, ""});
+        node.in.push_back({Reply::Kind::kUnknown, 0, entry.session, ""});
         break;
       case LeaderSessions::Verdict::kPending:
       case LeaderSessions::Verdict::kIgnore:
@@ -383,9 +383,9 @@ class Simulation {
       if (!entry.open && found != machine_.sessions.end() && found->second.id == entry.session) {
         Fail("a gap in the log");
       }
-      node.in.push_back({Reply::Kind::kUnknown, 0, {}, ""});
+      node.in.push_back({Reply::Kind::kUnknown, 0, entry.session, ""});
     } else if (entry.open) {
-      node.in.push_back({Reply::Kind::kOpened, found->second.last, {}, ""});
+      node.in.push_back({Reply::Kind::kOpened, found->second.last, entry.session, ""});
     } else if (result.answer) {
       node.in.push_back({Reply::Kind::kAnswer, entry.sequence, entry.session, *result.answer});
     }
@@ -448,14 +448,14 @@ class Simulation {
     Ingress& ingress = *node.ingress;
     switch (reply.kind) {
       case Reply::Kind::kOpened:
-        return ingress.OnOpened(now_, node.link, reply.sequence);
+        return ingress.OnOpened(now_, node.link, reply.session, reply.sequence);
       case Reply::Kind::kAnswer:
         return ingress.OnAnswer(now_, reply.session, reply.sequence,
                                 std::make_shared<std::string>(reply.answer));
       case Reply::Kind::kRefused:
         return ingress.OnRefused(now_, node.link, reply.sequence);
       case Reply::Kind::kUnknown:
-        return ingress.OnSessionUnknown(now_, node.link, "unknown");
+        return ingress.OnSessionUnknown(now_, node.link, reply.session, "unknown");
       case Reply::Kind::kNotLeader:
         return;
     }

@@ -128,8 +128,9 @@ class Ingress {
   void OnRefused(Instant now, uint64_t link, uint64_t from_sequence);
   // The cluster does not know the session (any more). Nothing unanswered may be sent under a new
   // session, or it could run twice: it all ends as unknown. Output::session_lost asks for a new
-  // one.
-  void OnSessionUnknown(Instant now, uint64_t link, const std::string& reason);
+  // one. This and OnOpened are ignored when they speak of another session than the current one.
+  void OnSessionUnknown(Instant now, uint64_t link, const SessionId& session,
+                        const std::string& reason);
   // The answer to session_lost: a boot above all earlier ones of this store, durable, and a new
   // nonce. What waits is carried on; sequences start again at 1.
   void NewSession(Instant now, uint64_t boot, uint64_t nonce);

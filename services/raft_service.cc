@@ -1,0 +1,414 @@
+#include "services/raft_service.h"
+
+#include <deque>
+#include <optional>
+#include <shared_mutex>
+#include <utility>
+
+#include "base/check.h"
+#include "services/birth_codec.h"
+#include "services/errors.h"
+#include "services/peer_codec.h"
+
+namespace quorate::services {
+namespace {
+
+// Replies that may wait for one inbound stream; the oldest goes (the leader asks again).
+constexpr size_t kRepliesMax = 1024;
+
+grpc::ServerUnaryReactor* Finished(grpc::CallbackServerContext* context,
+                                   const grpc::Status& status) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(status);
+  return reactor;
+}
+
+// A stream that ends before it begins.
+template <typename Base>
+class RefusedStream final : public Base {
+ public:
+  explicit RefusedStream(const grpc::Status& status) { this->Finish(status); }
+  void OnDone() override { delete this; }
+};
+
+}  // namespace
+
+// --- What handlers share ---
+
+class RaftService::Shared {
+ public:
+  Shared(StoreId self, BirthHandlers birth, PeerDirectory* directory)
+      : self_(self), birth_(std::move(birth)), directory_(directory) {}
+
+  // Lets a handler use what runs for as long as the returned value lives: StopServing waits for it.
+  // Empty: it does not run, `status` says why.
+  class Use {
+   public:
+    explicit operator bool() const { return running_ != nullptr; }
+    const Running* operator->() const { return running_; }
+
+   private:
+    friend class Shared;
+    std::shared_lock<std::shared_mutex> lock_;
+    const Running* running_ = nullptr;
+  };
+  Use Enter(grpc::Status* status) {
+    Use use;
+    use.lock_ = std::shared_lock(mutex_);
+    if (running_) {
+      use.running_ = &*running_;
+    } else if (stopped_) {
+      *status =
+          MakeError(grpc::StatusCode::UNAVAILABLE, "SHUTTING_DOWN", "this node is shutting down");
+    } else {
+      *status =
+          MakeError(grpc::StatusCode::UNAVAILABLE, "NOT_BORN", "this node is in no cluster yet");
+    }
+    return use;
+  }
+
+  void Serve(const Running& running) {
+    std::unique_lock lock(mutex_);
+    CHECK(!running_ && !stopped_, "a node begins to serve once");
+    running_ = running;
+  }
+  void Stop() {
+    std::unique_lock lock(mutex_);
+    running_.reset();
+    stopped_ = true;
+  }
+
+  StoreId self() const { return self_; }
+  const BirthHandlers& birth() const { return birth_; }
+  PeerDirectory* directory() const { return directory_; }
+
+ private:
+  const StoreId self_;
+  const BirthHandlers birth_;
+  PeerDirectory* const directory_;
+  std::shared_mutex mutex_;
+  std::optional<Running> running_;  // protected by mutex_
+  bool stopped_ = false;            // protected by mutex_
+};
+
+namespace {
+
+using SharedPtr = std::shared_ptr<RaftService::Shared>;
+
+// --- RequestVote ---
+
+// Waits for the node's reply, which the transport brings, or for the caller to give up.
+class VoteReactor final : public grpc::ServerUnaryReactor {
+ public:
+  VoteReactor(SharedPtr shared, v1::RequestVoteResponse* response)
+      : shared_(std::move(shared)), response_(response) {}
+
+  void Begin(const v1::RequestVoteRequest& request) {
+    grpc::Status status;
+    {
+      const RaftService::Shared::Use use = shared_->Enter(&status);
+      if (use) status = CheckHeader(request.header(), {use->cluster, shared_->self()});
+      if (status.ok()) status = Ask(request, *use.operator->());
+    }
+    if (!status.ok()) End(status);
+  }
+
+  void OnCancel() override {
+    {
+      grpc::Status status;
+      const RaftService::Shared::Use use = shared_->Enter(&status);
+      std::lock_guard lock(mutex_);
+      if (use && call_id_ != 0) use->transport->RemoveVote(call_id_);
+    }
+    End(grpc::Status::CANCELLED);
+  }
+
+  void OnDone() override { const std::shared_ptr<VoteReactor> last = std::move(me_); }
+
+ private:
+  friend class quorate::services::RaftService;
+
+  grpc::Status Ask(const v1::RequestVoteRequest& request, const RaftService::Running& running) {
+    const StoreId from(request.header().from_store());
+    const v1::PeerHeader header = MakeHeader(running.cluster, shared_->self(), from);
+    const uint64_t id = running.transport->AddVote(
+        [me = me_, header](const raft::RequestVoteReply& reply) { me->Answer(header, reply); });
+    if (id == 0) {
+      return MakeError(grpc::StatusCode::RESOURCE_EXHAUSTED, "TOO_MANY_CALLS",
+                       "too many votes are being asked for");
+    }
+    bool ended = false;
+    {
+      std::lock_guard lock(mutex_);
+      call_id_ = id;
+      ended = ended_;
+    }
+    if (ended) {  // cancelled before there was anything to remove
+      running.transport->RemoveVote(id);
+      return grpc::Status::OK;
+    }
+    raft::RequestVote vote = FromProto(request);
+    vote.call_id = id;
+    running.node->Receive({from, shared_->self(), vote});
+    return grpc::Status::OK;
+  }
+
+  void Answer(const v1::PeerHeader& header, const raft::RequestVoteReply& reply) {
+    {
+      std::lock_guard lock(mutex_);
+      if (ended_) return;
+      ended_ = true;
+    }
+    ToProto(reply, response_);
+    *response_->mutable_header() = header;
+    Finish(grpc::Status::OK);
+  }
+
+  void End(const grpc::Status& status) {
+    {
+      std::lock_guard lock(mutex_);
+      if (std::exchange(ended_, true)) return;
+    }
+    Finish(status);
+  }
+
+  const SharedPtr shared_;
+  v1::RequestVoteResponse* const response_;  // valid until Finish
+  // Keeps this alive for gRPC; the transport's closure holds another reference.
+  std::shared_ptr<VoteReactor> me_;
+  std::mutex mutex_;
+  uint64_t call_id_ = 0;  // protected by mutex_
+  bool ended_ = false;    // protected by mutex_
+};
+
+// --- AppendEntries ---
+
+// A leader's stream to this node. Messages go to the node as they come; replies come from the
+// transport's thread.
+class AppendReactor final
+    : public grpc::ServerBidiReactor<v1::AppendEntriesRequest, v1::AppendEntriesResponse> {
+ public:
+  explicit AppendReactor(SharedPtr shared) : shared_(std::move(shared)) {}
+
+  void Begin(std::shared_ptr<AppendReactor> me) {
+    me_ = std::move(me);
+    StartRead(&request_);
+  }
+
+  void OnReadDone(bool ok) override {
+    if (!ok) return End(grpc::Status::OK);
+    const grpc::Status status = Take();
+    request_.Clear();
+    if (!status.ok()) return End(status);
+    StartRead(&request_);
+  }
+
+  void OnWriteDone(bool ok) override {
+    {
+      std::lock_guard lock(mutex_);
+      writing_ = false;
+      if (!ok) replies_.clear();
+    }
+    if (ok) {
+      WriteNext();
+    } else {
+      End(grpc::Status::CANCELLED);
+    }
+    MaybeFinish();
+  }
+
+  void OnDone() override {
+    Leave();
+    const std::shared_ptr<AppendReactor> last = std::move(me_);
+  }
+
+ private:
+  // Gives the message to the node.
+  grpc::Status Take() {
+    grpc::Status status;
+    const RaftService::Shared::Use use = shared_->Enter(&status);
+    if (!use) return status;
+    status = CheckHeader(request_.header(), {use->cluster, shared_->self()});
+    if (!status.ok()) return status;
+    const StoreId from(request_.header().from_store());
+    if (!peer_) {
+      peer_ = from;
+      header_ = MakeHeader(use->cluster, shared_->self(), from);
+      inbound_ = use->transport->AddInbound(
+          peer_, [me = me_](const raft::AppendEntriesReply& reply) { me->Reply(reply); });
+    }
+    std::optional<raft::AppendEntries> message = FromProto(std::move(request_));
+    if (from != peer_ || !message) {
+      return MakeError(grpc::StatusCode::INVALID_ARGUMENT, "MALFORMED",
+                       from != peer_ ? "the sender changed within the stream"
+                                     : "the entries do not follow each other");
+    }
+    use->node->Receive({from, shared_->self(), std::move(*message)});
+    return grpc::Status::OK;
+  }
+
+  void Reply(const raft::AppendEntriesReply& reply) {
+    {
+      std::lock_guard lock(mutex_);
+      if (ending_) return;
+      replies_.push_back(reply);
+      if (replies_.size() > kRepliesMax) replies_.pop_front();
+    }
+    WriteNext();
+  }
+
+  void WriteNext() {
+    bool more = false;
+    {
+      std::lock_guard lock(mutex_);
+      if (writing_ || ending_ || replies_.empty()) return;
+      response_.Clear();
+      ToProto(replies_.front(), &response_);
+      replies_.pop_front();
+      more = !replies_.empty();
+      writing_ = true;
+    }
+    *response_.mutable_header() = header_;
+    grpc::WriteOptions options;
+    if (more) options.set_buffer_hint();  // another one follows at once
+    StartWrite(&response_, options);
+  }
+
+  // The transport must not hold this any longer.
+  void Leave() {
+    if (!peer_) return;
+    grpc::Status status;
+    const RaftService::Shared::Use use = shared_->Enter(&status);
+    if (use) use->transport->RemoveInbound(peer_, inbound_);
+  }
+
+  void End(const grpc::Status& status) {
+    {
+      std::lock_guard lock(mutex_);
+      if (ending_) return;
+      ending_ = status;
+      replies_.clear();
+    }
+    Leave();
+    MaybeFinish();
+  }
+
+  void MaybeFinish() {
+    grpc::Status status;
+    {
+      std::lock_guard lock(mutex_);
+      if (!ending_ || writing_ || finished_) return;
+      finished_ = true;
+      status = *ending_;
+    }
+    Finish(status);
+  }
+
+  const SharedPtr shared_;
+  std::shared_ptr<AppendReactor> me_;  // for gRPC; the transport's closure holds another
+  // The reading reaction's; constant once the first reply can come.
+  StoreId peer_;
+  v1::PeerHeader header_;
+  uint64_t inbound_ = 0;
+  v1::AppendEntriesRequest request_;    // the pending read's
+  v1::AppendEntriesResponse response_;  // while writing_: gRPC's
+
+  std::mutex mutex_;
+  // Protected by mutex_.
+  std::deque<raft::AppendEntriesReply> replies_;
+  bool writing_ = false;
+  std::optional<grpc::Status> ending_;
+  bool finished_ = false;
+};
+
+}  // namespace
+
+// --- The service ---
+
+RaftService::RaftService(StoreId self, BirthHandlers birth, PeerDirectory* directory)
+    : shared_(std::make_shared<Shared>(self, std::move(birth), directory)) {}
+RaftService::~RaftService() { StopServing(); }
+
+void RaftService::Serve(const Running& running) { shared_->Serve(running); }
+void RaftService::StopServing() { shared_->Stop(); }
+
+grpc::ServerUnaryReactor* RaftService::RequestVote(grpc::CallbackServerContext*,
+                                                   const v1::RequestVoteRequest* request,
+                                                   v1::RequestVoteResponse* response) {
+  const auto reactor = std::make_shared<VoteReactor>(shared_, response);
+  reactor->me_ = reactor;
+  reactor->Begin(*request);
+  return reactor.get();
+}
+
+grpc::ServerBidiReactor<v1::AppendEntriesRequest, v1::AppendEntriesResponse>*
+RaftService::AppendEntries(grpc::CallbackServerContext*) {
+  grpc::Status status;
+  if (!shared_->Enter(&status)) {
+    using Base = grpc::ServerBidiReactor<v1::AppendEntriesRequest, v1::AppendEntriesResponse>;
+    return new RefusedStream<Base>(status);
+  }
+  const auto reactor = std::make_shared<AppendReactor>(shared_);
+  reactor->Begin(reactor);
+  return reactor.get();
+}
+
+grpc::ServerBidiReactor<v1::ForwardRequest, v1::ForwardResponse>* RaftService::Forward(
+    grpc::CallbackServerContext* context) {
+  grpc::Status status;
+  const Shared::Use use = shared_->Enter(&status);
+  if (use) return use->forwarder->Serve(context);
+  return new RefusedStream<grpc::ServerBidiReactor<v1::ForwardRequest, v1::ForwardResponse>>(
+      status);
+}
+
+grpc::ServerUnaryReactor* RaftService::Identify(grpc::CallbackServerContext* context,
+                                                const v1::IdentifyRequest* request,
+                                                v1::IdentifyResponse* response) {
+  const raft::IdentifyRequest question = FromProto(*request);
+  if (question.store && question.store != shared_->self()) {
+    shared_->directory()->Learn(question.store, question.address, PeerDirectory::Source::kDirect);
+  }
+  ToProto(shared_->birth().identify(question), response);
+  response->mutable_header()->set_to_store(question.store.value());
+  return Finished(context, grpc::Status::OK);
+}
+
+grpc::ServerUnaryReactor* RaftService::Found(grpc::CallbackServerContext* context,
+                                             const v1::FoundRequest* request,
+                                             v1::FoundResponse* response) {
+  switch (request->step_case()) {
+    case v1::FoundRequest::kPropose:
+      ToProto(shared_->birth().propose(ProposeFromProto(*request)), response);
+      break;
+    case v1::FoundRequest::kBorn:
+      ToProto(shared_->birth().born(BornFromProto(*request)), response);
+      break;
+    case v1::FoundRequest::STEP_NOT_SET:
+      return Finished(context, MakeFieldError("REQUIRED", "step", "must be set"));
+  }
+  response->mutable_header()->set_to_store(request->header().from_store());
+  return Finished(context, grpc::Status::OK);
+}
+
+// --- Not in this build yet ---
+
+grpc::ServerReadReactor<v1::InstallSnapshotRequest>* RaftService::InstallSnapshot(
+    grpc::CallbackServerContext*, v1::InstallSnapshotResponse*) {
+  return new RefusedStream<grpc::ServerReadReactor<v1::InstallSnapshotRequest>>(
+      MakeUnimplemented("quorate.v1.Raft/InstallSnapshot"));
+}
+
+grpc::ServerUnaryReactor* RaftService::TimeoutNow(grpc::CallbackServerContext* context,
+                                                  const v1::TimeoutNowRequest*,
+                                                  v1::TimeoutNowResponse*) {
+  return Finished(context, MakeUnimplemented("quorate.v1.Raft/TimeoutNow"));
+}
+
+grpc::ServerUnaryReactor* RaftService::ReadIndex(grpc::CallbackServerContext* context,
+                                                 const v1::ReadIndexRequest*,
+                                                 v1::ReadIndexResponse*) {
+  return Finished(context, MakeUnimplemented("quorate.v1.Raft/ReadIndex"));
+}
+
+}  // namespace quorate::services

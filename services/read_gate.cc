@@ -19,13 +19,15 @@ Duration Age(Instant fresh_as_of, Instant now) {
 }
 
 ReadVerdict Refuse(grpc::Status status) {
-  return {.kind = ReadVerdict::Kind::kRefuse, .fresh_as_of = {}, .wait_until = {},
+  return {.kind = ReadVerdict::Kind::kRefuse,
+          .fresh_as_of = {},
+          .wait_until = {},
           .refusal = std::move(status)};
 }
 
 ReadVerdict WaitUntil(Instant instant) {
-  return {.kind = ReadVerdict::Kind::kWait, .fresh_as_of = {}, .wait_until = instant,
-          .refusal = {}};
+  return {
+      .kind = ReadVerdict::Kind::kWait, .fresh_as_of = {}, .wait_until = instant, .refusal = {}};
 }
 
 }  // namespace
@@ -60,11 +62,11 @@ ReadVerdict JudgeRead(const ReadState& state, const ReadWish& wish, Instant now)
   const Instant last_moment = wish.deadline - kReadDeadlineMargin;
   if (wish.revision > state.revision) {
     if (now < last_moment) return WaitUntil(last_moment);
-    return Refuse(MakeError(
-        grpc::StatusCode::OUT_OF_RANGE, "REVISION_IN_FUTURE",
-        "page_token: this node shows revision " + std::to_string(state.revision.value()) +
-            ", the listing revision " + std::to_string(wish.revision.value()),
-        {{"field", "page_token"}, {"revision", std::to_string(state.revision.value())}}));
+    return Refuse(
+        MakeError(grpc::StatusCode::OUT_OF_RANGE, "REVISION_IN_FUTURE",
+                  "page_token: this node shows revision " + std::to_string(state.revision.value()) +
+                      ", the listing revision " + std::to_string(wish.revision.value()),
+                  {{"field", "page_token"}, {"revision", std::to_string(state.revision.value())}}));
   }
   if (!state.fresh_as_of && !wish.max_staleness) {
     const Instant until = std::min(wish.arrived + kFirstLeaderWait, last_moment);
@@ -74,7 +76,9 @@ ReadVerdict JudgeRead(const ReadState& state, const ReadWish& wish, Instant now)
       !status.ok()) {
     return Refuse(std::move(status));
   }
-  return {.kind = ReadVerdict::Kind::kServe, .fresh_as_of = state.fresh_as_of, .wait_until = {},
+  return {.kind = ReadVerdict::Kind::kServe,
+          .fresh_as_of = state.fresh_as_of,
+          .wait_until = {},
           .refusal = {}};
 }
 

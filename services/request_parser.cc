@@ -26,13 +26,20 @@ constexpr int kDepthMax = 100;
 
 const char* WireTypeName(int wire_type) {
   switch (wire_type) {
-    case WireFormatLite::WIRETYPE_VARINT: return "a varint";
-    case WireFormatLite::WIRETYPE_FIXED64: return "eight bytes";
-    case WireFormatLite::WIRETYPE_LENGTH_DELIMITED: return "bytes with a length";
-    case WireFormatLite::WIRETYPE_START_GROUP: return "a group";
-    case WireFormatLite::WIRETYPE_END_GROUP: return "the end of a group";
-    case WireFormatLite::WIRETYPE_FIXED32: return "four bytes";
-    default: return "a wire type that does not exist";
+    case WireFormatLite::WIRETYPE_VARINT:
+      return "a varint";
+    case WireFormatLite::WIRETYPE_FIXED64:
+      return "eight bytes";
+    case WireFormatLite::WIRETYPE_LENGTH_DELIMITED:
+      return "bytes with a length";
+    case WireFormatLite::WIRETYPE_START_GROUP:
+      return "a group";
+    case WireFormatLite::WIRETYPE_END_GROUP:
+      return "the end of a group";
+    case WireFormatLite::WIRETYPE_FIXED32:
+      return "four bytes";
+    default:
+      return "a wire type that does not exist";
   }
 }
 
@@ -104,7 +111,8 @@ class WireWalk {
         return Skip(8, end) ? grpc::Status::OK : Malformed(name, "it breaks off");
       case WireFormatLite::WIRETYPE_FIXED32:
         return Skip(4, end) ? grpc::Status::OK : Malformed(name, "it breaks off");
-      default: break;  // bytes with a length: proto3 has no groups
+      default:
+        break;  // bytes with a length: proto3 has no groups
     }
     const std::optional<uint64_t> length = Varint(end);
     if (!length) return Malformed(name, "its length breaks off");

@@ -9,9 +9,7 @@
 namespace quorate::services {
 namespace {
 
-HostPort Loopback(int port) {
-  return {.host = "127.0.0.1", .port = static_cast<uint16_t>(port)};
-}
+HostPort Loopback(int port) { return {.host = "127.0.0.1", .port = static_cast<uint16_t>(port)}; }
 
 class OpsServerTest : public testing::Test {
  protected:
@@ -82,14 +80,12 @@ TEST_F(OpsServerTest, SaysWhatThereIs) {
 
 TEST_F(OpsServerTest, APortInUseIsRefused) {
   Start();
-  const auto second =
-      OpsServer::Start(Loopback(server_->port()), Handlers());
+  const auto second = OpsServer::Start(Loopback(server_->port()), Handlers());
   ASSERT_FALSE(second.ok());
   EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_NE(second.status().message().find("Address already in use"), absl::string_view::npos)
       << second.status();
-  EXPECT_NE(second.status().message().find("controlPlane.metricsAddress"),
-            absl::string_view::npos);
+  EXPECT_NE(second.status().message().find("controlPlane.metricsAddress"), absl::string_view::npos);
 }
 
 TEST_F(OpsServerTest, AnAddressOfAnotherMachineIsRefused) {

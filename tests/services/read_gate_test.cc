@@ -14,9 +14,8 @@ using Kind = ReadVerdict::Kind;
 constexpr Instant kStart{seconds(1000)};
 
 // A node that has been in service, and a read that arrives at kStart with ten seconds to go.
-const ReadState kInService = {.caught_up_once = true,
-                              .fresh_as_of = kStart - milliseconds(30),
-                              .revision = Revision(50)};
+const ReadState kInService = {
+    .caught_up_once = true, .fresh_as_of = kStart - milliseconds(30), .revision = Revision(50)};
 const ReadState kRestarted = {
     .caught_up_once = true, .fresh_as_of = std::nullopt, .revision = Revision(50)};
 const ReadState kNew = {

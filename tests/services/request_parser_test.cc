@@ -85,8 +85,7 @@ TEST(RequestParser, NamesAnUnknownFieldByItsNumber) {
   const Refused refused = Refuse<v1::PutRequest>(Bytes(1, "k") + Number(99, 1));
   EXPECT_EQ(refused.reason, "UNKNOWN_FIELD");
   EXPECT_EQ(refused.field, "99");
-  EXPECT_NE(refused.message.find("quorate.v1.PutRequest has no field number 99"),
-            std::string::npos)
+  EXPECT_NE(refused.message.find("quorate.v1.PutRequest has no field number 99"), std::string::npos)
       << refused.message;
 }
 

@@ -124,7 +124,9 @@ class PeerTransport::Impl::Stream final
 
   void Begin() {
     stub_->async()->AppendEntries(&context_, this);
-    AddHold();  // writes are started from outside of reactions
+    // Two holds, before the call starts (later may be too late): the stream's own, because writes
+    // are started from outside of reactions, and that of who dials.
+    AddMultipleHolds(2);
     StartRead(&response_);
     StartCall();
   }
@@ -412,7 +414,6 @@ void PeerTransport::Impl::Dial(const PeerPtr& peer) {
     std::lock_guard lock(peer->mutex);
     peer->stream = stream;
   }
-  stream->AddHold();
   stream->Begin();
   stream->Pump();
   stream->RemoveHold();

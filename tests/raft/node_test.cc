@@ -42,6 +42,7 @@ TEST(NodeTest, ThreeNodesElectCommitAndApplyTheSame) {
 }
 
 TEST(NodeTest, AnyOrderOfStepsAndMessagesGivesOneOrderOfEntries) {
+  size_t applied = 0;
   for (uint64_t seed = 1; seed <= 40; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     NodeWorld world(3, seed);
@@ -75,8 +76,10 @@ TEST(NodeTest, AnyOrderOfStepsAndMessagesGivesOneOrderOfEntries) {
       EXPECT_EQ(world.machine(i).state->Count(EntryType::kBirthComplete), 1u);
     }
     for (const auto& answer : answers) EXPECT_EQ(answer->calls, 1u);
+    applied += world.machine(0).state->Commands().size();
     if (::testing::Test::HasFailure()) return;
   }
+  EXPECT_GT(applied, 400u) << "the worlds did next to nothing";
 }
 
 TEST(NodeTest, ALoneNodeNeedsNobody) {
@@ -186,6 +189,31 @@ TEST(NodeTest, WhatQueuedUpDuringAFlushIsOneFlush) {
   EXPECT_FALSE(world.Step(0, NodeWorld::kLog));
   EXPECT_EQ(world.machine(0).log->appends(), appends + 10);
   EXPECT_EQ(world.machine(0).log->syncs(), syncs + 1);
+  // And all of it is reported.
+  world.Step(0, NodeWorld::kNode);
+  EXPECT_EQ(world.node(0).status()->persisted, world.node(0).status()->last_index);
+}
+
+TEST(NodeTest, NothingCountsAsDurableWhileTheDiskStillWorks) {
+  NodeWorld world(1);
+  world.StartAll();
+  world.RunUntilLeader();
+  world.Run(milliseconds(100));
+  const Index before = world.node(0).status()->persisted;
+  size_t looked = 0;
+  world.machine(0).log->set_during_sync([&] {
+    world.Step(0, NodeWorld::kNode);
+    EXPECT_EQ(world.node(0).status()->persisted, before);
+    EXPECT_EQ(world.node(0).status()->commit, before);
+    ++looked;
+  });
+  world.Propose(0, {"a"});
+  world.Step(0, NodeWorld::kNode);
+  world.Step(0, NodeWorld::kLog);
+  world.machine(0).log->set_during_sync(nullptr);
+  EXPECT_EQ(looked, 1u);
+  world.Settle();
+  EXPECT_THAT(world.machine(0).state->Commands(), ElementsAre("a"));
 }
 
 TEST(NodeTest, NothingToWriteIsNotFlushed) {
@@ -431,6 +459,13 @@ TEST(NodeTest, APauseOfTheProcessIsNoElectionWhenTheLeaderWasHeard) {
   world.Starve(paused, NodeWorld::kNode);
   world.Run(seconds(2));  // its inbox fills with heartbeats meanwhile
   world.Feed(paused, NodeWorld::kNode);
+  world.flights().clear();
+  world.Step(paused, NodeWorld::kNode);
+  world.Step(paused, NodeWorld::kLog);
+  EXPECT_FALSE(world.flights().empty());
+  for (const Message& message : world.flights()) {
+    EXPECT_TRUE(std::holds_alternative<AppendEntriesReply>(message.body)) << "not even a question";
+  }
   world.Run(seconds(1));
   EXPECT_EQ(world.node(paused).status()->term, term);
   EXPECT_EQ(world.Leader(), leader);

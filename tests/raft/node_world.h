@@ -48,6 +48,7 @@ class MemoryLog : public LogStore {
     ++appends_;
   }
   void Sync() override {
+    if (during_sync_) during_sync_();
     std::lock_guard<std::mutex> lock(mutex_);
     durable_ = written_;
     ++syncs_;
@@ -95,6 +96,8 @@ class MemoryLog : public LogStore {
     std::lock_guard<std::mutex> lock(mutex_);
     return durable_.hard_state;
   }
+  // What happens while the disk works, before anything is durable. One thread only.
+  void set_during_sync(std::function<void()> during) { during_sync_ = std::move(during); }
   void set_marks_wanted(bool wanted) { marks_wanted_ = wanted; }
   size_t syncs() const { return syncs_; }
   size_t appends() const { return appends_; }
@@ -105,6 +108,7 @@ class MemoryLog : public LogStore {
   mutable std::mutex mutex_;
   Contents written_, durable_;
   Ticket last_ticket_;
+  std::function<void()> during_sync_;
   bool wants_mark_ = false;
   bool marks_wanted_ = false;
   std::atomic<size_t> syncs_ = 0, appends_ = 0, marks_ = 0, reads_ = 0;

@@ -216,7 +216,8 @@ class Tools(unittest.TestCase):
             run("put", "cli/b", "-", stdin="two")
             cluster.wait_equal()
             self.assertEqual(run("get", "cli/a", "-o", "raw").stdout.rstrip("\n"), "one")
-            self.assertEqual(json.loads(run("get", "cli/b", "-o", "json").stdout)["text"], "two")
+            self.assertEqual(json.loads(run("get", "cli/b", "-o", "json").stdout)["item"]["text"],
+                             "two")
             run("get", "cli/none", code=3)
             run("put", "cli/a", "x", "--if-absent", code=4)
             run("put", "--no-such-flag", code=2)

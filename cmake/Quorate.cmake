@@ -40,6 +40,7 @@ function(quorate_test folder)
     set(name ${folder}_test)
     add_executable(${name} ${sources})
     target_link_libraries(${name} PRIVATE ${ARGN} GTest::gmock_main)
+    quorate_program(${name})
     target_compile_definitions(${name} PRIVATE QUORATE_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
     quorate_warnings(${name})
     # Listed when ctest runs, so that a build needs to start none of them.

@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "services/errors.h"
+#include "services/forwarder.h"
 #include "services/page_token.h"
 #include "services/request_parser.h"
 #include "services/validate.h"
@@ -55,31 +56,6 @@ grpc::Status Cancelled() {
 grpc::Status ShuttingDown() {
   return MakeError(grpc::StatusCode::UNAVAILABLE, "SHUTTING_DOWN", "this node is stopping", {},
                    kRetryDelay);
-}
-
-// How a write ended that was not executed; OK: it was.
-grpc::Status WriteError(const ingress::Outcome& outcome, v1::Answer* answer) {
-  switch (outcome.kind) {
-    case ingress::Outcome::Kind::kAnswered: {
-      CHECK(outcome.answer != nullptr);
-      CHECK(answer->ParseFromString(*outcome.answer), "an answer that the state machine made");
-      if (answer->code() == 0) return grpc::Status::OK;
-      const ErrorMetadata metadata(answer->metadata().begin(), answer->metadata().end());
-      return MakeError(static_cast<grpc::StatusCode>(answer->code()), answer->reason(),
-                       answer->message(), metadata);
-    }
-    case ingress::Outcome::Kind::kNotAccepted:
-      return MakeError(outcome.reason == ingress::kReasonQueueFull
-                           ? grpc::StatusCode::RESOURCE_EXHAUSTED
-                           : grpc::StatusCode::UNAVAILABLE,
-                       outcome.reason, outcome.message, {}, kRetryDelay);
-    case ingress::Outcome::Kind::kUnknown:
-      break;
-  }
-  return MakeError(grpc::StatusCode::DEADLINE_EXCEEDED, "OUTCOME_UNKNOWN",
-                   outcome.message.empty()
-                       ? "the deadline passed: the write may or may not have been executed"
-                       : outcome.message);
 }
 
 }  // namespace
@@ -369,7 +345,7 @@ void ConfigService::Write(v1::Command command, CallPtr call, CallDone done,
                      [this, backend, ending,
                       make_response = std::move(make_response)](const ingress::Outcome& outcome) {
                        v1::Answer answer;
-                       grpc::Status status = WriteError(outcome, &answer);
+                       grpc::Status status = StatusOf(outcome, &answer);
                        if (!status.ok()) return ending->End(std::move(status), "");
                        v1::ResponseHeader header =
                            MakeResponseHeader(node_id_, backend->cluster, *backend->status());

@@ -95,8 +95,13 @@ std::vector<MetricFamily> Sampled(const std::string& node, const MetricsSample& 
           s.dropped_messages);
   counter("quorate_log_lines_dropped_total", "Log lines dropped: queue full.", s.dropped_log_lines);
   counter("quorate_duplicate_commands_total",
-          "Writes that were sent again and found applied: answered with the kept answer.",
+          "Writes of this node that a lost leader had got applied: answered with the kept answer.",
           s.duplicate_commands);
+  counter("quorate_intake_duplicates_total",
+          "Writes that came to this leader again, and were not proposed again.",
+          s.intake_duplicates);
+  counter("quorate_apply_duplicates_total",
+          "Commands that were in the log twice, and were executed once.", s.apply_duplicates);
   counter("quorate_writes_submitted_total", "Writes that clients gave to this node.",
           s.writes_submitted);
   counter("quorate_writes_sent_total", "Writes sent to a leader, this node itself included.",
@@ -105,9 +110,6 @@ std::vector<MetricFamily> Sampled(const std::string& node, const MetricsSample& 
           s.writes_resent);
   counter("quorate_writes_skipped_total", "Writes given up and replaced by a skip.",
           s.writes_skipped);
-  counter("quorate_writes_found_applied_total",
-          "Writes of this node that an earlier link had got applied all the same.",
-          s.writes_found_applied);
   counter("quorate_writes_answered_total", "Writes whose applied outcome came back.",
           s.writes_answered);
   counter("quorate_writes_unknown_total", "Writes that ended with an unknown outcome.",

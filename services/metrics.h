@@ -44,13 +44,15 @@ struct MetricsSample {
   Duration staleness{};
   uint64_t dropped_messages = 0;  // from peers, inbox full
   uint64_t dropped_log_lines = 0;
-  uint64_t duplicate_commands = 0;  // sent again and found applied: not executed a second time
+  // Exactly once, seen from three sides (ingress, leader, state machine).
+  uint64_t duplicate_commands = 0;  // of this node, in a lost leader's log: found applied
+  uint64_t intake_duplicates = 0;   // came to this leader again: not proposed again
+  uint64_t apply_duplicates = 0;    // in the log twice: executed once
   // The ingress (ingress/ingress.h).
   uint64_t writes_submitted = 0;
   uint64_t writes_sent = 0;
   uint64_t writes_resent = 0;
   uint64_t writes_skipped = 0;
-  uint64_t writes_found_applied = 0;
   uint64_t writes_answered = 0;
   uint64_t writes_unknown = 0;
   uint64_t writes_not_accepted = 0;

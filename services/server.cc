@@ -150,7 +150,7 @@ class Server::Impl {
   std::atomic<bool> stopping_ = false;
   std::atomic<uint64_t> log_bytes_ = 0;
   std::atomic<uint64_t> database_bytes_ = 0;
-  std::atomic<Instant> housekept_at_ = Instant();
+  std::atomic<Instant> housekept_at_ = Instant();  // the zero instant: not begun
 
   mutable std::mutex mutex_;  // protects what follows
   std::condition_variable changed_;
@@ -470,8 +470,9 @@ std::string Server::Impl::NotReady() const {
 }
 
 std::string Server::Impl::NotLive() const {
-  const Duration still = BootNow() - housekept_at_.load();
-  if (!started_ || still < kStuckAfter) return "";
+  const Instant last = housekept_at_;
+  const Duration still = BootNow() - last;
+  if (last == Instant() || still < kStuckAfter) return "";
   return "housekeeping stands still for " +
          std::to_string(std::chrono::duration_cast<std::chrono::seconds>(still).count()) + " s";
 }
@@ -530,13 +531,13 @@ MetricsSample Server::Impl::Sample() const {
     sample.staleness = std::max(BootNow() - *status->fresh_as_of, Duration::zero());
   }
   sample.dropped_messages = status->dropped_messages;
-  // By this node's state machine, or by its intake while it leads, which spares the log.
-  sample.duplicate_commands = state.duplicates + writes.duplicates_applied;
+  sample.duplicate_commands = writes.ingress.found_applied;
+  sample.intake_duplicates = writes.duplicates_applied + writes.duplicates_pending;
+  sample.apply_duplicates = state.duplicates;
   sample.writes_submitted = writes.ingress.submitted;
   sample.writes_sent = writes.ingress.sent;
   sample.writes_resent = writes.ingress.resent;
   sample.writes_skipped = writes.ingress.skips;
-  sample.writes_found_applied = writes.ingress.found_applied;
   sample.writes_answered = writes.ingress.answered;
   sample.writes_unknown = writes.ingress.unknown;
   sample.writes_not_accepted = writes.ingress.not_accepted;
@@ -550,7 +551,7 @@ MetricsSample Server::Impl::Sample() const {
 void Server::Impl::Stop() {
   if (std::exchange(stopped_, true)) return;
   stopping_ = true;
-  LogInfo("stopping");
+  if (started_) LogInfo("stopping");
   if (health_ != nullptr) health_->Shutdown();
   config_.Stop();
   if (client_server_ != nullptr) {
@@ -573,7 +574,7 @@ void Server::Impl::Stop() {
   metrics_.SetSampler(nullptr);
   if (ops_server_ != nullptr) ops_server_->Stop();
   if (engine_ != nullptr) engine_->Stop();
-  LogInfo("stopped");
+  if (started_) LogInfo("stopped");
 }
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options) {

@@ -72,6 +72,12 @@ int Serve(const ServeOptions& options) {
     services::LogWarning("configuration", {{"warning", warning}});
 
   auto server = services::Server::Start({.configuration = *configuration, .version = kVersion});
+  if (absl::IsUnimplemented(server.status())) {
+    // A matter of the file, said like every other one.
+    services::ShutdownLogging();
+    Complain(options.config + ": " + std::string(server.status().message()));
+    return kExitError;
+  }
   if (!server.ok()) {
     services::LogError("cannot start", {{"error", std::string(server.status().message())}});
     services::ShutdownLogging();

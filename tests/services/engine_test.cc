@@ -1,0 +1,132 @@
+#include "services/engine.h"
+
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <string>
+
+#include "raft/birth_record.h"
+
+namespace quorate::services {
+namespace {
+
+class EngineTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    char name[] = "/tmp/quorate-engine-test-XXXXXX";
+    ASSERT_NE(mkdtemp(name), nullptr);
+    root_ = name;
+    auto directory = storage::DataDirectory::Open(disk_.get(), root_ + "/data", "n1");
+    ASSERT_TRUE(directory.ok()) << directory.status();
+    directory_ = *std::move(directory);
+    ASSERT_TRUE(directory_->identity()->NextBoot().ok());
+    raft::Membership membership;
+    membership.cluster = ClusterId(0xC1);
+    membership.members = {{.store = directory_->identity()->current().store,
+                           .name = "n1",
+                           .address = "",
+                           .voter = true}};
+    birth_.cluster = membership.cluster;
+    birth_.first_entry = raft::FirstEntry(raft::EncodeMembership(membership));
+    ASSERT_TRUE(directory_->identity()->SetBorn(birth_.cluster, "record").ok());
+  }
+  void TearDown() override {
+    directory_.reset();
+    std::filesystem::remove_all(root_);
+  }
+
+  absl::Status Create() { return Engine::Create(disk_.get(), directory_.get(), birth_); }
+  absl::StatusOr<std::unique_ptr<Engine>> Open() {
+    EngineOptions options;
+    options.heartbeat_interval = std::chrono::milliseconds(50);
+    options.election_timeout_min = std::chrono::milliseconds(150);
+    options.election_timeout_max = std::chrono::milliseconds(300);
+    options.seed = 1;
+    options.session_nonce = 1;
+    return Engine::Open(options, {.disk = disk_.get(),
+                                  .directory = directory_.get(),
+                                  .channels = &channels_,
+                                  .metrics = &metrics_,
+                                  .status_changed = [](const raft::NodeStatus&) {}});
+  }
+
+  const std::unique_ptr<storage::Disk> disk_ = storage::MakePosixDisk();
+  std::string root_;
+  std::unique_ptr<storage::DataDirectory> directory_;
+  PeerDirectory addresses_;
+  PeerChannels channels_{&addresses_};
+  Metrics metrics_{"n1", "test"};
+  raft::BirthOutput::CreateLog birth_;
+};
+
+TEST_F(EngineTest, ABornStoreOpensWithItsFirstEntry) {
+  ASSERT_TRUE(Create().ok());
+  EXPECT_TRUE(directory_->identity()->current().log_made);
+  const auto engine = Open();
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  const auto status = (*engine)->node()->status();
+  EXPECT_EQ(status->last_index, raft::Index(1));
+  EXPECT_EQ(status->term, raft::Term(1));
+  ASSERT_NE(status->membership, nullptr);
+  EXPECT_EQ(status->membership->cluster, ClusterId(0xC1));
+  EXPECT_EQ((*engine)->state()->Summary().revision, Revision(1));
+}
+
+TEST_F(EngineTest, ACreationThatWasKilledIsBegunAgain) {
+  ASSERT_TRUE(Create().ok());
+  // A process that was killed before it could say that the log is made leaves all of it, or some.
+  directory_.reset();
+  const std::string identity = storage::IdentityPath(root_ + "/data");
+  std::ifstream in(identity);
+  auto decoded = storage::DecodeIdentity(
+      std::string(std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()));
+  ASSERT_TRUE(decoded.ok());
+  decoded->log_made = false;
+  std::ofstream(identity) << storage::EncodeIdentity(*decoded);
+  auto directory = storage::DataDirectory::Open(disk_.get(), root_ + "/data", "n1");
+  ASSERT_TRUE(directory.ok()) << directory.status();
+  directory_ = *std::move(directory);
+
+  const absl::Status again = Create();
+  ASSERT_TRUE(again.ok()) << again;
+  EXPECT_TRUE(Open().ok());
+}
+
+TEST_F(EngineTest, ALogThatIsMadeIsNotMadeAgain) {
+  ASSERT_TRUE(Create().ok());
+  const auto size = [this] {
+    return std::distance(std::filesystem::directory_iterator(directory_->log_directory()),
+                         std::filesystem::directory_iterator());
+  };
+  const auto before = size();
+  ASSERT_TRUE(Create().ok());
+  EXPECT_EQ(size(), before);
+}
+
+// --- Errors ---
+
+TEST_F(EngineTest, ALostLogIsRefused) {
+  ASSERT_TRUE(Create().ok());
+  for (const auto& file : std::filesystem::directory_iterator(directory_->log_directory())) {
+    std::filesystem::remove(file);
+  }
+  EXPECT_FALSE(Open().ok());
+}
+
+TEST_F(EngineTest, ALostStateIsRefused) {
+  ASSERT_TRUE(Create().ok());
+  std::filesystem::remove_all(directory_->state_directory(1));
+  EXPECT_FALSE(Open().ok());
+}
+
+TEST_F(EngineTest, AnUnwritableDirectoryIsAnError) {
+  std::filesystem::remove_all(directory_->log_directory());
+  std::ofstream(directory_->log_directory()) << "a file";
+  EXPECT_FALSE(Create().ok());
+}
+
+}  // namespace
+}  // namespace quorate::services

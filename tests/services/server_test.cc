@@ -1,0 +1,341 @@
+// Whole nodes in this process, on loopback: the wiring, by its effects.
+#include "services/server.h"
+
+#include <gtest/gtest.h>
+#include <httplib.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "grpcpp/create_channel.h"
+#include "grpcpp/security/credentials.h"
+#include "quorate/v1/cluster.grpc.pb.h"
+#include "quorate/v1/config.grpc.pb.h"
+#include "services/errors.h"
+
+namespace quorate::services {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+// Sanitizers make everything slower: so are the timeouts of Raft.
+constexpr int kMultiplier = 4;
+
+// A port that was free a moment ago, below the range that the kernel gives out.
+int FreePort() {
+  static int next = 20000 + static_cast<int>(getpid()) % 4000;
+  while (true) {
+    const int port = next++;
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(static_cast<uint16_t>(port));
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    const bool free = bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0;
+    close(fd);
+    if (free) return port;
+  }
+}
+
+std::string Loopback(int port) { return "127.0.0.1:" + std::to_string(port); }
+
+// Asks until it is so; the test fails when it is not within half a minute.
+void Eventually(const std::string& what, const std::function<bool()>& is_so) {
+  const auto deadline = std::chrono::steady_clock::now() + seconds(30);
+  while (!is_so()) {
+    ASSERT_LT(std::chrono::steady_clock::now(), deadline) << what;
+    std::this_thread::sleep_for(milliseconds(10));
+  }
+}
+
+// One node: its configuration, its server while it runs, and its clients' stubs.
+struct TestNode {
+  Configuration configuration;
+  std::unique_ptr<Server> server;
+  std::unique_ptr<v1::Config::Stub> config;
+  std::unique_ptr<v1::Cluster::Stub> cluster;
+  int ops_port = 0;
+
+  absl::Status Start() {
+    auto started = Server::Start({.configuration = configuration, .version = "test"});
+    if (!started.ok()) return started.status();
+    server = *std::move(started);
+    const auto channel =
+        grpc::CreateChannel(configuration.address, grpc::InsecureChannelCredentials());
+    config = v1::Config::NewStub(channel);
+    cluster = v1::Cluster::NewStub(channel);
+    return absl::OkStatus();
+  }
+  void Stop() { server.reset(); }
+
+  grpc::Status Put(const std::string& key, const std::string& text, v1::PutResponse* response,
+                   seconds timeout = seconds(10)) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + timeout);
+    v1::PutRequest request;
+    request.set_key(key);
+    request.set_text(text);
+    return config->Put(&context, request, response);
+  }
+  grpc::Status Get(const std::string& key, v1::GetResponse* response) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + seconds(10));
+    v1::GetRequest request;
+    request.set_key(key);
+    return config->Get(&context, request, response);
+  }
+  v1::StatusResponse Status() {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + seconds(10));
+    v1::StatusResponse response;
+    const grpc::Status status = cluster->Status(&context, v1::StatusRequest(), &response);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return response;
+  }
+  std::string Http(const std::string& path) {
+    httplib::Client client("127.0.0.1", ops_port);
+    const auto result = client.Get(path);
+    return result ? std::to_string(result->status) + " " + result->body : "no answer";
+  }
+  bool Ready() { return Http("/readyz") == "200 ok\n"; }
+};
+
+class ServerTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    char name[] = "/tmp/quorate-server-test-XXXXXX";
+    ASSERT_NE(mkdtemp(name), nullptr);
+    root_ = name;
+  }
+  void TearDown() override {
+    nodes_.clear();
+    std::filesystem::remove_all(root_);
+  }
+
+  // One without a raft section, or several that are each other's peers.
+  void Configure(size_t count) {
+    std::vector<Peer> peers;
+    std::vector<std::string> founders;
+    for (size_t i = 1; count > 1 && i <= count; ++i) {
+      peers.push_back({"n" + std::to_string(i), Loopback(FreePort())});
+      founders.push_back(peers.back().node_id);
+    }
+    nodes_.resize(count);
+    for (size_t i = 0; i < count; ++i) {
+      Configuration& configuration = nodes_[i].configuration;
+      configuration.address = Loopback(FreePort());
+      nodes_[i].ops_port = FreePort();
+      configuration.metrics_address = Loopback(nodes_[i].ops_port);
+      configuration.store_path = root_ + "/data" + std::to_string(i + 1);
+      if (peers.empty()) continue;
+      RaftConfiguration raft;
+      raft.node_id = peers[i].node_id;
+      raft.bind_address = raft.advertise_address = peers[i].address;
+      raft.peers = peers;
+      raft.founders = founders;
+      raft.heartbeat_interval *= kMultiplier;
+      raft.election_timeout_min *= kMultiplier;
+      raft.election_timeout_max *= kMultiplier;
+      configuration.raft = raft;
+    }
+  }
+  void StartAll() {
+    for (TestNode& node : nodes_) ASSERT_TRUE(node.Start().ok());
+    for (TestNode& node : nodes_) Eventually("ready", [&] { return node.Ready(); });
+  }
+  TestNode& Leader() {
+    TestNode* leader = nullptr;
+    Eventually("a leader", [&] {
+      for (TestNode& node : nodes_) {
+        if (node.server != nullptr && node.Status().role() == v1::NODE_ROLE_LEADER) leader = &node;
+      }
+      return leader != nullptr;
+    });
+    return *leader;
+  }
+
+  std::string root_;
+  std::vector<TestNode> nodes_;
+};
+
+TEST_F(ServerTest, OneNodeIsBornAloneAndKeepsWhatItAcknowledged) {
+  Configure(1);
+  StartAll();
+  v1::PutResponse put;
+  ASSERT_TRUE(nodes_[0].Put("a", "one", &put).ok());
+  EXPECT_EQ(put.header().node_id(), "quorate-0");
+  EXPECT_EQ(put.header().leader_id(), "quorate-0");
+  EXPECT_EQ(put.header().revision(), 2u);
+  v1::GetResponse got;
+  ASSERT_TRUE(nodes_[0].Get("a", &got).ok());
+  EXPECT_EQ(got.item().text(), "one");
+  EXPECT_FALSE(got.header().staleness().unknown());
+  const v1::StatusResponse before = nodes_[0].Status();
+  EXPECT_EQ(before.birth(), v1::BIRTH_STATE_COMPLETE);
+  EXPECT_EQ(before.boot(), 1u);
+
+  nodes_[0].Stop();
+  StartAll();
+  ASSERT_TRUE(nodes_[0].Get("a", &got).ok());
+  EXPECT_EQ(got.item().text(), "one");
+  const v1::StatusResponse after = nodes_[0].Status();
+  EXPECT_EQ(after.header().cluster_id(), before.header().cluster_id());
+  EXPECT_EQ(after.store_id(), before.store_id());
+  EXPECT_EQ(after.boot(), 2u);
+  ASSERT_TRUE(nodes_[0].Put("a", "two", &put).ok());
+  EXPECT_EQ(put.version(), 2u);
+}
+
+TEST_F(ServerTest, ThreeNodesAreBornAndEachTakesAWrite) {
+  Configure(3);
+  StartAll();
+  uint64_t revision = 0;
+  for (TestNode& node : nodes_) {
+    v1::PutResponse put;
+    const grpc::Status status = node.Put("by/" + node.configuration.node_id(), "x", &put);
+    ASSERT_TRUE(status.ok()) << status.error_message();
+    EXPECT_GT(put.header().revision(), revision);
+    revision = put.header().revision();
+  }
+  for (TestNode& node : nodes_) {
+    Eventually("the last write", [&] {
+      v1::GetResponse got;
+      return node.Get("by/n3", &got).ok() && got.header().revision() == revision;
+    });
+    const v1::StatusResponse status = node.Status();
+    EXPECT_EQ(status.members_size(), 3);
+    EXPECT_TRUE(status.lacks().empty());
+  }
+  std::string id = nodes_[0].Status().header().cluster_id();
+  for (TestNode& node : nodes_) EXPECT_EQ(node.Status().header().cluster_id(), id);
+}
+
+TEST_F(ServerTest, WritesGoOnWithoutTheLeader) {
+  Configure(3);
+  StartAll();
+  v1::PutResponse put;
+  ASSERT_TRUE(nodes_[0].Put("a", "1", &put).ok());
+  TestNode& leader = Leader();
+  leader.Stop();
+  for (TestNode& node : nodes_) {
+    if (&node == &leader) continue;
+    const grpc::Status status = node.Put("a", "2", &put);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+  }
+  EXPECT_EQ(put.version(), 3u);
+  ASSERT_TRUE(leader.Start().ok());
+  Eventually("the stopped one has caught up", [&] {
+    v1::GetResponse got;
+    return leader.Get("a", &got).ok() && got.item().version() == 3;
+  });
+}
+
+TEST_F(ServerTest, MetricsAndProbesAnswer) {
+  Configure(1);
+  StartAll();
+  v1::PutResponse put;
+  ASSERT_TRUE(nodes_[0].Put("a", "1", &put).ok());
+  const std::string metrics = nodes_[0].Http("/metrics");
+  for (const char* line : {"raft_state{node=\"quorate-0\",state=\"leader\"} 1", "quorate_ready 1",
+                           "quorate_requests_total{code=\"OK\",method=\"quorate.v1.Config/Put\"} 1",
+                           "quorate_writes_answered_total 1", "quorate_members 1"}) {
+    EXPECT_NE(metrics.find(line), std::string::npos) << line;
+  }
+  EXPECT_EQ(nodes_[0].Http("/livez"), "200 ok\n");
+}
+
+// --- Errors ---
+
+TEST_F(ServerTest, OneOfThreeAloneAnswersStatusAndNothingElse) {
+  Configure(3);
+  ASSERT_TRUE(nodes_[0].Start().ok());
+  const v1::StatusResponse status = nodes_[0].Status();
+  EXPECT_EQ(status.role(), v1::NODE_ROLE_WAITING);
+  EXPECT_EQ(status.header().cluster_id(), "");
+  EXPECT_FALSE(status.lacks().empty());
+  v1::PutResponse put;
+  const grpc::Status write = nodes_[0].Put("a", "1", &put);
+  EXPECT_EQ(write.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(DetailsOf(write).reason, "NOT_BORN");
+  v1::GetResponse got;
+  EXPECT_EQ(DetailsOf(nodes_[0].Get("a", &got)).reason, "NOT_CAUGHT_UP");
+  EXPECT_EQ(nodes_[0].Http("/readyz").substr(0, 12), "503 not born");
+}
+
+TEST_F(ServerTest, WithoutAMajorityWritesAreRefusedAndReadsGoOn) {
+  Configure(3);
+  StartAll();
+  v1::PutResponse put;
+  ASSERT_TRUE(nodes_[0].Put("a", "1", &put).ok());
+  Eventually("node 1 shows it", [&] {
+    v1::GetResponse got;
+    return nodes_[0].Get("a", &got).ok();
+  });
+  nodes_[1].Stop();
+  nodes_[2].Stop();
+  Eventually("node 1 has noticed", [&] { return !nodes_[0].Ready(); });
+  const grpc::Status write = nodes_[0].Put("a", "2", &put);
+  EXPECT_EQ(write.error_code(), grpc::StatusCode::UNAVAILABLE) << write.error_message();
+  EXPECT_EQ(DetailsOf(write).reason, "NO_LEADER");
+  EXPECT_TRUE(DetailsOf(write).retry_delay.has_value());
+  v1::GetResponse got;
+  ASSERT_TRUE(nodes_[0].Get("a", &got).ok());
+  EXPECT_EQ(got.item().text(), "1");
+  EXPECT_TRUE(got.header().staleness().has_age());
+  EXPECT_EQ(got.header().leader_id(), "");
+}
+
+TEST_F(ServerTest, WhatIsWrongAtTheStartIsRefusedWithWhatToDo) {
+  Configure(2);
+  const auto message = [](const absl::Status& status) { return std::string(status.message()); };
+  ASSERT_TRUE(nodes_[0].Start().ok());
+
+  // A directory in use.
+  TestNode copy;
+  copy.configuration = nodes_[0].configuration;
+  EXPECT_NE(message(copy.Start()).find("in use"), std::string::npos);
+  // Each port in use.
+  copy.configuration = nodes_[1].configuration;
+  copy.configuration.address = nodes_[0].configuration.address;
+  EXPECT_NE(message(copy.Start()).find("controlPlane.address"), std::string::npos);
+  copy.configuration = nodes_[1].configuration;
+  copy.configuration.metrics_address = nodes_[0].configuration.metrics_address;
+  EXPECT_NE(message(copy.Start()).find("controlPlane.metricsAddress"), std::string::npos);
+  copy.configuration = nodes_[1].configuration;
+  copy.configuration.raft->bind_address = nodes_[0].configuration.raft->bind_address;
+  EXPECT_NE(message(copy.Start()).find("controlPlane.raft.bindAddress"), std::string::npos);
+  // A directory of another node.
+  nodes_[0].Stop();
+  copy.configuration = nodes_[1].configuration;
+  copy.configuration.store_path = nodes_[0].configuration.store_path;
+  EXPECT_NE(message(copy.Start()).find("belongs to node"), std::string::npos);
+  // DNS, in this build.
+  copy.configuration = nodes_[1].configuration;
+  copy.configuration.raft->discovery_dns = "a.b.svc";
+  EXPECT_NE(message(copy.Start()).find("not in this build yet: use peers"), std::string::npos);
+}
+
+TEST_F(ServerTest, ADirectoryOfAClusterIsNotServedAlone) {
+  Configure(2);
+  StartAll();
+  const Configuration clustered = nodes_[0].configuration;
+  for (TestNode& node : nodes_) node.Stop();
+  // The section is lost: the node's name would be another one, too.
+  TestNode alone;
+  alone.configuration = clustered;
+  alone.configuration.raft.reset();
+  EXPECT_FALSE(alone.Start().ok());
+}
+
+}  // namespace
+}  // namespace quorate::services

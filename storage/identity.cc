@@ -20,7 +20,6 @@ namespace {
 
 constexpr size_t kFileBytesMax = 4 * kBirthRecordBytesMax;
 constexpr std::string_view kTitle = "quorate identity ";
-constexpr std::string_view kChecksum = "crc32c ";
 
 // Takes the lines of the file one after the other, each of the form `key value`.
 class LineReader {
@@ -84,7 +83,7 @@ std::string EncodeIdentity(const Identity& identity) {
 absl::StatusOr<Identity> DecodeIdentity(const std::string& text) {
   // The first line and the checksum keep their meaning in every version, so that a flipped bit in
   // the version is damage and not a newer format.
-  size_t last = text.rfind("\ncrc32c ");
+  const size_t last = text.rfind("\ncrc32c ");
   if (last == std::string::npos) return Damaged("it has no checksum");
   const std::string body = text.substr(0, last + 1);
   if (text.substr(last + 1) != ChecksumLine(body)) return Damaged("its checksum is wrong");

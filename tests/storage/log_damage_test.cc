@@ -241,6 +241,17 @@ TEST_F(LogDamage, AWitnessWithATornBodyStillCounts) {
   ExpectRefused(Newest(), records[1].offset);
 }
 
+// What recovery rewrote was durable before its segment had a name, and needs no later witness.
+TEST_F(LogDamage, WhatRecoveryRewroteIsRefusedThoughNothingFollowsIt) {
+  ASSERT_TRUE(writer_.Entries(2, 100) && writer_.Sync() && writer_.Reopen());
+  const std::vector<Record> records = RecordsOf(Newest());
+  ASSERT_EQ(records.size(), 2u);
+  disk_.FlipBit(Newest(), records[1].offset + 50, 1);
+  ExpectRefused(Newest(), records[1].offset);
+  disk_.Overwrite(Newest(), records[0].offset, std::string(2 * 176, '\0'));
+  ExpectRefused(Newest(), records[0].offset);
+}
+
 // What the format says stays open: the newest batch before its mark.
 TEST_F(LogDamage, TheNewestBatchBeforeItsMarkLooksTornAndNothingOlderDoes) {
   ASSERT_TRUE(writer_.Entries(3, 100) && writer_.Sync());
@@ -341,6 +352,26 @@ TEST_F(LogDamage, ASegmentOfAnotherHistoryIsRefused) {
   absl::Status status = Open();
   EXPECT_TRUE(absl::IsDataLoss(status)) << status;
   EXPECT_THAT(std::string(status.message()), HasSubstr("offset"));
+}
+
+// A header that is whole and has a right checksum, but says other things than the log before it.
+TEST_F(LogDamage, AHeaderThatDoesNotFollowItsLogIsRefused) {
+  ASSERT_TRUE(writer_.Membership(1) && writer_.Vote(2, 2) && writer_.Sync() && writer_.Mark());
+  ASSERT_TRUE(writer_.Reopen());
+  const std::string first = Segments()[0];
+  const SegmentHeader good = DecodeSegmentHeader(disk_.Content(Newest()))->header;
+  const auto forged = [&](auto change, const std::string& path, uint64_t offset) {
+    SegmentHeader header = good;
+    change(&header);
+    disk_.Overwrite(Newest(), 0, EncodeSegmentHeader(header));
+    ExpectRefused(path, offset);
+  };
+  forged([](SegmentHeader* h) { h->hard_state.vote = StoreId(3); }, Newest(), 0);
+  forged([](SegmentHeader* h) { h->prev_index = raft::Index(2); }, Newest(), 0);
+  forged([](SegmentHeader* h) { h->membership_index = raft::Index(); }, Newest(), 0);
+  forged([](SegmentHeader* h) { h->previous_crc ^= 1; }, first, good.previous_end);
+  disk_.Overwrite(Newest(), 0, EncodeSegmentHeader(good));
+  ExpectAllThere();
 }
 
 TEST_F(LogDamage, ARecordInTheWrongPlaceIsNone) {

@@ -23,7 +23,7 @@ class BirthClient {
   ~BirthClient();  // Stop()s
 
   using Done = std::function<void(absl::StatusOr<raft::BirthReply>)>;
-  // Any thread; `done` runs on a gRPC thread, once.
+  // Any thread; `done` runs once, on a gRPC thread; after Stop at once on this one.
   void Call(const raft::BirthCall& call, Duration timeout, Done done);
   // Cancels what is open and waits for it: no `done` runs afterwards. Later calls fail at once.
   void Stop();

@@ -1,0 +1,230 @@
+#include "services/raft_service.h"
+
+#include "services/birth_client.h"
+#include "tests/services/forward_cluster.h"
+
+namespace quorate::services {
+namespace {
+
+using std::chrono::seconds;
+
+class RaftServiceTest : public testing::Test {
+ protected:
+  RaftServiceTest() : channels_(&cluster_.node(0).directory) {
+    stub_ = channels_.At(cluster_.node(0).address, PeerChannels::Kind::kControl);
+  }
+
+  v1::PeerHeader Header() { return MakeHeader(kTestCluster, StoreId(555), cluster_.node(0).store); }
+
+  template <typename Request, typename Response>
+  grpc::Status Call(grpc::Status (v1::Raft::Stub::*method)(grpc::ClientContext*, const Request&,
+                                                           Response*),
+                    const Request& request, Response* response) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + seconds(10));
+    return (stub_.get()->*method)(&context, request, response);
+  }
+
+  grpc::Status Vote(const v1::PeerHeader& header, v1::RequestVoteResponse* response) {
+    v1::RequestVoteRequest request;
+    *request.mutable_header() = header;
+    request.set_term(1);
+    return Call(&v1::Raft::Stub::RequestVote, request, response);
+  }
+
+  grpc::Status Append(const v1::AppendEntriesRequest& request) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + seconds(10));
+    auto stream = stub_->AppendEntries(&context);
+    stream->Write(request);
+    stream->WritesDone();
+    v1::AppendEntriesResponse response;
+    while (stream->Read(&response)) {
+    }
+    return stream->Finish();
+  }
+
+  ForwardCluster cluster_;
+  PeerChannels channels_;
+  PeerChannels::Stub stub_;
+};
+
+TEST_F(RaftServiceTest, BeforeBirthOnlyIdentifyAndFoundAnswer) {
+  v1::RequestVoteResponse vote;
+  EXPECT_EQ(DetailsOf(Vote(Header(), &vote)).reason, "NOT_BORN");
+  v1::AppendEntriesRequest append;
+  *append.mutable_header() = Header();
+  const grpc::Status status = Append(append);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(DetailsOf(status).reason, "NOT_BORN");
+
+  v1::IdentifyRequest identify;
+  identify.mutable_header()->set_from_store(555);
+  identify.set_address("host:7000");
+  v1::IdentifyResponse who;
+  ASSERT_TRUE(Call(&v1::Raft::Stub::Identify, identify, &who).ok());
+  EXPECT_EQ(StoreId(who.header().from_store()), cluster_.node(0).store);
+  EXPECT_EQ(who.name(), "node-0");
+  EXPECT_EQ(cluster_.node(0).directory.Find(StoreId(555)), "host:7000")
+      << "one call introduces both";
+
+  v1::FoundRequest found;
+  found.mutable_propose();
+  v1::FoundResponse pledged;
+  ASSERT_TRUE(Call(&v1::Raft::Stub::Found, found, &pledged).ok());
+  EXPECT_EQ(pledged.refusal(), static_cast<uint32_t>(raft::Refusal::kPledgeMoved));
+  found.mutable_born();
+  ASSERT_TRUE(Call(&v1::Raft::Stub::Found, found, &pledged).ok());
+  EXPECT_EQ(pledged.refusal(), static_cast<uint32_t>(raft::Refusal::kBornElsewhere));
+}
+
+TEST_F(RaftServiceTest, BirthsCallsArriveAndTeachAddresses) {
+  BirthClient client(StoreId(555), &channels_, &cluster_.node(1).directory);
+  std::mutex mutex;
+  std::condition_variable ended;
+  std::vector<absl::StatusOr<raft::BirthReply>> replies;
+  const auto call = [&](const std::string& address, raft::BirthRequest request) {
+    const size_t before = replies.size();
+    client.Call({1, address, std::move(request)}, seconds(5), [&](auto reply) {
+      std::lock_guard inner(mutex);
+      replies.push_back(std::move(reply));
+      ended.notify_all();
+    });
+    std::unique_lock lock(mutex);
+    EXPECT_TRUE(ended.wait_for(lock, seconds(20), [&] { return replies.size() > before; }));
+    return replies.back();
+  };
+  const std::string address = cluster_.node(0).address;
+  auto reply = call(address, raft::IdentifyRequest{StoreId(555), 1, 1, "n", "h:1"});
+  ASSERT_TRUE(reply.ok()) << reply.status();
+  EXPECT_EQ(std::get<raft::IdentifyReply>(*reply).name, "node-0");
+  EXPECT_EQ(cluster_.node(1).directory.Find(cluster_.node(0).store), address);
+  reply = call(address, raft::Propose{});
+  ASSERT_TRUE(reply.ok());
+  EXPECT_EQ(std::get<raft::PledgeReply>(*reply).refusal, raft::Refusal::kPledgeMoved);
+  reply = call(address, raft::Born{});
+  ASSERT_TRUE(reply.ok());
+  EXPECT_EQ(std::get<raft::BornReply>(*reply).refusal, raft::Refusal::kBornElsewhere);
+
+  cluster_.CloseServer(0);
+  reply = call(address, raft::IdentifyRequest{});
+  EXPECT_EQ(reply.status().code(), absl::StatusCode::kUnavailable);
+  client.Stop();
+  reply = call(address, raft::IdentifyRequest{});
+  EXPECT_EQ(reply.status().code(), absl::StatusCode::kCancelled);
+}
+
+TEST_F(RaftServiceTest, AStrangersVoteIsAnsweredAndAppendsReachTheNode) {
+  cluster_.Start(0);
+  v1::RequestVoteResponse response;
+  const grpc::Status status = Vote(Header(), &response);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(response.header().to_store(), 555u);
+  EXPECT_EQ(StoreId(response.header().from_store()), cluster_.node(0).store);
+  EXPECT_FALSE(response.granted());
+
+  // An append of a leader of a far term: answered on the same stream, and believed.
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + seconds(20));
+  auto stream = stub_->AppendEntries(&context);
+  v1::AppendEntriesRequest append;
+  *append.mutable_header() = Header();
+  append.set_term(50);
+  append.set_prev_index(1);
+  append.set_prev_term(1);
+  append.set_sent_at_us(1234);
+  ASSERT_TRUE(stream->Write(append));
+  v1::AppendEntriesResponse reply;
+  ASSERT_TRUE(stream->Read(&reply));
+  EXPECT_TRUE(reply.success());
+  EXPECT_EQ(reply.match(), 1u);
+  EXPECT_EQ(reply.echoed_sent_at_us(), 1234);
+  EXPECT_EQ(reply.term(), 50u);
+  stream->WritesDone();
+  EXPECT_TRUE(stream->Finish().ok());
+}
+
+TEST_F(RaftServiceTest, ThePeersFindEachOtherAgainWhenAnAddressChanges) {
+  cluster_.StartAll();
+  const size_t leader = cluster_.WaitForLeader();
+  const size_t moved = (leader + 1) % 3;
+  cluster_.Stop(moved);
+  cluster_.node(moved).address.clear();  // another port
+  cluster_.Start(moved);
+  for (size_t i = 0; i < 3; ++i) {
+    cluster_.node(i).directory.Learn(cluster_.node(moved).store, cluster_.node(moved).address,
+                                     PeerDirectory::Source::kDirect);
+  }
+  Writes writes;
+  writes.Send(&cluster_.node(leader), "k");
+  ASSERT_TRUE(writes.WaitForAll());
+  EXPECT_TRUE(
+      Eventually([&] { return cluster_.node(moved).state->Get("k", std::nullopt).first.ok(); }));
+}
+
+// --- Errors ---
+
+TEST_F(RaftServiceTest, WrongClusterWrongStoreAndWrongSenderAreRejectedEverywhere) {
+  cluster_.Start(0);
+  const StoreId store = cluster_.node(0).store;
+  const std::vector<std::pair<v1::PeerHeader, std::string>> wrong = {
+      {MakeHeader(ClusterId(9), StoreId(555), store), "WRONG_CLUSTER"},
+      {MakeHeader(kTestCluster, StoreId(555), StoreId(556)), "WRONG_STORE"},
+      {MakeHeader(kTestCluster, store, store), "WRONG_SENDER"}};
+  for (const auto& [header, reason] : wrong) {
+    v1::RequestVoteResponse vote;
+    EXPECT_EQ(DetailsOf(Vote(header, &vote)).reason, reason);
+    v1::AppendEntriesRequest append;
+    *append.mutable_header() = header;
+    append.set_term(99);
+    const grpc::Status status = Append(append);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+    EXPECT_EQ(DetailsOf(status).reason, reason);
+  }
+  EXPECT_LT(cluster_.node(0).raft->status()->term, raft::Term(99));
+}
+
+TEST_F(RaftServiceTest, MalformedAppendsEndTheStreamAndNeverReachTheCore) {
+  cluster_.Start(0);
+  v1::AppendEntriesRequest append;
+  *append.mutable_header() = Header();
+  append.set_term(99);
+  append.add_entries()->set_index(7);  // does not follow prev_index 0
+  const grpc::Status status = Append(append);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(DetailsOf(status).reason, "MALFORMED");
+  EXPECT_LT(cluster_.node(0).raft->status()->term, raft::Term(99));
+}
+
+TEST_F(RaftServiceTest, WhatIsNotBuiltYetSaysSo) {
+  cluster_.Start(0);
+  v1::TimeoutNowResponse timeout;
+  grpc::Status status = Call(&v1::Raft::Stub::TimeoutNow, v1::TimeoutNowRequest(), &timeout);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
+  EXPECT_EQ(DetailsOf(status).metadata.at("what"), "quorate.v1.Raft/TimeoutNow");
+  v1::ReadIndexResponse read;
+  status = Call(&v1::Raft::Stub::ReadIndex, v1::ReadIndexRequest(), &read);
+  EXPECT_EQ(DetailsOf(status).metadata.at("what"), "quorate.v1.Raft/ReadIndex");
+  grpc::ClientContext context;
+  v1::InstallSnapshotResponse installed;
+  auto stream = stub_->InstallSnapshot(&context, &installed);
+  stream->Write(v1::InstallSnapshotRequest());
+  EXPECT_EQ(DetailsOf(stream->Finish()).metadata.at("what"), "quorate.v1.Raft/InstallSnapshot");
+}
+
+TEST_F(RaftServiceTest, FoundWithoutAStepIsRefused) {
+  v1::FoundResponse response;
+  const grpc::Status status = Call(&v1::Raft::Stub::Found, v1::FoundRequest(), &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(DetailsOf(status).metadata.at("field"), "step");
+}
+
+TEST_F(RaftServiceTest, AfterServingEndedItSaysSo) {
+  cluster_.Start(0);
+  cluster_.node(0).service->StopServing();
+  v1::RequestVoteResponse vote;
+  EXPECT_EQ(DetailsOf(Vote(Header(), &vote)).reason, "SHUTTING_DOWN");
+}
+
+}  // namespace
+}  // namespace quorate::services

@@ -94,9 +94,9 @@ std::vector<MetricFamily> Sampled(const std::string& node, const MetricsSample& 
   counter("quorate_peer_messages_dropped_total", "Messages of peers dropped: inbox full.",
           s.dropped_messages);
   counter("quorate_log_lines_dropped_total", "Log lines dropped: queue full.", s.dropped_log_lines);
-  counter("quorate_duplicate_commands_total",
+  counter("quorate_writes_found_applied_total",
           "Writes of this node that a lost leader had got applied: answered with the kept answer.",
-          s.duplicate_commands);
+          s.writes_found_applied);
   counter("quorate_intake_duplicates_total",
           "Writes that came to this leader again, and were not proposed again.",
           s.intake_duplicates);

@@ -531,7 +531,7 @@ MetricsSample Server::Impl::Sample() const {
     sample.staleness = std::max(BootNow() - *status->fresh_as_of, Duration::zero());
   }
   sample.dropped_messages = status->dropped_messages;
-  sample.duplicate_commands = writes.ingress.found_applied;
+  sample.writes_found_applied = writes.ingress.found_applied;
   sample.intake_duplicates = writes.duplicates_applied + writes.duplicates_pending;
   sample.apply_duplicates = state.duplicates;
   sample.writes_submitted = writes.ingress.submitted;

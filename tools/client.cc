@@ -16,14 +16,16 @@ namespace {
 // A page (2 MiB) or one item (1 MiB) and its frame, with room.
 constexpr int kReceiveBytesMax = 16 << 20;
 
-std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address,
+                                           std::chrono::milliseconds connect_timeout) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kReceiveBytesMax);
   // Retries are ours to decide, and a node is dialled directly: proxy variables mean the web.
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  // Despite its name this is how long one attempt may take, the server's first frame included.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, static_cast<int>(connect_timeout.count()));
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
   // One connection an endpoint, not one shared with other clients of this process.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
@@ -56,7 +58,7 @@ Client::Client(ClientOptions options) : options_(std::move(options)) {
   for (const std::string& address : options_.endpoints) {
     auto endpoint = std::make_unique<Endpoint>();
     endpoint->address = address;
-    endpoint->channel = MakeChannel(address);
+    endpoint->channel = MakeChannel(address, options_.connect_timeout);
     endpoint->config = v1::Config::NewStub(endpoint->channel);
     endpoint->cluster = v1::Cluster::NewStub(endpoint->channel);
     endpoints_.push_back(std::move(endpoint));
@@ -143,7 +145,8 @@ CallResult Client::UseNode(const std::string& node_id) {
       return endpoint.cluster->Status(context, v1::StatusRequest(), &response);
     });
     if (!last.ok()) {
-      seen += (seen.empty() ? "" : ", ") + endpoints_[i]->address + " does not answer";
+      seen += (seen.empty() ? "" : ", ") + endpoints_[i]->address + " does not answer (" +
+              last.status.error_message() + ")";
       continue;
     }
     if (response.header().node_id() == node_id) {

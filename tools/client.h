@@ -50,7 +50,7 @@ enum class CallKind { kRead, kWrite };
 struct ClientOptions {
   std::vector<std::string> endpoints;                            // host:port, at least one
   std::chrono::milliseconds timeout = std::chrono::seconds(10);  // of one call, fail-over included
-  std::chrono::milliseconds connect_timeout = std::chrono::seconds(2);     // of one endpoint
+  std::chrono::milliseconds connect_timeout = std::chrono::seconds(3);     // of one endpoint
   std::chrono::milliseconds retry_delay = std::chrono::milliseconds(100);  // when none was named
 };
 

@@ -1,6 +1,11 @@
 // Who is asked next, and when nobody is: the rule of tools/client.h.
 #include "tools/client.h"
 
+#include <poll.h>
+
+#include <atomic>
+#include <thread>
+
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/tools/fake_node.h"
@@ -12,6 +17,67 @@ namespace {
 using std::chrono::milliseconds;
 using testing::ElementsAre;
 using testing::HasSubstr;
+
+// Stands before a node and lets the first connection through only after `delay`, as a node does
+// whose machine is busy.
+class SlowDoor {
+ public:
+  SlowDoor(int node_port, milliseconds delay) : node_port_(node_port), delay_(delay) {
+    sockaddr_in address = Loopback(0);
+    bind(listener_, reinterpret_cast<sockaddr*>(&address), sizeof address);
+    listen(listener_, 8);
+    socklen_t size = sizeof address;
+    getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &size);
+    address_ = "127.0.0.1:" + std::to_string(ntohs(address.sin_port));
+    thread_ = std::thread([this] { Serve(); });
+  }
+  ~SlowDoor() {
+    stop_ = true;
+    thread_.join();
+    close(listener_);
+  }
+  const std::string& address() const { return address_; }
+
+ private:
+  static sockaddr_in Loopback(int port) {
+    sockaddr_in address = {};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.sin_port = htons(static_cast<uint16_t>(port));
+    return address;
+  }
+  bool Readable(int fd) {
+    pollfd entry = {fd, POLLIN, 0};
+    return poll(&entry, 1, 10) == 1;
+  }
+  void Serve() {
+    while (!stop_ && !Readable(listener_)) {
+    }
+    if (stop_) return;
+    const int client = accept(listener_, nullptr, nullptr);
+    std::this_thread::sleep_for(delay_);
+    const int node = socket(AF_INET, SOCK_STREAM, 0);
+    const sockaddr_in address = Loopback(node_port_);
+    connect(node, reinterpret_cast<const sockaddr*>(&address), sizeof address);
+    while (!stop_ && Pump(client, node) && Pump(node, client)) {
+    }
+    close(client);
+    close(node);
+  }
+  bool Pump(int from, int to) {
+    if (!Readable(from)) return true;
+    char buffer[4096];
+    const ssize_t got = read(from, buffer, sizeof buffer);
+    return got > 0 && write(to, buffer, static_cast<size_t>(got)) == got;
+  }
+
+  const int node_port_;
+  const milliseconds delay_;
+  const int listener_ = socket(AF_INET, SOCK_STREAM, 0);
+  std::string address_;
+  std::atomic<bool> stop_ = false;
+  std::thread thread_;
+};
 
 class ClientTest : public testing::Test {
  protected:
@@ -109,6 +175,13 @@ TEST_F(ClientTest, ANodeIsChosenByName) {
   EXPECT_EQ(b_.calls(), 2);
 }
 
+TEST_F(ClientTest, ABusyNodeIsWaitedFor) {
+  const SlowDoor door(a_.port(), milliseconds(300));
+  Client client = Make({door.address()});
+  const CallResult result = Put(client);
+  EXPECT_TRUE(result.ok()) << result.status.error_message();
+}
+
 TEST_F(ClientTest, ARestartedNodeIsFoundAgain) {
   Client client = Make({a_.address()});
   EXPECT_TRUE(Put(client).ok());
@@ -165,7 +238,8 @@ TEST_F(ClientTest, ANodeThatIsNotThereIsNamedWithThoseThatAre) {
   const CallResult result = client.UseNode("z");
   EXPECT_EQ(result.status.error_code(), grpc::StatusCode::NOT_FOUND);
   EXPECT_EQ(result.status.error_message(), "no endpoint is node z: " + a_.address() + " is a, " +
-                                               dead.address() + " does not answer");
+                                               dead.address() +
+                                               " does not answer (cannot connect)");
 }
 
 TEST(Endpoints, AreHostAndPort) {

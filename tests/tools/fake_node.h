@@ -52,6 +52,7 @@ class FakeNode final : public v1::Config::Service, public v1::Cluster::Service {
   }
 
   std::string address() const { return "127.0.0.1:" + std::to_string(port_); }
+  int port() const { return port_; }
   grpc::Server* server() { return server_.get(); }
 
   // The next calls end so, one each; a write is done nevertheless when `applied`.

@@ -65,14 +65,13 @@ void Core::Impl::NoteContact(Progress* peer, const AppendEntriesReply& reply) {
 
 void Core::Impl::HandleMatch(Progress* peer, Index match) {
   if (match > peer->match) {
-    std::optional<Term> term = peer->inflight.FreeTo(match);
-    if (!term && match == peer->next - 1) term = peer->prev_term;
-    if (!term) term = window_.TermAt(match);
     peer->match = match;
-    peer->match_term = term;
+    peer->match_term = peer->inflight.FreeTo(match);
     peer->match_acked_at = now_;
     peer->progress_at = now_;
   }
+  if (!peer->match_term && peer->match == peer->next - 1) peer->match_term = peer->prev_term;
+  if (!peer->match_term) peer->match_term = window_.TermAt(peer->match);
   const bool ahead = match >= peer->next;  // than what is to be sent next
   switch (peer->state) {
     case PeerState::kProbe:

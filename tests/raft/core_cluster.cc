@@ -53,10 +53,17 @@ void TestNode::Start() {
   log_ = disk_.log;
   state_.entries.assign(disk_.log.begin(),
                         disk_.log.begin() + static_cast<std::ptrdiff_t>(disk_.applied.value()));
-  core_ = std::make_unique<Core>(options_, Recover(), cluster_->now());
+  core_ = std::make_unique<Core>(options_, Recover(), Now());
   seen_ = Seen{
       core_->role(), core_->term(), core_->leader(), core_->commit(), core_->membership_index(),
       false};
+}
+
+Instant TestNode::Now() const { return cluster_->now() + clock_offset_; }
+
+void TestNode::ReportTicket(Ticket ticket) {
+  core_->OnPersisted(ticket);
+  React();
 }
 
 void TestNode::Stop() {
@@ -64,15 +71,16 @@ void TestNode::Stop() {
   pending_.clear();
   applying_.clear();
   reads_.clear();
+  durable_ticket_ = Ticket();
 }
 
 void TestNode::Tick() {
-  core_->Tick(cluster_->now());
+  core_->Tick(Now());
   React();
 }
 
 void TestNode::Receive(const Message& message) {
-  core_->Step(message, cluster_->now());
+  core_->Step(message, Now());
   React();
 }
 
@@ -83,7 +91,7 @@ std::pair<size_t, ProposeStatus> TestNode::Propose(std::vector<std::string> payl
     proposal.payload = std::move(payload);
     proposals.push_back(std::move(proposal));
   }
-  const auto result = core_->Propose(core_->term(), std::move(proposals), cluster_->now());
+  const auto result = core_->Propose(core_->term(), std::move(proposals), Now());
   React();
   return result;
 }
@@ -92,7 +100,8 @@ void TestNode::React() {
   changes_under_way_ = core_->HasReady();
   NoteChanges();
   changes_under_way_ = false;
-  while (core_->HasReady()) {
+  for (int rounds = 0; core_->HasReady(); ++rounds) {
+    if (rounds > 1000) return cluster_->Fail(name_ + " is never done");
     Ready ready = core_->TakeReady();
     if (ready.persist.cut_from) log_.resize(ready.persist.cut_from->value() - 1);
     log_.insert(log_.end(), ready.persist.entries.begin(), ready.persist.entries.end());
@@ -185,6 +194,7 @@ bool TestNode::PersistNext(size_t count, bool report) {
     pending_.pop_front();
   }
   const Ticket last = done.back().persist.ticket;
+  durable_ticket_ = last;
   if (slow_disk_) cluster_->Say(name_ + ": #" + ToString(last) + " is durable");
   for (Pending& pending : done) {
     for (Message& message : pending.messages) {
@@ -269,6 +279,7 @@ void Oracle::OnCommit(const TestNode& node, Index from, Index to) {
     if (*it->second != *entry) {
       cluster_->Fail(node.name() + " commits another entry " + ToString(i));
     }
+    if (first) committed_at_.emplace(i, cluster_->now());
     if (!first || !check_durability_) continue;
     const Quorum quorum(node.core().membership());
     const bool durable = quorum.Satisfied([&](StoreId voter) {
@@ -316,17 +327,32 @@ void Oracle::OnSend(const TestNode& node, const Message& message) {
     if (!reply->success) return;
     const size_t match = reply->match.value();
     TestNode* leader = cluster_->Find(message.to);
-    const bool judge = leader != nullptr && leader->up() && leader->core().term() == reply->term &&
-                       node.core().term() == reply->term;
+    const bool judge = leader != nullptr && leader->up() &&
+                       leader->core().role() == Role::kLeader &&
+                       leader->core().term() == reply->term && node.core().term() == reply->term;
     if (!judge || match == 0) return;
     if (disk.log.size() < match || leader->log().size() < match ||
         *disk.log[match - 1] != *leader->log()[match - 1]) {
       cluster_->Fail(node.name() + " acknowledges " + ToString(reply->match) +
-                     " without having the leader's entry on disk");
+                     " without having the leader's entry on disk (" +
+                     std::to_string(disk.log.size()) + ", leader " +
+                     std::to_string(leader->log().size()) + ")");
     }
   } else if (const auto* append = std::get_if<AppendEntries>(&message.body)) {
     if (disk.hard_state.term < append->term) {
       cluster_->Fail(node.name() + " leads in a term that is not durable");
+    }
+  }
+}
+
+void Oracle::CheckFreshness(const TestNode& node) {
+  const auto fresh = node.core().fresh_as_of(node.Now());
+  if (!fresh) return;
+  const Duration age = node.Now() - *fresh;
+  if (age < Duration(0)) cluster_->Fail(node.name() + " is fresher than now");
+  for (const auto& [index, at] : committed_at_) {
+    if (index > node.core().applied() && at < cluster_->now() - age) {
+      cluster_->Fail(node.name() + " calls itself fresh without entry " + ToString(index));
     }
   }
 }
@@ -460,13 +486,13 @@ void Cluster::FireTimersUntil(Instant until, bool settle) {
   while (!failed_) {
     TestNode* next = nullptr;
     for (auto& node : nodes_) {
-      if (!node->up() || node->core().NextDeadline() > until) continue;
-      if (next == nullptr || node->core().NextDeadline() < next->core().NextDeadline()) {
+      if (!node->up() || node->paused() || node->NextDeadline() > until) continue;
+      if (next == nullptr || node->NextDeadline() < next->NextDeadline()) {
         next = node.get();
       }
     }
     if (next == nullptr) break;
-    now_ = std::max(now_, next->core().NextDeadline());
+    now_ = std::max(now_, next->NextDeadline());
     next->Tick();
     if (settle) Settle();
   }

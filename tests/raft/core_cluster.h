@@ -64,6 +64,9 @@ class TestNode {
   bool PersistNext(size_t count = 1, bool report = true);
   bool ApplyNext();
   bool AnswerRead();
+  // Tells the core of an earlier ticket again, or of what was made durable without a report.
+  void ReportTicket(Ticket ticket);
+  Ticket durable_ticket() const { return durable_ticket_; }
   // A crash in the middle of a write: `hand_overs` more are on disk, and of the next one its first
   // `entries` entries (with its cut and hard state, when `entries` is given at all).
   void CrashAfterWriting(size_t hand_overs, std::optional<size_t> entries);
@@ -71,6 +74,16 @@ class TestNode {
   size_t pending_persists() const { return pending_.size(); }
   size_t pending_applies() const { return applying_.size(); }
   size_t pending_reads() const { return reads_.size(); }
+  Index state_index() const { return Index(state_.entries.size()); }
+  const std::vector<EntryPtr>& state() const { return state_.entries; }
+
+  // Its own clock, which nobody else's compares to.
+  void set_clock_offset(Duration offset) { clock_offset_ = offset; }
+  Instant Now() const;
+  // By the cluster's clock.
+  Instant NextDeadline() const { return core_->NextDeadline() - clock_offset_; }
+  void set_paused(bool paused) { paused_ = paused; }
+  bool paused() const { return paused_; }
   // As of the last look, to see what changed.
   struct Seen {
     Role role = Role::kFollower;
@@ -108,6 +121,9 @@ class TestNode {
   std::deque<LogRead> reads_;
   Applied state_;
   Seen seen_;
+  Duration clock_offset_{};
+  bool paused_ = false;
+  Ticket durable_ticket_;
   bool changes_under_way_ = false;  // a Ready is still to be taken
 };
 
@@ -121,6 +137,8 @@ class Oracle {
   void OnSend(const TestNode& node,
               const Message& message);  // one vote a term, true acknowledgements
   void CheckLogMatching();
+  // Nobody says that its state is fresher than it is.
+  void CheckFreshness(const TestNode& node);
   const std::map<Index, EntryPtr>& committed() const { return committed_; }
   // In a test that makes a disk go back on purpose.
   void ForgetDurability() { check_durability_ = false; }
@@ -130,6 +148,7 @@ class Oracle {
   bool check_durability_ = true;
   std::map<Term, StoreId> leaders_;
   std::map<Index, EntryPtr> committed_;
+  std::map<Index, Instant> committed_at_;  // no write can have been acknowledged before
   std::map<std::pair<StoreId, Term>, StoreId> votes_;
 };
 

@@ -212,7 +212,7 @@ bool Script::Setup(const std::string& command, const std::vector<std::string>& w
 bool Script::Time(const std::string& command, const std::vector<std::string>& words) {
   if (command == "campaign") {
     TestNode& node = cluster_->node(words.at(0));
-    cluster_->SetNow(std::max(cluster_->now(), node.core().NextDeadline()));
+    cluster_->SetNow(std::max(cluster_->now(), node.NextDeadline()));
     node.Tick();
   } else if (command == "advance") {
     const auto step = std::chrono::milliseconds(std::stoll(words.at(0)));

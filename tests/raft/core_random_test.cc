@@ -1,0 +1,270 @@
+// Random histories of small clusters, each from a seed: messages lost, doubled, late and out of
+// order; slow disks, crashes in the middle of a write, state machines that fall back; partitions,
+// pauses, clocks that have nothing in common. The oracle judges every step; in the end everything
+// is healed and the cluster must take writes again, with one log and one state everywhere.
+//
+// A failure names its seed; QUORATE_RANDOM_SEED=N runs that one alone, and tells its story.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <iostream>
+#include <string>
+
+#include "raft/core/random.h"
+#include "tests/raft/core_cluster.h"
+
+namespace quorate::raft::testing {
+namespace {
+
+using std::chrono::milliseconds;
+
+struct Totals {
+  uint64_t commits = 0;
+  uint64_t terms = 0;
+  uint64_t restarts = 0;
+  uint64_t reads = 0;
+};
+
+class History {
+ public:
+  explicit History(uint64_t seed) : random_(seed), cluster_(MakeCluster()) {
+    if (std::getenv("QUORATE_RANDOM_SEED") != nullptr) cluster_.set_trace(&std::cout);
+    for (TestNode* node : cluster_.nodes()) {
+      node->set_clock_offset(milliseconds(random_.Between(0, 1000000)));
+      node->set_recovered_window_bytes(random_.Between(0, 2000));
+    }
+    if (random_.Between(0, 3) == 0) GiveAJointMembership();
+    cluster_.StartAll();
+    for (TestNode* node : cluster_.nodes()) SetSpeed(node);
+  }
+
+  bool Run(int steps, Totals* totals) {
+    for (int i = 0; i < steps && !cluster_.failed(); ++i) {
+      Step(totals);
+      if (i % 16 == 0) Judge();
+    }
+    Judge();
+    if (!cluster_.failed()) Heal();
+    totals->commits += cluster_.oracle().committed().size();
+    for (TestNode* node : cluster_.nodes()) {
+      if (node->up()) totals->terms = std::max(totals->terms, node->core().term().value());
+    }
+    return !cluster_.failed();
+  }
+
+ private:
+  Cluster MakeCluster() {
+    CoreOptions options;
+    options.seed = random_.Next();
+    options.append_bytes_max = random_.Between(64, 1000);
+    options.window_bytes_max = random_.Between(100, 2000);
+    options.inflight_bytes_max = random_.Between(100, 3000);
+    options.inflight_messages_max = random_.Between(1, 8);
+    options.uncommitted_bytes_max = random_.Between(300, 5000);
+    options.apply_bytes_max = random_.Between(64, 1000);
+    std::vector<std::string> voters{"a", "b", "c", "d", "e"};
+    voters.resize(random_.Between(2, 5));
+    std::vector<std::string> learners;
+    if (random_.Between(0, 3) == 0) learners.push_back("l");
+    return Cluster(voters, learners, options);
+  }
+
+  // Some logs end with a joint membership that is not committed.
+  void GiveAJointMembership() {
+    Membership membership = cluster_.birth_membership();
+    membership.joint = true;
+    for (Member& member : membership.members) {
+      member.outgoing_voter = member.voter;
+      member.voter = random_.Between(0, 2) > 0;
+    }
+    membership.members[0].voter = true;
+    const EntryPtr entry = MakeMembershipEntry(Index(2), Term(1), membership);
+    for (TestNode* node : cluster_.nodes()) {
+      if (random_.Between(0, 1) == 0) node->disk().log.push_back(entry);
+    }
+  }
+
+  bool Chance(uint64_t percent) { return random_.Between(1, 100) <= percent; }
+  TestNode* Pick() { return cluster_.nodes()[random_.Between(0, cluster_.nodes().size() - 1)]; }
+  void SetSpeed(TestNode* node) {
+    node->set_slow_disk(Chance(60));
+    node->set_slow_apply(Chance(30));
+    node->set_slow_reads(Chance(50));
+  }
+
+  void Judge() {
+    cluster_.oracle().CheckLogMatching();
+    for (TestNode* node : cluster_.nodes()) {
+      if (node->up()) cluster_.oracle().CheckFreshness(*node);
+    }
+  }
+
+  void DeliverSome() {
+    auto& network = cluster_.network();
+    if (network.empty()) return;
+    const size_t at = Chance(70) ? 0 : random_.Between(0, network.size() - 1);
+    const Message message = network[at];
+    TestNode* to = cluster_.Find(message.to);
+    if (to->up() && to->paused()) return;
+    network.erase(network.begin() + static_cast<std::ptrdiff_t>(at));
+    if (Chance(3)) return;
+    if (Chance(4)) network.push_back(message);
+    if (Chance(1)) network.push_front(message);
+    cluster_.Deliver(message);
+  }
+
+  void Crash(TestNode* node) {
+    // The state machine falls back to something between what it last made durable and what it
+    // shows.
+    node->disk().applied =
+        Index(random_.Between(node->disk().applied.value(), node->state_index().value()));
+    const size_t hand_overs = random_.Between(0, node->pending_persists());
+    std::optional<size_t> entries;
+    if (Chance(50)) entries = random_.Between(0, 3);
+    node->CrashAfterWriting(hand_overs, entries);
+  }
+
+  void Restart(TestNode* node, Totals* totals) {
+    ++totals->restarts;
+    node->set_recovered_window_bytes(random_.Between(0, 2000));
+    node->Start();
+    SetSpeed(node);
+    if (node->core().persisted() < node->core().commit()) cluster_.Fail("starts in the future");
+  }
+
+  void Local(TestNode* node, Totals* totals) {
+    if (!node->up() || node->paused()) return;
+    switch (random_.Between(0, 5)) {
+      case 0:
+      case 1:
+      case 2:
+        node->PersistNext(random_.Between(1, 3), Chance(80));
+        break;
+      case 3:
+        node->ApplyNext();
+        break;
+      case 4:
+        if (node->AnswerRead()) ++totals->reads;
+        break;
+      case 5:
+        node->ReportTicket(Ticket(random_.Between(0, node->durable_ticket().value())));
+        break;
+    }
+  }
+
+  void ProposeSome() {
+    for (TestNode* node : cluster_.nodes()) {
+      if (!node->up() || node->paused() || node->core().role() != Role::kLeader) continue;
+      std::vector<std::string> payloads;
+      for (uint64_t i = random_.Between(1, 4); i > 0; --i) {
+        payloads.push_back(std::to_string(next_payload_++) +
+                           std::string(random_.Between(0, Chance(5) ? 1500 : 60), '.'));
+      }
+      node->Propose(std::move(payloads));
+    }
+  }
+
+  void Disturb(Totals* totals) {
+    TestNode* node = Pick();
+    switch (random_.Between(0, 5)) {
+      case 0:
+        if (node->up()) Crash(node);
+        break;
+      case 1:
+      case 2:
+        for (TestNode* any : cluster_.nodes()) {
+          if (!any->up() && Chance(60)) Restart(any, totals);
+        }
+        break;
+      case 3: {
+        std::vector<std::vector<std::string>> groups(2);
+        for (TestNode* any : cluster_.nodes()) groups[random_.Between(0, 1)].push_back(any->name());
+        cluster_.Partition(groups);
+        break;
+      }
+      case 4:
+        cluster_.Partition({});
+        break;
+      case 5:
+        node->set_paused(!node->paused());
+        SetSpeed(node);
+        break;
+    }
+  }
+
+  void Step(Totals* totals) {
+    const uint64_t what = random_.Between(1, 1000);
+    if (what <= 500) {
+      DeliverSome();
+    } else if (what <= 800) {
+      Local(Pick(), totals);
+    } else if (what <= 900) {
+      cluster_.FireTimersUntil(cluster_.now() + milliseconds(random_.Between(0, 15)), false);
+    } else if (what <= 985) {
+      ProposeSome();
+    } else {
+      Disturb(totals);
+    }
+  }
+
+  void Heal() {
+    cluster_.Partition({});
+    for (TestNode* node : cluster_.nodes()) {
+      node->set_paused(false);
+      node->set_slow_disk(false);
+      node->set_slow_apply(false);
+      node->set_slow_reads(false);
+      if (!node->up()) node->Start();
+      while (node->PersistNext() || node->AnswerRead() || node->ApplyNext()) {
+      }
+      node->ReportTicket(node->durable_ticket());
+    }
+    cluster_.Run(milliseconds(3000));
+    TestNode* leader = cluster_.Leader();
+    if (leader == nullptr) return cluster_.Fail("no leader after everything was healed");
+    const auto [accepted, status] = leader->Propose({"the last one"});
+    if (accepted != 1) return cluster_.Fail("the healed leader takes no proposal");
+    cluster_.Run(milliseconds(400));
+    const Index last = leader->core().last_index();
+    for (TestNode* node : cluster_.nodes()) {
+      if (leader->core().membership().Find(node->id()) == nullptr) continue;
+      if (node->core().applied() != last) {
+        cluster_.Fail(node->name() + " has applied " + ToString(node->core().applied()) + " of " +
+                      ToString(last));
+      }
+      if (node->state() != leader->state()) cluster_.Fail("two states at one index");
+      if (node->core().ignored_messages() != 0) cluster_.Fail("a message of ours was ignored");
+    }
+    for (const PeerView& peer : leader->core().peers()) {
+      if (peer.lost_data || !peer.active) cluster_.Fail("a false alarm about a peer");
+      if (peer.match != last) cluster_.Fail("a peer has everything and the leader does not know");
+    }
+    Judge();
+  }
+
+  Random random_;
+  Cluster cluster_;
+  uint64_t next_payload_ = 0;
+};
+
+TEST(RandomCluster, KeepsItsPromises) {
+  const char* only = std::getenv("QUORATE_RANDOM_SEED");
+  const uint64_t first = only != nullptr ? std::stoull(only) : 1;
+  const uint64_t last = only != nullptr ? first : 400;
+  Totals totals;
+  for (uint64_t seed = first; seed <= last; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    ASSERT_TRUE(History(seed).Run(3000, &totals)) << "QUORATE_RANDOM_SEED=" << seed;
+  }
+  if (only != nullptr) return;
+  // The histories are eventful, or they would prove little.
+  EXPECT_GT(totals.commits, 100 * last / 10);
+  EXPECT_GT(totals.restarts, last);
+  EXPECT_GT(totals.reads, last);
+  EXPECT_GE(totals.terms, 10u);
+  std::cout << totals.commits << " commits, " << totals.restarts << " restarts, " << totals.reads
+            << " reads, highest term " << totals.terms << "\n";
+}
+
+}  // namespace
+}  // namespace quorate::raft::testing

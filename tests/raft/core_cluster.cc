@@ -103,7 +103,10 @@ void TestNode::React() {
   for (int rounds = 0; core_->HasReady(); ++rounds) {
     if (rounds > 1000) return cluster_->Fail(name_ + " is never done");
     Ready ready = core_->TakeReady();
-    if (ready.persist.cut_from) log_.resize(ready.persist.cut_from->value() - 1);
+    if (ready.persist.cut_from) {
+      log_.resize(ready.persist.cut_from->value() - 1);
+      ++cuts_;
+    }
     log_.insert(log_.end(), ready.persist.entries.begin(), ready.persist.entries.end());
     if (cluster_->traced() && !ready.persist.empty()) {
       std::string line = name_ + ": disk #" + ToString(ready.persist.ticket);

@@ -73,6 +73,7 @@ class TestNode {
 
   size_t pending_persists() const { return pending_.size(); }
   size_t pending_applies() const { return applying_.size(); }
+  uint64_t cuts() const { return cuts_; }  // how often its log was cut
   size_t pending_reads() const { return reads_.size(); }
   Index state_index() const { return Index(state_.entries.size()); }
   const std::vector<EntryPtr>& state() const { return state_.entries; }
@@ -123,6 +124,7 @@ class TestNode {
   Seen seen_;
   Duration clock_offset_{};
   bool paused_ = false;
+  uint64_t cuts_ = 0;
   Ticket durable_ticket_;
   bool changes_under_way_ = false;  // a Ready is still to be taken
 };

@@ -123,8 +123,9 @@ WallMilliseconds WallNow() {
 // What InitLogging set up.
 struct Running {
   LoggingOptions options;
-  std::shared_ptr<spdlog::details::thread_pool> pool;
+  // Destroyed after the pool, whose end joins the thread that writes: nobody holds the logger then.
   std::shared_ptr<spdlog::async_logger> logger;
+  std::shared_ptr<spdlog::details::thread_pool> pool;
 };
 
 std::mutex running_mutex;

@@ -71,7 +71,7 @@ TEST_F(CliTest, PutThenGetGivesTheBytesBack) {
   Ran ran = Quorate({"put", "app/a", "value", "--note", "why"});
   EXPECT_EQ(ran.exit, 0) << ran.err;
   EXPECT_EQ(ran.out, "app/a: revision 2, version 1\n");
-  EXPECT_EQ(store_->notes["app/a"], "why");
+  EXPECT_EQ(store_->Note("app/a"), "why");
   EXPECT_EQ(Quorate({"get", "app/a"}).out, "value");
   EXPECT_EQ(Quorate({"get", "app/a"}, "", /*terminal=*/true).out, "value\n");
   EXPECT_EQ(Quorate({"get", "app/a", "-o", "raw"}, "", true).out, "value");
@@ -82,25 +82,25 @@ TEST_F(CliTest, PutThenGetGivesTheBytesBack) {
 TEST_F(CliTest, AValueComesFromTheArgumentAFileOrStdin) {
   Make("file", "from\nfile");
   EXPECT_EQ(Quorate({"put", "k", "@" + directory_ + "/file"}).exit, 0);
-  EXPECT_EQ(store_->items["k"].text(), "from\nfile");
+  EXPECT_EQ(store_->Item("k").text(), "from\nfile");
   EXPECT_EQ(Quorate({"put", "k", "-"}, "from stdin").exit, 0);
-  EXPECT_EQ(store_->items["k"].text(), "from stdin");
+  EXPECT_EQ(store_->Item("k").text(), "from stdin");
   EXPECT_EQ(Quorate({"put", "k"}, "piped").exit, 0);
-  EXPECT_EQ(store_->items["k"].text(), "piped");
+  EXPECT_EQ(store_->Item("k").text(), "piped");
   EXPECT_EQ(Quorate({"put", "k", "@@at"}).exit, 0);
-  EXPECT_EQ(store_->items["k"].text(), "@at");
+  EXPECT_EQ(store_->Item("k").text(), "@at");
   EXPECT_EQ(Quorate({"put", "k", ""}).exit, 0);
-  EXPECT_TRUE(store_->items["k"].has_text());
-  EXPECT_EQ(store_->items["k"].text(), "");
+  EXPECT_TRUE(store_->Item("k").has_text());
+  EXPECT_EQ(store_->Item("k").text(), "");
   EXPECT_EQ(Quorate({"put", "k", "--", "-5"}).exit, 0);
-  EXPECT_EQ(store_->items["k"].text(), "-5");
+  EXPECT_EQ(store_->Item("k").text(), "-5");
 }
 
 TEST_F(CliTest, TextIsUtf8AndEverythingElseIsData) {
   EXPECT_EQ(Quorate({"put", "t", "-"}, "grüße").exit, 0);
-  EXPECT_TRUE(store_->items["t"].has_text());
+  EXPECT_TRUE(store_->Item("t").has_text());
   EXPECT_EQ(Quorate({"put", "d", "-"}, "\xff\xfe").exit, 0);
-  EXPECT_TRUE(store_->items["d"].has_data());
+  EXPECT_TRUE(store_->Item("d").has_data());
   EXPECT_EQ(Quorate({"get", "d"}).out, "\xff\xfe");
   EXPECT_THAT(Quorate({"list"}).out, HasSubstr("<2 B>"));
 }
@@ -113,7 +113,7 @@ TEST_F(CliTest, ConditionsAreConflictsWhenNotMet) {
                                    "revision (current revision 2), from "));
   EXPECT_THAT(again.err, HasSubstr("read it again"));
   EXPECT_EQ(Quorate({"put", "k", "2", "--if-revision", "2"}).exit, 0);
-  EXPECT_EQ(store_->items["k"].text(), "2");
+  EXPECT_EQ(store_->Item("k").text(), "2");
 }
 
 TEST_F(CliTest, DeleteSaysHowMany) {
@@ -168,8 +168,8 @@ TEST_F(CliTest, ATreeComesBackAsItWentIn) {
   const Ran in = Quorate({"import", directory_ + "/in", "--prefix", "etc", "--concurrency", "3"});
   EXPECT_EQ(in.exit, 0) << in.err;
   EXPECT_EQ(in.out, "imported 4 of 4 files (29 B), 0 unchanged, 0 failed, 0 unknown, 0 skipped\n");
-  EXPECT_TRUE(store_->items["etc/binary"].has_data());
-  EXPECT_TRUE(store_->items["etc/a/hosts"].has_text());
+  EXPECT_TRUE(store_->Item("etc/binary").has_data());
+  EXPECT_TRUE(store_->Item("etc/a/hosts").has_text());
   Quorate({"put", "elsewhere", "x"});
   Quorate({"put", "etcetera", "x"});  // begins with `etc` and is not below it
   a_.set_page_items(2);
@@ -200,12 +200,12 @@ TEST_F(CliTest, ARerunGoesOnWhereTheFirstRunEnded) {
   EXPECT_EQ(second.exit, 0);
   EXPECT_THAT(second.out, StartsWith("imported 1 of 3 files (1 B), 2 unchanged"));
   EXPECT_EQ(second.err, "put b revision 4\n");
-  EXPECT_EQ(store_->items["a"].version(), 1u);
+  EXPECT_EQ(store_->Item("a").version(), 1u);
   EXPECT_EQ(Bare({"quorate", "--endpoints", healthy.address(), "import", "--all", "-o", "json",
                   directory_ + "/in"})
                 .exit,
             0);
-  EXPECT_EQ(store_->items["a"].version(), 2u);
+  EXPECT_EQ(store_->Item("a").version(), 2u);
 }
 
 TEST_F(CliTest, AWriteThatMayHaveBeenDoneIsCountedAsUnknown) {

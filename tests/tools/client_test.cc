@@ -142,7 +142,7 @@ TEST_F(ClientTest, AWriteThatMayHaveBeenDoneIsNotTriedAgain) {
   EXPECT_EQ(result.status.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_FALSE(result.outcome_known);
   EXPECT_EQ(b_.calls(), 0);
-  EXPECT_EQ(store_->items["k"].version(), 1u);
+  EXPECT_EQ(store_->Item("k").version(), 1u);
 }
 
 TEST_F(ClientTest, AReadGoesToTheNextEndpointEitherWay) {

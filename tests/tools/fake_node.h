@@ -28,6 +28,16 @@ struct FakeStore {
   std::map<std::string, v1::Item> items;     // protected by mutex
   uint64_t revision = 1;                     // protected by mutex
   std::map<std::string, std::string> notes;  // protected by mutex
+
+  // Copies, for the test's thread.
+  v1::Item Item(const std::string& key) {
+    const std::lock_guard lock(mutex);
+    return items[key];
+  }
+  std::string Note(const std::string& key) {
+    const std::lock_guard lock(mutex);
+    return notes[key];
+  }
 };
 
 class FakeNode final : public v1::Config::Service, public v1::Cluster::Service {

@@ -46,8 +46,8 @@ struct MetricsSample {
   uint64_t dropped_log_lines = 0;
   // Exactly once, seen from three sides (ingress, leader, state machine).
   uint64_t writes_found_applied = 0;  // of this node, in a lost leader's log: found applied
-  uint64_t intake_duplicates = 0;   // came to this leader again: not proposed again
-  uint64_t apply_duplicates = 0;    // in the log twice: executed once
+  uint64_t intake_duplicates = 0;     // came to this leader again: not proposed again
+  uint64_t apply_duplicates = 0;      // in the log twice: executed once
   // The ingress (ingress/ingress.h).
   uint64_t writes_submitted = 0;
   uint64_t writes_sent = 0;

@@ -35,7 +35,7 @@ void NodeLog::Observe(const raft::NodeStatus& status) {
     metrics_->RecordLeaderChange();
     if (!status.leader) {
       LogWarning("lost the leader", {term});
-    } else {
+    } else if (status.leader != status.self) {
       const raft::Member* member =
           status.membership != nullptr ? status.membership->Find(status.leader) : nullptr;
       LogInfo("follows a leader", {term,

@@ -160,6 +160,7 @@ class Server::Impl {
 
   // Housekeeping's own.
   Instant sized_at_;
+  bool sized_running_ = false;  // at least once since the node runs
   raft::Index membership_passed_on_;
   bool completion_passed_on_ = false;
   std::thread housekeeping_;
@@ -428,7 +429,8 @@ void Server::Impl::HousekeepOnce(const std::shared_ptr<const raft::NodeStatus>& 
     const bool ready = NotReady().empty();
     health_->Set(ready, ready && status != nullptr && status->leader_ready);
   }
-  if (sized_at_ == Instant() || now - sized_at_ >= kSizeInterval) {
+  const bool just_born = status != nullptr && !std::exchange(sized_running_, true);
+  if (just_born || now - sized_at_ >= kSizeInterval) {
     sized_at_ = now;
     log_bytes_ = BytesBelow(directory_->log_directory());
     database_bytes_ = BytesBelow(directory_->state_directory(1));

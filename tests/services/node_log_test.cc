@@ -51,10 +51,7 @@ TEST_F(NodeLogTest, TellsTheStoryOfALeader) {
             "level=info msg=\"became candidate\" term=7 commit=0 applied=0\n");
   status_.role = raft::Role::kLeader;
   status_.leader = StoreId(1);
-  EXPECT_EQ(Observe(),
-            "level=info msg=\"became leader\" term=7 commit=0 applied=0\n"
-            "level=info msg=\"follows a leader\" term=7 leader=node-1 "
-            "leader_store=0000000000000001\n");
+  EXPECT_EQ(Observe(), "level=info msg=\"became leader\" term=7 commit=0 applied=0\n");
   status_.leader_ready = true;
   status_.birth_complete = true;
   EXPECT_EQ(Observe(),

@@ -139,13 +139,11 @@ class Forwarder::Impl : public std::enable_shared_from_this<Forwarder::Impl> {
 // --- The mailbox; any thread ---
 
 void Forwarder::Impl::Post(std::function<void()> event) {
-  {
-    std::lock_guard lock(mutex_);
-    if (stopped_) return;
-    mailbox_.push_back(std::move(event));
-    if (mailbox_.size() > 1) return;  // whoever put the first one has woken the thread
-  }
-  wake_.notify_one();
+  std::lock_guard lock(mutex_);
+  if (stopped_) return;
+  mailbox_.push_back(std::move(event));
+  // Under the lock: the event may be a stream's last, after which Stop lets this object go.
+  if (mailbox_.size() == 1) wake_.notify_one();
 }
 
 void Forwarder::Impl::Start(raft::Node* node) {

@@ -132,6 +132,22 @@ absl::Status Engine::Create(storage::Disk* disk, storage::DataDirectory* directo
   return identity->SetLogMade();
 }
 
+std::unique_ptr<Forwarder> Engine::MakeForwarder(const storage::Identity& identity,
+                                                 uint64_t session_nonce, const Ports& ports) {
+  ForwarderOptions options;
+  options.cluster = identity.cluster;
+  options.ingress.store = identity.store;
+  options.ingress.boot = identity.boot;
+  options.ingress.nonce = session_nonce;
+  return std::make_unique<Forwarder>(
+      options, Forwarder::Ports{
+                   .state = state_.get(),
+                   .clock = &clock_,
+                   .channels = ports.channels,
+                   .next_boot = [file = ports.directory->identity()] { return file->NextBoot(); },
+                   .random = [] { return storage::RandomId(); }});
+}
+
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const EngineOptions& options, Ports ports) {
   const storage::Identity identity = ports.directory->identity()->current();
   std::unique_ptr<Engine> engine(new Engine);
@@ -174,18 +190,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const EngineOptions& option
                            .vote_timeout = options.election_timeout_max},
       ports.channels);
 
-  ForwarderOptions forwarder;
-  forwarder.cluster = identity.cluster;
-  forwarder.ingress.store = identity.store;
-  forwarder.ingress.boot = identity.boot;
-  forwarder.ingress.nonce = options.session_nonce;
-  engine->forwarder_ = std::make_unique<Forwarder>(
-      forwarder, Forwarder::Ports{
-                     .state = engine->state_.get(),
-                     .clock = &engine->clock_,
-                     .channels = ports.channels,
-                     .next_boot = [file = ports.directory->identity()] { return file->NextBoot(); },
-                     .random = [] { return storage::RandomId(); }});
+  engine->forwarder_ = engine->MakeForwarder(identity, options.session_nonce, ports);
 
   raft::NodeOptions node;
   node.core.self = identity.store;

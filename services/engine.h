@@ -66,6 +66,8 @@ class Engine {
   static constexpr uint64_t kGeneration = 1;
 
   Engine() = default;
+  std::unique_ptr<Forwarder> MakeForwarder(const storage::Identity& identity,
+                                           uint64_t session_nonce, const Ports& ports);
 
   ClusterId cluster_;
   SystemClock clock_;

@@ -2,34 +2,16 @@
 
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 
-#include <atomic>
-#include <condition_variable>
 #include <csignal>
 #include <filesystem>
-#include <mutex>
-#include <optional>
-#include <set>
 #include <system_error>
-#include <thread>
 #include <utility>
 #include <vector>
 
-#include "services/birth_client.h"
-#include "services/birth_runner.h"
-#include "services/cluster_service.h"
-#include "services/config_service.h"
-#include "services/engine.h"
 #include "services/grpc_dispatch.h"
-#include "services/health.h"
 #include "services/listen.h"
 #include "services/logging.h"
-#include "services/metrics.h"
-#include "services/node_log.h"
-#include "services/ops_server.h"
-#include "services/peer_directory.h"
-#include "services/raft_service.h"
-#include "services/read_pool.h"
-#include "storage/directory.h"
+#include "services/server_impl.h"
 
 namespace quorate::services {
 namespace {
@@ -43,8 +25,6 @@ constexpr std::chrono::milliseconds kPeerGrace(200);
 constexpr Duration kBusyInterval = std::chrono::milliseconds(10);
 constexpr Duration kIdleInterval = std::chrono::milliseconds(100);
 constexpr Duration kSizeInterval = std::chrono::seconds(5);
-// A process whose housekeeping stands still for this long is not alive.
-constexpr Duration kStuckAfter = std::chrono::seconds(15);
 
 uint64_t BytesBelow(const std::string& directory) {
   uint64_t bytes = 0;
@@ -68,107 +48,19 @@ absl::Status CheckBuilt(const Configuration& configuration) {
 
 }  // namespace
 
-class Server::Impl {
- public:
-  explicit Impl(const ServerOptions& options)
-      : configuration_(options.configuration),
-        version_(options.version),
-        node_id_(options.configuration.node_id()),
-        metrics_(node_id_, options.version),
-        disk_(storage::MakePosixDisk()),
-        channels_(&addresses_),
-        node_log_(&metrics_),
-        read_pool_(kReadThreads, kReadQueueMax),
-        config_(node_id_, &read_pool_, BootNow),
-        cluster_([this] { return View(); }) {}
-
-  ~Impl() { Stop(); }
-
-  absl::Status Start();
-  void Stop();
-
- private:
-  absl::Status OpenDirectory();
-  absl::Status OpenEngine();
-  absl::Status CheckAlone(Engine* engine) const;
-  void MakeBirth();
-  absl::Status StartServers();
-  void RunEngine();
-
-  // BirthRunner's ports, on its thread.
-  void OnBorn();
-  void OnHalt(const std::string& reason);
-
-  // The node's thread.
-  void OnStatusChange(const raft::NodeStatus& status);
-
-  // Housekeeping's thread.
-  void Housekeep();
-  void HousekeepOnce(const std::shared_ptr<const raft::NodeStatus>& status);
-  void PassOn(const raft::NodeStatus& status);
-
-  // Any thread.
-  Engine* engine() const { return engine_running_.load(); }  // null until it runs
-  bool LeaderKnown() const;
-  std::string NotReady() const;  // empty: ready
-  std::string NotLive() const;
-  ClusterView View() const;
-  MetricsSample Sample() const;
-
-  bool has_peer_port() const { return configuration_.raft.has_value(); }
-
-  // Constant after Start.
-  const Configuration configuration_;
-  const std::string version_;
-  const std::string node_id_;
-  uint64_t nonce_ = 0;
-  storage::Identity identity_;  // as of the start
-
-  Metrics metrics_;
-  const std::unique_ptr<storage::Disk> disk_;
-  std::unique_ptr<storage::DataDirectory> directory_;
-  PeerDirectory addresses_;
-  PeerChannels channels_;
-  std::unique_ptr<BirthClient> birth_client_;
-  NodeLog node_log_;  // node's thread
-  std::unique_ptr<Engine> engine_;
-  std::atomic<Engine*> engine_running_ = nullptr;
-  std::unique_ptr<BirthRunner> birth_;
-
-  ReadPool read_pool_;
-  ConfigService config_;
-  ClusterService cluster_;
-  std::unique_ptr<RaftService> raft_service_;
-  std::unique_ptr<grpc::Service> config_grpc_;
-  std::unique_ptr<grpc::Service> cluster_grpc_;
-  std::unique_ptr<grpc::Server> peer_server_;
-  std::unique_ptr<grpc::Server> client_server_;
-  std::unique_ptr<OpsServer> ops_server_;
-  std::unique_ptr<Health> health_;  // housekeeping's thread once it runs
-
-  std::atomic<bool> caught_up_ = false;
-  std::atomic<bool> stopping_ = false;
-  std::atomic<uint64_t> log_bytes_ = 0;
-  std::atomic<uint64_t> database_bytes_ = 0;
-  std::atomic<Instant> housekept_at_ = Instant();  // the zero instant: not begun
-
-  mutable std::mutex mutex_;  // protects what follows
-  std::condition_variable changed_;
-  bool status_changed_ = false;
-  bool housekeeping_ends_ = false;
-  std::optional<std::string> halted_;
-
-  // Housekeeping's own.
-  Instant sized_at_;
-  bool sized_running_ = false;  // at least once since the node runs
-  raft::Index membership_passed_on_;
-  bool completion_passed_on_ = false;
-  std::thread housekeeping_;
-  bool started_ = false;
-  bool stopped_ = false;
-};
-
 // --- Start ---
+
+Server::Impl::Impl(const ServerOptions& options)
+    : configuration_(options.configuration),
+      version_(options.version),
+      node_id_(options.configuration.node_id()),
+      metrics_(node_id_, options.version),
+      disk_(storage::MakePosixDisk()),
+      channels_(&addresses_),
+      node_log_(&metrics_),
+      read_pool_(kReadThreads, kReadQueueMax),
+      config_(node_id_, &read_pool_, BootNow),
+      cluster_([this] { return View(); }) {}
 
 absl::Status Server::Impl::Start() {
   if (absl::Status status = CheckBuilt(configuration_); !status.ok()) return status;
@@ -447,105 +339,6 @@ void Server::Impl::PassOn(const raft::NodeStatus& status) {
     completion_passed_on_ = true;
     birth_->OnBirthComplete();
   }
-}
-
-// --- Views ---
-
-std::string Server::Impl::NotReady() const {
-  if (stopping_) return "stopping";
-  {
-    std::lock_guard lock(mutex_);
-    if (halted_) return *halted_;
-  }
-  Engine* engine = this->engine();
-  if (engine == nullptr) {
-    const raft::BirthStatus birth = birth_->Status();
-    std::string text = std::string("not born: ") + raft::ToString(birth.state);
-    for (const std::string& lack : birth.lacks) text += "\n" + lack;
-    return text;
-  }
-  if (!caught_up_) return "has not caught up with the cluster yet";
-  const auto status = engine->node()->status();
-  if (!status->leader) return "no leader is known";
-  if (!status->birth_complete) return "birth is not complete";
-  return "";
-}
-
-std::string Server::Impl::NotLive() const {
-  const Instant last = housekept_at_;
-  const Duration still = BootNow() - last;
-  if (last == Instant() || still < kStuckAfter) return "";
-  return "housekeeping stands still for " +
-         std::to_string(std::chrono::duration_cast<std::chrono::seconds>(still).count()) + " s";
-}
-
-ClusterView Server::Impl::View() const {
-  ClusterView view;
-  view.now = BootNow();
-  view.node_id = node_id_;
-  view.version = version_;
-  view.store = identity_.store;
-  view.boot = identity_.boot;
-  view.birth = birth_->Status();
-  view.cluster = view.birth.cluster;
-  view.healthy = NotReady().empty();
-  view.log_bytes = log_bytes_;
-  view.database_bytes = database_bytes_;
-  if (configuration_.raft) view.own_address = configuration_.raft->advertise_address;
-  for (auto& [store, address] : addresses_.All()) view.addresses.emplace(store, address);
-  if (Engine* engine = this->engine()) {
-    view.node = engine->node()->status();
-    view.state = engine->state()->Summary();
-    view.generation = engine->generation();
-  }
-  return view;
-}
-
-MetricsSample Server::Impl::Sample() const {
-  MetricsSample sample;
-  sample.boot = identity_.boot;
-  sample.caught_up = caught_up_;
-  sample.ready = NotReady().empty();
-  sample.log_bytes = log_bytes_;
-  sample.database_bytes = database_bytes_;
-  sample.dropped_log_lines = LoggingDropped();
-  Engine* engine = this->engine();
-  if (engine == nullptr) return sample;
-  const auto status = engine->node()->status();
-  const storage::StateSummary state = engine->state()->Summary();
-  const Forwarder::Counters writes = engine->forwarder()->counters();
-  sample.running = true;
-  sample.role = status->role;
-  sample.term = status->term;
-  sample.election_timeout = status->election_timeout;
-  sample.commit = status->commit;
-  sample.applied = state.applied;
-  sample.has_leader = static_cast<bool>(status->leader);
-  sample.log_first = status->first_index;
-  sample.log_last = status->last_index;
-  sample.revision = state.revision;
-  if (status->membership != nullptr) {
-    sample.members = status->membership->members.size();
-    sample.voters = status->membership->Voters().size();
-  }
-  if (status->fresh_as_of) {
-    sample.fresh = true;
-    sample.staleness = std::max(BootNow() - *status->fresh_as_of, Duration::zero());
-  }
-  sample.dropped_messages = status->dropped_messages;
-  sample.writes_found_applied = writes.ingress.found_applied;
-  sample.intake_duplicates = writes.duplicates_applied + writes.duplicates_pending;
-  sample.apply_duplicates = state.duplicates;
-  sample.writes_submitted = writes.ingress.submitted;
-  sample.writes_sent = writes.ingress.sent;
-  sample.writes_resent = writes.ingress.resent;
-  sample.writes_skipped = writes.ingress.skips;
-  sample.writes_answered = writes.ingress.answered;
-  sample.writes_unknown = writes.ingress.unknown;
-  sample.writes_not_accepted = writes.ingress.not_accepted;
-  sample.writes_unanswered = writes.unanswered;
-  sample.writes_waiting = writes.waiting;
-  return sample;
 }
 
 // --- Stop ---

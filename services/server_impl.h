@@ -1,0 +1,121 @@
+// Inside of Server: one class, divided over two files. server.cc starts, keeps house and stops;
+// server_views.cc says what there is to see (status, metrics, probes).
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "grpcpp/impl/codegen/service_type.h"
+#include "grpcpp/server.h"
+#include "services/birth_client.h"
+#include "services/birth_runner.h"
+#include "services/cluster_service.h"
+#include "services/config_service.h"
+#include "services/engine.h"
+#include "services/health.h"
+#include "services/metrics.h"
+#include "services/node_log.h"
+#include "services/ops_server.h"
+#include "services/peer_directory.h"
+#include "services/raft_service.h"
+#include "services/read_pool.h"
+#include "services/server.h"
+#include "storage/directory.h"
+
+namespace quorate::services {
+
+class Server::Impl {
+ public:
+  explicit Impl(const ServerOptions& options);
+  ~Impl() { Stop(); }
+
+  absl::Status Start();
+  void Stop();
+
+ private:
+  absl::Status OpenDirectory();
+  absl::Status OpenEngine();
+  absl::Status CheckAlone(Engine* engine) const;
+  void MakeBirth();
+  absl::Status StartServers();
+  void RunEngine();
+
+  // BirthRunner's ports, on its thread.
+  void OnBorn();
+  void OnHalt(const std::string& reason);
+
+  // The node's thread.
+  void OnStatusChange(const raft::NodeStatus& status);
+
+  // Housekeeping's thread.
+  void Housekeep();
+  void HousekeepOnce(const std::shared_ptr<const raft::NodeStatus>& status);
+  void PassOn(const raft::NodeStatus& status);
+
+  // Any thread.
+  Engine* engine() const { return engine_running_.load(); }  // null until it runs
+  bool LeaderKnown() const;
+  std::string NotReady() const;  // empty: ready
+  std::string NotLive() const;
+  ClusterView View() const;
+  MetricsSample Sample() const;
+
+  bool has_peer_port() const { return configuration_.raft.has_value(); }
+
+  // Constant after Start.
+  const Configuration configuration_;
+  const std::string version_;
+  const std::string node_id_;
+  uint64_t nonce_ = 0;
+  storage::Identity identity_;  // as of the start
+
+  Metrics metrics_;
+  const std::unique_ptr<storage::Disk> disk_;
+  std::unique_ptr<storage::DataDirectory> directory_;
+  PeerDirectory addresses_;
+  PeerChannels channels_;
+  std::unique_ptr<BirthClient> birth_client_;
+  NodeLog node_log_;  // node's thread
+  std::unique_ptr<Engine> engine_;
+  std::atomic<Engine*> engine_running_ = nullptr;
+  std::unique_ptr<BirthRunner> birth_;
+
+  ReadPool read_pool_;
+  ConfigService config_;
+  ClusterService cluster_;
+  std::unique_ptr<RaftService> raft_service_;
+  std::unique_ptr<grpc::Service> config_grpc_;
+  std::unique_ptr<grpc::Service> cluster_grpc_;
+  std::unique_ptr<grpc::Server> peer_server_;
+  std::unique_ptr<grpc::Server> client_server_;
+  std::unique_ptr<OpsServer> ops_server_;
+  std::unique_ptr<Health> health_;  // housekeeping's thread once it runs
+
+  std::atomic<bool> caught_up_ = false;
+  std::atomic<bool> stopping_ = false;
+  std::atomic<uint64_t> log_bytes_ = 0;
+  std::atomic<uint64_t> database_bytes_ = 0;
+  std::atomic<Instant> housekept_at_ = Instant();  // the zero instant: not begun
+
+  mutable std::mutex mutex_;  // protects what follows
+  std::condition_variable changed_;
+  bool status_changed_ = false;
+  bool housekeeping_ends_ = false;
+  std::optional<std::string> halted_;
+
+  // Housekeeping's own.
+  Instant sized_at_;
+  bool sized_running_ = false;  // at least once since the node runs
+  raft::Index membership_passed_on_;
+  bool completion_passed_on_ = false;
+  std::thread housekeeping_;
+  bool started_ = false;
+  bool stopped_ = false;
+};
+
+}  // namespace quorate::services

@@ -1,0 +1,112 @@
+#include <algorithm>
+#include <chrono>
+
+#include "services/logging.h"
+#include "services/server_impl.h"
+
+namespace quorate::services {
+namespace {
+
+// A process whose housekeeping stands still for this long is not alive.
+constexpr Duration kStuckAfter = std::chrono::seconds(15);
+
+}  // namespace
+
+std::string Server::Impl::NotReady() const {
+  if (stopping_) return "stopping";
+  {
+    std::lock_guard lock(mutex_);
+    if (halted_) return *halted_;
+  }
+  Engine* engine = this->engine();
+  if (engine == nullptr) {
+    const raft::BirthStatus birth = birth_->Status();
+    std::string text = std::string("not born: ") + raft::ToString(birth.state);
+    for (const std::string& lack : birth.lacks) text += "\n" + lack;
+    return text;
+  }
+  if (!caught_up_) return "has not caught up with the cluster yet";
+  const auto status = engine->node()->status();
+  if (!status->leader) return "no leader is known";
+  if (!status->birth_complete) return "birth is not complete";
+  return "";
+}
+
+std::string Server::Impl::NotLive() const {
+  const Instant last = housekept_at_;
+  const Duration still = BootNow() - last;
+  if (last == Instant() || still < kStuckAfter) return "";
+  return "housekeeping stands still for " +
+         std::to_string(std::chrono::duration_cast<std::chrono::seconds>(still).count()) + " s";
+}
+
+ClusterView Server::Impl::View() const {
+  ClusterView view;
+  view.now = BootNow();
+  view.node_id = node_id_;
+  view.version = version_;
+  view.store = identity_.store;
+  view.boot = identity_.boot;
+  view.birth = birth_->Status();
+  view.cluster = view.birth.cluster;
+  view.healthy = NotReady().empty();
+  view.log_bytes = log_bytes_;
+  view.database_bytes = database_bytes_;
+  if (configuration_.raft) view.own_address = configuration_.raft->advertise_address;
+  for (auto& [store, address] : addresses_.All()) view.addresses.emplace(store, address);
+  if (Engine* engine = this->engine()) {
+    view.node = engine->node()->status();
+    view.state = engine->state()->Summary();
+    view.generation = engine->generation();
+  }
+  return view;
+}
+
+MetricsSample Server::Impl::Sample() const {
+  MetricsSample sample;
+  sample.boot = identity_.boot;
+  sample.caught_up = caught_up_;
+  sample.ready = NotReady().empty();
+  sample.log_bytes = log_bytes_;
+  sample.database_bytes = database_bytes_;
+  sample.dropped_log_lines = LoggingDropped();
+  Engine* engine = this->engine();
+  if (engine == nullptr) return sample;
+  const auto status = engine->node()->status();
+  const storage::StateSummary state = engine->state()->Summary();
+  const Forwarder::Counters writes = engine->forwarder()->counters();
+  sample.running = true;
+  sample.role = status->role;
+  sample.term = status->term;
+  sample.election_timeout = status->election_timeout;
+  sample.commit = status->commit;
+  sample.applied = state.applied;
+  sample.has_leader = static_cast<bool>(status->leader);
+  sample.log_first = status->first_index;
+  sample.log_last = status->last_index;
+  sample.revision = state.revision;
+  if (status->membership != nullptr) {
+    sample.members = status->membership->members.size();
+    sample.voters = status->membership->Voters().size();
+  }
+  if (status->fresh_as_of) {
+    sample.fresh = true;
+    sample.staleness = std::max(BootNow() - *status->fresh_as_of, Duration::zero());
+  }
+  sample.dropped_messages = status->dropped_messages;
+  sample.writes_found_applied = writes.ingress.found_applied;
+  sample.intake_duplicates = writes.duplicates_applied + writes.duplicates_pending;
+  sample.apply_duplicates = state.duplicates;
+  sample.writes_submitted = writes.ingress.submitted;
+  sample.writes_sent = writes.ingress.sent;
+  sample.writes_resent = writes.ingress.resent;
+  sample.writes_skipped = writes.ingress.skips;
+  sample.writes_answered = writes.ingress.answered;
+  sample.writes_unknown = writes.ingress.unknown;
+  sample.writes_not_accepted = writes.ingress.not_accepted;
+  sample.writes_unanswered = writes.unanswered;
+  sample.writes_waiting = writes.waiting;
+  return sample;
+}
+
+}  // namespace quorate::services

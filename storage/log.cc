@@ -58,7 +58,7 @@ class LogImpl final : public Log {
     return JoinPath(options_.directory, SegmentName(sequence));
   }
   // Keeps the first error for all later calls.
-  absl::Status Fail(absl::Status status) {
+  absl::Status Fail(const absl::Status& status) {
     if (failed_.ok()) failed_ = status;
     return failed_;
   }
@@ -68,6 +68,9 @@ class LogImpl final : public Log {
   // `reserve` more bytes.
   absl::Status StartSegment(const SegmentStart& start, const std::vector<Record>& records,
                             uint64_t reserve);
+  // A file that has its name only once `bytes` are durable in it.
+  absl::StatusOr<std::unique_ptr<DiskFile>> BirthFile(const std::string& path,
+                                                      std::string_view bytes, uint64_t file_bytes);
   // Makes room for a record of `bytes`: in this segment or, synced, the next.
   absl::Status MakeRoom(uint64_t bytes);
   // Writes what is encoded; then readers see it.
@@ -168,19 +171,9 @@ absl::Status LogImpl::StartSegment(const SegmentStart& start, const std::vector<
   CHECK(encoder.offset() == header.born_end);
   bytes += encoder.Take();
 
-  const std::string path = PathOf(start.sequence);
-  const std::string unborn = path + ".new";
-  absl::Status removed = disk_->Remove(unborn);
-  if (!removed.ok() && !absl::IsNotFound(removed)) return removed;
-  absl::StatusOr<std::unique_ptr<DiskFile>> file = disk_->Create(unborn);
+  absl::StatusOr<std::unique_ptr<DiskFile>> file =
+      BirthFile(PathOf(start.sequence), bytes, header.file_bytes);
   if (!file.ok()) return file.status();
-  zeroed_ = 0;
-  if (absl::Status s = (*file)->Allocate(header.file_bytes); !s.ok()) return s;
-  if (absl::Status s = (*file)->Write(0, bytes); !s.ok()) return s;
-  if (absl::Status s = ZeroAhead(file->get(), bytes.size(), header.file_bytes); !s.ok()) return s;
-  if (absl::Status s = (*file)->Sync(); !s.ok()) return s;
-  if (absl::Status s = disk_->Rename(unborn, path); !s.ok()) return s;
-  if (absl::Status s = disk_->SyncDirectory(options_.directory); !s.ok()) return s;
 
   sequence_ = start.sequence;
   file_ = *std::move(file);
@@ -189,6 +182,24 @@ absl::Status LogImpl::StartSegment(const SegmentStart& start, const std::vector<
   written_ = synced_ = vouched_ = content_ = content_synced_ = header.born_end;
   Publish(changes, sequence_);
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<DiskFile>> LogImpl::BirthFile(const std::string& path,
+                                                             std::string_view bytes,
+                                                             uint64_t file_bytes) {
+  const std::string unborn = path + ".new";
+  absl::Status removed = disk_->Remove(unborn);
+  if (!removed.ok() && !absl::IsNotFound(removed)) return removed;
+  absl::StatusOr<std::unique_ptr<DiskFile>> file = disk_->Create(unborn);
+  if (!file.ok()) return file.status();
+  zeroed_ = 0;
+  if (absl::Status s = (*file)->Allocate(file_bytes); !s.ok()) return s;
+  if (absl::Status s = (*file)->Write(0, bytes); !s.ok()) return s;
+  if (absl::Status s = ZeroAhead(file->get(), bytes.size(), file_bytes); !s.ok()) return s;
+  if (absl::Status s = (*file)->Sync(); !s.ok()) return s;
+  if (absl::Status s = disk_->Rename(unborn, path); !s.ok()) return s;
+  if (absl::Status s = disk_->SyncDirectory(options_.directory); !s.ok()) return s;
+  return file;
 }
 
 absl::Status LogImpl::ZeroAhead(DiskFile* file, uint64_t end, uint64_t file_bytes) {

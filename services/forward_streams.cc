@@ -100,7 +100,8 @@ void ForwardClientStream::Break() {
 }
 
 void ForwardClientStream::OnDone(const grpc::Status&) {
-  post_([this] {
+  const ForwardPost post = post_;  // outlives this, which may be gone before post returns
+  post([this] {
     const auto ended = events_.ended;
     delete this;
     ended();
@@ -120,9 +121,8 @@ void ForwardServerStream::Reactor::OnWriteDone(bool ok) { events_.written(ok); }
 void ForwardServerStream::Reactor::OnCancel() { events_.closed(); }
 
 void ForwardServerStream::Reactor::OnDone() {
-  const auto ended = events_.ended;
-  delete this;
-  ended();
+  const auto ended = events_.ended;  // outlives this
+  ended(this);
 }
 
 void ForwardServerStream::OnMessage(const std::shared_ptr<ForwardServerStream>& me,

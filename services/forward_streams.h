@@ -127,7 +127,9 @@ class ForwardServerStream::Reactor final
     std::function<void(v1::ForwardRequest)> received;
     std::function<void(bool)> written;
     std::function<void()> closed;
-    std::function<void()> ended;  // the last one
+    // The last one: whoever gets it deletes the reactor, on the forward thread, which has seen
+    // all of its other events.
+    std::function<void(Reactor*)> ended;
   };
   // Nothing is read before ReadNext.
   explicit Reactor(Events events) : events_(std::move(events)) {}

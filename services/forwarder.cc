@@ -374,7 +374,7 @@ void Forwarder::Impl::DialLeader() {
   const uint64_t number = ++links_;
   auto* stream = new ForwardClientStream(
       {options_.cluster, options_.ingress.store}, leader, std::move(stub),
-      [this](std::function<void()> event) { Post(std::move(event)); },
+      [self = shared_from_this()](std::function<void()> event) { self->Post(std::move(event)); },
       {.received = [this, number](
                        v1::ForwardResponse response) { OnResponse(number, std::move(response)); },
        .written = [] {},  // the round that follows every event writes on
@@ -528,22 +528,26 @@ grpc::ServerBidiReactor<v1::ForwardRequest, v1::ForwardResponse>* Forwarder::Imp
 }
 
 ForwardServerStream::Reactor::Events Forwarder::Impl::EventsOf(uint64_t id) {
+  // The events of a reactor keep this alive: its last one may still be on its way when Stop is
+  // done.
   ForwardServerStream::Reactor::Events events;
-  events.received = [this, id](v1::ForwardRequest message) {
+  const std::shared_ptr<Impl> self = shared_from_this();
+  events.received = [this, self, id](v1::ForwardRequest message) {
     auto shared = std::make_shared<v1::ForwardRequest>(std::move(message));
     Post([this, id, shared] {
       WithServer(
           id, [&](const auto& server) { server->OnMessage(server, std::move(*shared), &intake_); });
     });
   };
-  events.written = [this, id](bool ok) {
+  events.written = [this, self, id](bool ok) {
     Post([this, id, ok] { WithServer(id, [&](const auto& server) { server->OnWritten(ok); }); });
   };
-  events.closed = [this, id] {
+  events.closed = [this, self, id] {
     Post([this, id] { WithServer(id, [&](const auto& server) { server->OnClosed(&intake_); }); });
   };
-  events.ended = [this, id] {
-    Post([this, id] {
+  events.ended = [this, self, id](ForwardServerStream::Reactor* reactor) {
+    Post([this, id, reactor] {
+      delete reactor;
       WithServer(id, [&](const auto& server) { intake_.Closed(server.get()); });
       servers_.erase(id);
       std::lock_guard lock(mutex_);

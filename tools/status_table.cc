@@ -73,6 +73,9 @@ std::string LagOf(uint64_t commit, uint64_t index) {
   return std::to_string(commit > index ? commit - index : 0);
 }
 
+// A node measures its files every few seconds: what it has not measured yet is not "0 B".
+std::string SizeOf(uint64_t bytes) { return bytes == 0 ? "" : FormatBytes(bytes); }
+
 // `leader_view`: whether `member` is what the leader itself says of its members.
 std::vector<std::string> Row(const v1::MemberStatus& member, bool leader_view,
                              const v1::StatusResponse* own, uint64_t commit, bool color) {
@@ -93,7 +96,7 @@ std::vector<std::string> Row(const v1::MemberStatus& member, bool leader_view,
                          std::to_string(own->commit_index()), std::to_string(own->applied_index()),
                          LagOf(commit, own->applied_index()),
                          own->role() == v1::NODE_ROLE_LEADER || !leader_view ? "" : Contact(member),
-                         FormatBytes(own->database_bytes()), Printable(own->version()),
+                         SizeOf(own->database_bytes()), Printable(own->version()),
                          Color(color, own->healthy(), health)});
   return row;
 }

@@ -98,12 +98,35 @@ extern "C" void _ZN4grpc8internal18ServerCallbackCall14ScheduleOnDoneEb(char* ca
   real(call, inlined);
 }
 
+namespace {
+
+// Stands for a reactor of ours in the one call of OnCancel: libgrpc++ counts down when that has
+// returned, which only the stand-in's own end can say.
+class CancelledReactor final : public grpc::internal::ServerReactor {
+ public:
+  CancelledReactor(char* call, grpc::internal::ServerReactor* reactor)
+      : call_(call), reactor_(reactor) {}
+
+  void OnCancel() override {
+    reactor_->OnCancel();
+    __tsan_release(call_ + 12);
+    delete this;
+  }
+  void OnDone() override {}
+
+ private:
+  char* const call_;
+  grpc::internal::ServerReactor* const reactor_;
+};
+
+}  // namespace
+
 extern "C" void _ZN4grpc8internal18ServerCallbackCall12CallOnCancelEPNS0_13ServerReactorE(
-    char* call, void* reactor) {
-  static const auto real = Real<void (*)(char*, void*)>(
+    char* call, grpc::internal::ServerReactor* reactor) {
+  static const auto real = Real<void (*)(char*, grpc::internal::ServerReactor*)>(
       "_ZN4grpc8internal18ServerCallbackCall12CallOnCancelEPNS0_13ServerReactorE");
   __tsan_acquire(call + 8);
-  real(call, reactor);
+  real(call, new CancelledReactor(call, reactor));
 }
 
 // An operation's tag: what was done before it was given to gRPC comes before what is done by

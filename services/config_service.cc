@@ -206,6 +206,7 @@ void ConfigService::StartRead(ReadPtr read) {
 }
 
 void ConfigService::Judge(const ReadPtr& read) {
+  if (stopped_) return read->done(ShuttingDown(), "");
   if (read->call->cancelled()) return read->done(Cancelled(), "");
   ReadState state;
   if (read->backend != nullptr) {
@@ -242,6 +243,7 @@ void ConfigService::Judge(const ReadPtr& read) {
 }
 
 void ConfigService::RunRead(const ReadPtr& read, std::optional<Instant> fresh_as_of) {
+  if (stopped_) return read->done(ShuttingDown(), "");
   if (read->call->cancelled()) return read->done(Cancelled(), "");
   if (now_() >= read->call->deadline()) {
     return read->done(MakeError(grpc::StatusCode::DEADLINE_EXCEEDED, "READ_DEADLINE",
@@ -318,6 +320,7 @@ void ConfigService::Delete(const std::string& bytes, CallPtr call, CallDone done
 
 void ConfigService::Write(v1::Command command, CallPtr call, CallDone done,
                           MakeResponse make_response) {
+  if (stopped_) return done(ShuttingDown(), "");
   const std::shared_ptr<const ConfigBackend> backend = this->backend();
   if (backend == nullptr) {
     return done(MakeError(grpc::StatusCode::UNAVAILABLE, "NOT_BORN",

@@ -69,7 +69,8 @@ class ConfigService {
   void Tick();
   bool has_waiting() const { return waiting_count_.load() > 0; }
 
-  // Answers what is parked (UNAVAILABLE, SHUTTING_DOWN) and every later read.
+  // Answers what is parked, what waits for the pool, and every later read and write UNAVAILABLE
+  // (SHUTTING_DOWN). Writes that the ingress has are answered by it.
   void Stop();
 
  private:
@@ -99,10 +100,11 @@ class ConfigService {
   const std::function<Instant()> now_;
 
   std::atomic<size_t> waiting_count_ = 0;
+  // Set under mutex_, so that nothing is parked after Stop; read everywhere.
+  std::atomic<bool> stopped_ = false;
   mutable std::mutex mutex_;  // protects what follows
   std::shared_ptr<const ConfigBackend> backend_;
   std::vector<ReadPtr> waiting_;
-  bool stopped_ = false;
 };
 
 // The header of an answer by `node_id` with this status. `revision` and `staleness` are the

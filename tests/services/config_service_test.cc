@@ -410,6 +410,28 @@ TEST_F(ConfigServiceTest, ADeadlineThatHasPassedIsNotRead) {
   EXPECT_EQ(answer.Wait().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
 }
 
+// A halted node still has its ports open: what it knows may be another process's by now.
+TEST_F(ConfigServiceTest, AfterStopNothingIsReadOrWritten) {
+  node_.state.Put("a", "v");
+  v1::GetRequest get;
+  get.set_key("a");
+  Answer before;
+  Call("Get", get, &before);
+  EXPECT_TRUE(before.Wait().ok());
+  service_.Stop();
+  Answer read, list, write;
+  Call("Get", get, &read);
+  Call("List", v1::ListRequest(), &list);
+  Call("Put", PutOf("a", "w"), &write);
+  for (Answer* answer : {&read, &list, &write}) {
+    ASSERT_TRUE(answer->ended());  // at once
+    EXPECT_EQ(answer->Wait().error_code(), grpc::StatusCode::UNAVAILABLE);
+    EXPECT_EQ(answer->Reason(), "SHUTTING_DOWN");
+    EXPECT_TRUE(DetailsOf(answer->Wait()).retry_delay.has_value());
+  }
+  EXPECT_TRUE(node_.writes.empty());
+}
+
 TEST_F(ConfigServiceTest, AfterStopNothingIsParked) {
   Set(std::nullopt);
   v1::GetRequest request;

@@ -167,7 +167,8 @@ void BirthRunner::Act(std::unique_lock<std::mutex>* lock) {
           Process();
         });
   }
-  if (create_log) {
+  // A double was seen in the same round: nothing may be started after the halt.
+  if (create_log && halt_reason_.empty()) {
     const absl::Status status = ports_.create_log(*create_log);
     if (!status.ok()) {
       Fatal(

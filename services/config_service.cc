@@ -328,6 +328,17 @@ void ConfigService::Write(v1::Command command, CallPtr call, CallDone done,
                           {}, kRetryDelay),
                 "");
   }
+  const std::shared_ptr<const raft::NodeStatus> node = backend->status();
+  // Without a leader the ingress waits and then says so. With one it would wait for BirthComplete,
+  // which may take as long as a founder is down.
+  if (node->leader && !node->birth_complete) {
+    return done(MakeError(grpc::StatusCode::UNAVAILABLE, "NOT_BORN",
+                          "birth is not complete: no write is accepted before every founder is "
+                          "born and the leader has recorded it; `quorate status` tells what is "
+                          "lacking",
+                          {}, kRetryDelay),
+                "");
+  }
   // The outcome and the caller's going away may come at the same time: the first one answers.
   struct Ending {
     explicit Ending(CallDone call_done) : done(std::move(call_done)) {}

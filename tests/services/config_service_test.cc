@@ -68,6 +68,7 @@ class ConfigServiceTest : public ::testing::Test {
     node_.status.term = raft::Term(7);
     node_.status.membership = membership;
     node_.status.fresh_as_of = kStart - milliseconds(20);
+    node_.status.birth_complete = true;
     service_.SetBackend(node_.Backend());
   }
 
@@ -391,6 +392,28 @@ TEST_F(ConfigServiceTest, ACompactedPageIsOutOfRange) {
   Call("List", request, &second);
   EXPECT_EQ(second.Wait().error_code(), grpc::StatusCode::OUT_OF_RANGE);
   EXPECT_EQ(second.Reason(), "REVISION_COMPACTED");
+}
+
+TEST_F(ConfigServiceTest, BeforeBirthIsCompleteAWriteIsRefusedAtOnce) {
+  node_.status.birth_complete = false;
+  Answer refused;
+  Call("Put", PutOf("a", "v"), &refused);
+  ASSERT_TRUE(refused.ended());
+  EXPECT_EQ(refused.Wait().error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(refused.Reason(), "NOT_BORN");
+  EXPECT_NE(refused.Wait().error_message().find("quorate status"), std::string::npos);
+  EXPECT_TRUE(DetailsOf(refused.Wait()).retry_delay.has_value());
+  EXPECT_TRUE(node_.writes.empty());
+  // Without a leader it waits for one, as ever.
+  node_.status.leader = StoreId();
+  Answer waits;
+  Call("Put", PutOf("a", "v"), &waits);
+  EXPECT_FALSE(waits.ended());
+  ASSERT_EQ(node_.writes.size(), 1u);
+  ingress::Outcome none;
+  none.kind = ingress::Outcome::Kind::kNotAccepted;
+  node_.writes[0].done(none);
+  EXPECT_TRUE(waits.ended());
 }
 
 TEST_F(ConfigServiceTest, AFailingDatabaseIsAnError) {

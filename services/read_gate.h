@@ -9,7 +9,7 @@
 //      max_staleness is refused (TOO_STALE); one without waits up to a second, and is then
 //      answered from the durable state with `staleness.unknown`.
 //   3. A later page of a listing waits until this node shows the revision that the first page
-//      showed, until its deadline.
+//      showed, until its deadline, and is then refused (BEHIND).
 //
 // Pure functions; any thread.
 #pragma once

@@ -127,12 +127,13 @@ TEST(ReadGate, AReadThatTookTooLongIsTooStale) {
   EXPECT_FALSE(CheckStaleness(kStart, milliseconds(50), kStart + milliseconds(51)).ok());
 }
 
-TEST(ReadGate, ARevisionThatNeverComesIsInTheFuture) {
+TEST(ReadGate, APageThatThisNodeIsTooFarBehindForIsAnotherNodes) {
   ReadWish wish = Wish();
   wish.revision = Revision(51);
   const ReadVerdict verdict = JudgeRead(kInService, wish, wish.deadline - kReadDeadlineMargin);
-  EXPECT_EQ(Reason(verdict), "REVISION_IN_FUTURE");
-  EXPECT_EQ(verdict.refusal.error_code(), grpc::StatusCode::OUT_OF_RANGE);
+  EXPECT_EQ(Reason(verdict), "BEHIND");
+  EXPECT_EQ(verdict.refusal.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_TRUE(DetailsOf(verdict.refusal).retry_delay.has_value());
 }
 
 }  // namespace

@@ -294,7 +294,6 @@ void ConfigService::Put(const std::string& bytes, CallPtr call, CallDone done) {
   if (!status.ok()) return done(std::move(status), "");
   Write(ToCommand(request), std::move(call), std::move(done),
         [](const v1::Answer& answer, const v1::ResponseHeader& header) {
-          CHECK(answer.results_size() == 1);
           v1::PutResponse response;
           *response.mutable_header() = header;
           response.set_create_revision(answer.results(0).create_revision());
@@ -310,7 +309,6 @@ void ConfigService::Delete(const std::string& bytes, CallPtr call, CallDone done
   if (!status.ok()) return done(std::move(status), "");
   Write(ToCommand(request), std::move(call), std::move(done),
         [](const v1::Answer& answer, const v1::ResponseHeader& header) {
-          CHECK(answer.results_size() == 1);
           v1::DeleteResponse response;
           *response.mutable_header() = header;
           response.set_deleted(answer.results(0).deleted());
@@ -361,6 +359,13 @@ void ConfigService::Write(v1::Command command, CallPtr call, CallDone done,
                        v1::Answer answer;
                        grpc::Status status = StatusOf(outcome, &answer);
                        if (!status.ok()) return ending->End(std::move(status), "");
+                       // A peer's bytes: every write of ours is one operation.
+                       if (answer.results_size() != 1) {
+                         return ending->End(
+                             MakeError(grpc::StatusCode::DEADLINE_EXCEEDED, "OUTCOME_UNKNOWN",
+                                       "the write was applied and its answer cannot be read"),
+                             "");
+                       }
                        v1::ResponseHeader header =
                            MakeResponseHeader(node_id_, backend->cluster, *backend->status());
                        header.set_revision(answer.revision());

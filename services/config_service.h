@@ -90,7 +90,7 @@ class ConfigService {
   void Judge(const ReadPtr& read);
   // On the pool.
   void RunRead(const ReadPtr& read, std::optional<Instant> fresh_as_of);
-  // The serialized response of a write that was executed.
+  // The serialized response of a write that was executed: `answer` has one result.
   using MakeResponse =
       std::function<std::string(const v1::Answer& answer, const v1::ResponseHeader& header)>;
   void Write(v1::Command command, CallPtr call, CallDone done, MakeResponse make_response);

@@ -320,6 +320,26 @@ TEST_F(ConfigServiceTest, WhatIsInNoLogMayBeRetriedAndWhatMayBeSaysSo) {
   EXPECT_NE(unknown.Reason(), "");
 }
 
+// An answer comes from a peer: another build's, or a damaged one, must not end this process.
+TEST_F(ConfigServiceTest, AnAnswerWithoutItsResultIsUnknown) {
+  v1::DeleteRequest request;
+  request.set_key("a");
+  Answer put, deletion;
+  Call("Put", PutOf("a", "v"), &put);
+  Call("Delete", request, &deletion);
+  ASSERT_EQ(node_.writes.size(), 2u);
+  v1::Answer applied;
+  applied.set_revision(9);
+  node_.writes[0].done(Applied(applied));
+  applied.add_results();
+  applied.add_results();
+  node_.writes[1].done(Applied(applied));
+  for (Answer* answer : {&put, &deletion}) {
+    EXPECT_EQ(answer->Wait().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+    EXPECT_EQ(answer->Reason(), "OUTCOME_UNKNOWN");
+  }
+}
+
 TEST_F(ConfigServiceTest, AClientThatVanishesIsForgotten) {
   Answer answer;
   Call("Put", PutOf("a", "v"), &answer);

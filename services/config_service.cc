@@ -13,6 +13,7 @@ namespace quorate::services {
 namespace {
 
 constexpr Duration kRetryDelay = std::chrono::milliseconds(200);
+constexpr Duration kDeadlineSlack = std::chrono::milliseconds(5);
 // This build restores nothing.
 constexpr uint64_t kRestores = 0;
 
@@ -49,8 +50,14 @@ grpc::Status ReadError(const absl::Status& status) {
   }
 }
 
-grpc::Status Cancelled() {
-  return grpc::Status(grpc::StatusCode::CANCELLED, "the caller went away");
+// What the metrics count when nobody waits any more. gRPC cancels a call whose deadline has passed,
+// too; its timer may run a little ahead of the deadline that we derived.
+grpc::Status CallerGone(Instant deadline, Instant now, std::string_view reason) {
+  if (now + kDeadlineSlack < deadline) {
+    return grpc::Status(grpc::StatusCode::CANCELLED, "the caller went away");
+  }
+  return MakeError(grpc::StatusCode::DEADLINE_EXCEEDED, reason,
+                   "the deadline passed before the answer was there");
 }
 
 grpc::Status ShuttingDown() {
@@ -207,7 +214,9 @@ void ConfigService::StartRead(ReadPtr read) {
 
 void ConfigService::Judge(const ReadPtr& read) {
   if (stopped_) return read->done(ShuttingDown(), "");
-  if (read->call->cancelled()) return read->done(Cancelled(), "");
+  if (read->call->cancelled()) {
+    return read->done(CallerGone(read->call->deadline(), now_(), "READ_DEADLINE"), "");
+  }
   ReadState state;
   if (read->backend != nullptr) {
     state.caught_up_once = read->backend->caught_up_once();
@@ -244,7 +253,9 @@ void ConfigService::Judge(const ReadPtr& read) {
 
 void ConfigService::RunRead(const ReadPtr& read, std::optional<Instant> fresh_as_of) {
   if (stopped_) return read->done(ShuttingDown(), "");
-  if (read->call->cancelled()) return read->done(Cancelled(), "");
+  if (read->call->cancelled()) {
+    return read->done(CallerGone(read->call->deadline(), now_(), "READ_DEADLINE"), "");
+  }
   if (now_() >= read->call->deadline()) {
     return read->done(MakeError(grpc::StatusCode::DEADLINE_EXCEEDED, "READ_DEADLINE",
                                 "the deadline passed before the read's turn came"),
@@ -352,28 +363,27 @@ void ConfigService::Write(v1::Command command, CallPtr call, CallDone done,
     CallDone done;  // protected by mutex; empty once it has run
   };
   auto ending = std::make_shared<Ending>(std::move(done));
-  const ingress::WriteId id =
-      backend->write(std::move(command), call->deadline(), call->metadata(),
-                     [this, backend, ending,
-                      make_response = std::move(make_response)](const ingress::Outcome& outcome) {
-                       v1::Answer answer;
-                       grpc::Status status = StatusOf(outcome, &answer);
-                       if (!status.ok()) return ending->End(std::move(status), "");
-                       // A peer's bytes: every write of ours is one operation.
-                       if (answer.results_size() != 1) {
-                         return ending->End(
-                             MakeError(grpc::StatusCode::DEADLINE_EXCEEDED, "OUTCOME_UNKNOWN",
+  const ingress::WriteId id = backend->write(
+      std::move(command), call->deadline(), call->metadata(),
+      [this, backend, ending,
+       make_response = std::move(make_response)](const ingress::Outcome& outcome) {
+        v1::Answer answer;
+        grpc::Status status = StatusOf(outcome, &answer);
+        if (!status.ok()) return ending->End(std::move(status), "");
+        // A peer's bytes: every write of ours is one operation.
+        if (answer.results_size() != 1) {
+          return ending->End(MakeError(grpc::StatusCode::DEADLINE_EXCEEDED, "OUTCOME_UNKNOWN",
                                        "the write was applied and its answer cannot be read"),
                              "");
-                       }
-                       v1::ResponseHeader header =
-                           MakeResponseHeader(node_id_, backend->cluster, *backend->status());
-                       header.set_revision(answer.revision());
-                       ending->End(grpc::Status::OK, make_response(answer, header));
-                     });
-  call->OnCancel([backend, ending, id] {
+        }
+        v1::ResponseHeader header =
+            MakeResponseHeader(node_id_, backend->cluster, *backend->status());
+        header.set_revision(answer.revision());
+        ending->End(grpc::Status::OK, make_response(answer, header));
+      });
+  call->OnCancel([this, backend, ending, id, deadline = call->deadline()] {
     (void)backend->cancel(id);  // when it is too late the first of the two to end answers
-    ending->End(Cancelled(), "");
+    ending->End(CallerGone(deadline, now_(), "OUTCOME_UNKNOWN"), "");
   });
 }
 

@@ -63,13 +63,13 @@ ReadVerdict JudgeRead(const ReadState& state, const ReadWish& wish, Instant now)
   if (wish.revision > state.revision) {
     if (now < last_moment) return WaitUntil(last_moment);
     // The token is ours, so the revision exists: another node has it, and this one will.
-    return Refuse(MakeError(
-        grpc::StatusCode::UNAVAILABLE, "BEHIND",
-        "page_token: this node shows revision " + std::to_string(state.revision.value()) +
-            ", the listing revision " + std::to_string(wish.revision.value()) +
-            "; ask another node or try again",
-        {{"field", "page_token"}, {"revision", std::to_string(state.revision.value())}},
-        kRetryDelay));
+    return Refuse(
+        MakeError(grpc::StatusCode::UNAVAILABLE, "BEHIND",
+                  "page_token: this node shows revision " + std::to_string(state.revision.value()) +
+                      ", the listing revision " + std::to_string(wish.revision.value()) +
+                      "; ask another node or try again",
+                  {{"field", "page_token"}, {"revision", std::to_string(state.revision.value())}},
+                  kRetryDelay));
   }
   if (!state.fresh_as_of && !wish.max_staleness) {
     const Instant until = std::min(wish.arrived + kFirstLeaderWait, last_moment);

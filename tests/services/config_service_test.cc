@@ -351,6 +351,27 @@ TEST_F(ConfigServiceTest, AClientThatVanishesIsForgotten) {
   node_.writes[0].done(ingress::Outcome());
 }
 
+// gRPC cancels what has expired: to the metrics that is no client's whim.
+TEST_F(ConfigServiceTest, AnExpiredCallIsNotCountedAsCancelled) {
+  Answer write;
+  Call("Put", PutOf("a", "v"), &write, seconds(1));
+  now_ = kStart + seconds(1);
+  call_->Cancel();
+  EXPECT_EQ(write.Wait().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_EQ(node_.cancelled.size(), 1u);
+
+  Set(std::nullopt);
+  v1::GetRequest request;
+  request.set_key("a");
+  Answer read;
+  Call("Get", request, &read, seconds(1));
+  EXPECT_FALSE(read.ended());
+  now_ = kStart + seconds(2);
+  call_->Cancel();
+  service_.Tick();
+  EXPECT_EQ(read.Wait().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+}
+
 TEST_F(ConfigServiceTest, AParkedReadOfAVanishedClientGoesAway) {
   Set(std::nullopt);
   v1::GetRequest request;

@@ -225,12 +225,14 @@ std::vector<std::string> Birth::LacksBorn(Instant now) const {
   for (std::string& line : LostFounders(now)) lacks.push_back(std::move(line));
   const FoundByName found = Find(now);
   for (const Founder& founder : record_.pledge->founders) {
-    if (founder.store == options_.store || known_born_.contains(founder.store)) continue;
+    if (founder.store == options_.store) continue;
     auto stores = found.find(founder.name);
-    if (stores == found.end()) {
+    if (stores ==
+        found.end()) {  // also one known as born: BirthComplete waits for its acknowledgement
       lacks.push_back(Missing(founder.name, now));
       continue;
     }
+    if (known_born_.contains(founder.store)) continue;
     for (const Found& f : stores->second) {
       if (f.store != founder.store) continue;
       lacks.push_back(founder.name + " (" + f.asked + ") " +

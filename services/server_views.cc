@@ -10,6 +10,11 @@ namespace {
 // A process whose housekeeping stands still for this long is not alive.
 constexpr Duration kStuckAfter = std::chrono::seconds(15);
 
+std::string WithLacks(std::string text, const raft::BirthStatus& birth) {
+  for (const std::string& lack : birth.lacks) text += "\n" + lack;
+  return text;
+}
+
 }  // namespace
 
 std::string Server::Impl::NotReady() const {
@@ -21,14 +26,12 @@ std::string Server::Impl::NotReady() const {
   Engine* engine = this->engine();
   if (engine == nullptr) {
     const raft::BirthStatus birth = birth_->Status();
-    std::string text = std::string("not born: ") + raft::ToString(birth.state);
-    for (const std::string& lack : birth.lacks) text += "\n" + lack;
-    return text;
+    return WithLacks(std::string("not born: ") + raft::ToString(birth.state), birth);
   }
   if (!caught_up_) return "has not caught up with the cluster yet";
   const auto status = engine->node()->status();
   if (!status->leader) return "no leader is known";
-  if (!status->birth_complete) return "birth is not complete";
+  if (!status->birth_complete) return WithLacks("birth is not complete", birth_->Status());
   return "";
 }
 

@@ -188,6 +188,23 @@ TEST(BirthTest, AProposerWipedBeforeItDecidesIsReplacedByItsNewStore) {
   EXPECT_TRUE(world.AllBornTogether());
 }
 
+TEST(BirthTest, ABornFounderThatIsDownBeforeBirthIsCompleteIsNamed) {
+  BirthWorld world(3);
+  world.StartAll();
+  world.Run(seconds(1));
+  ASSERT_TRUE(world.AllBornTogether());
+  world.Kill(1);
+  world.Run(seconds(30));
+  for (size_t i : {0u, 2u}) {
+    EXPECT_EQ(world.Status(i).state, BirthState::kBorn);
+    EXPECT_THAT(world.Status(i).lacks,
+                ElementsAre(HasSubstr("cp-1 (10.0.0.2:7000) does not answer")));
+  }
+  world.Start(1);
+  world.Run(seconds(4));
+  EXPECT_THAT(world.Status(0).lacks, ElementsAre(HasSubstr("every founder is born")));
+}
+
 TEST(BirthTest, AFounderWipedBeforeBirthIsCompleteIsNamedByEverybody) {
   BirthWorld world(3);
   world.StartAll();

@@ -26,10 +26,15 @@ std::thread Named(const char* name, std::function<void()> run) {
   });
 }
 
+bool SameTrouble(const PeerView& a, const PeerView& b) {
+  return a.store == b.store && a.lost_data == b.lost_data && a.needs_snapshot == b.needs_snapshot;
+}
+
 bool SameForSubscribers(const NodeStatus& a, const NodeStatus& b) {
   return a.role == b.role && a.term == b.term && a.leader == b.leader &&
          a.leader_ready == b.leader_ready && a.birth_complete == b.birth_complete &&
-         a.membership_index == b.membership_index && a.membership == b.membership;
+         a.membership_index == b.membership_index && a.membership == b.membership &&
+         std::equal(a.peers.begin(), a.peers.end(), b.peers.begin(), b.peers.end(), SameTrouble);
 }
 
 }  // namespace

@@ -83,7 +83,8 @@ class Node {
   std::shared_ptr<const NodeStatus> status() const;
 
   // Called on the node's thread whenever role, term, leader, leader_ready, birth_complete or
-  // membership changed. Set before Start or the first RunOnce; must not block.
+  // membership changed, or a peer's lost_data or needs_snapshot. Set before Start or the first
+  // RunOnce; must not block.
   void OnStatusChange(std::function<void(const NodeStatus&)> callback);
 
   bool RunOnce();

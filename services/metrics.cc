@@ -84,6 +84,12 @@ std::vector<MetricFamily> Sampled(const std::string& node, const MetricsSample& 
         Seconds(s.staleness));
   gauge("quorate_members", "Members of the cluster.", s.members);
   gauge("quorate_voters", "Members that vote.", s.voters);
+  gauge("quorate_peers_lost_data",
+        "On the leader: peers that lost entries which they had acknowledged in its term.",
+        s.peers_lost_data);
+  gauge("quorate_peers_need_snapshot",
+        "On the leader: peers that lack entries which its log no longer holds.",
+        s.peers_need_snapshot);
   gauge("quorate_boot", "How often a process has started on this data directory.", s.boot);
   gauge("quorate_revision", "The store's revision as applied here.", s.revision.value());
   gauge("quorate_log_first_index", "The first index that the log holds.", s.log_first.value());

@@ -39,6 +39,8 @@ struct MetricsSample {
   Revision revision;
   uint64_t members = 0;
   uint64_t voters = 0;
+  uint64_t peers_lost_data = 0;      // on the leader; elsewhere 0
+  uint64_t peers_need_snapshot = 0;  // the same
   uint64_t boot = 0;
   bool fresh = false;  // `staleness` is known
   Duration staleness{};

@@ -1,5 +1,6 @@
 #include "services/node_log.h"
 
+#include <algorithm>
 #include <string>
 
 #include "services/logging.h"
@@ -45,12 +46,38 @@ void NodeLog::Observe(const raft::NodeStatus& status) {
   }
   if (status.leader_ready && !leader_ready_) LogInfo("takes writes", {term});
   if (status.birth_complete && !birth_complete_) LogInfo("birth is complete", {term});
+  ObservePeers(status);
   seen_ = true;
   role_ = status.role;
   term_ = status.term;
   leader_ = status.leader;
   leader_ready_ = status.leader_ready;
   birth_complete_ = status.birth_complete;
+}
+
+void NodeLog::ObservePeers(const raft::NodeStatus& status) {
+  for (const raft::PeerView& peer : status.peers) {
+    const auto before = std::find_if(peers_.begin(), peers_.end(), [&](const raft::PeerView& view) {
+      return view.store == peer.store;
+    });
+    const bool lost_data = before != peers_.end() && before->lost_data;
+    const bool needs_snapshot = before != peers_.end() && before->needs_snapshot;
+    const raft::Member* member =
+        status.membership != nullptr ? status.membership->Find(peer.store) : nullptr;
+    const LogField name("peer", member != nullptr ? member->name : std::string());
+    const LogField store("peer_store", peer.store);
+    if (peer.lost_data && !lost_data) {
+      LogError(
+          "a peer has lost entries that it had acknowledged: it does not count towards commits in "
+          "this term. Check its disk, and whether an old copy was put back",
+          {name, store, {"last", peer.last_index}, {"term", status.term}});
+    }
+    if (peer.needs_snapshot && !needs_snapshot) {
+      LogError("a peer lacks entries that this node's log no longer holds: it cannot catch up here",
+               {name, store, {"match", peer.match}, {"log_first", status.first_index}});
+    }
+  }
+  peers_ = status.peers;
 }
 
 }  // namespace quorate::services

@@ -1,7 +1,10 @@
-// Says what happens to the node: changes of term, role and leader, as log lines and counters.
+// Says what happens to the node: changes of term, role and leader, and a leader's peers
+// that need help, as log lines and counters.
 //
 // Observe runs on the node's thread only, and does not block.
 #pragma once
+
+#include <vector>
 
 #include "raft/node.h"
 #include "services/metrics.h"
@@ -15,6 +18,8 @@ class NodeLog {
   void Observe(const raft::NodeStatus& status);
 
  private:
+  void ObservePeers(const raft::NodeStatus& status);
+
   Metrics* const metrics_;
   bool seen_ = false;
   raft::Role role_ = raft::Role::kFollower;
@@ -22,6 +27,7 @@ class NodeLog {
   StoreId leader_;
   bool leader_ready_ = false;
   bool birth_complete_ = false;
+  std::vector<raft::PeerView> peers_;  // as a leader's status said last
 };
 
 }  // namespace quorate::services

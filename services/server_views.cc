@@ -92,6 +92,10 @@ MetricsSample Server::Impl::Sample() const {
     sample.members = status->membership->members.size();
     sample.voters = status->membership->Voters().size();
   }
+  for (const raft::PeerView& peer : status->peers) {
+    sample.peers_lost_data += peer.lost_data ? 1 : 0;
+    sample.peers_need_snapshot += peer.needs_snapshot ? 1 : 0;
+  }
   if (status->fresh_as_of) {
     sample.fresh = true;
     sample.staleness = std::max(BootNow() - *status->fresh_as_of, Duration::zero());

@@ -22,6 +22,8 @@ TEST(Metrics, ShowsTheSeedsFive) {
     sample.election_timeout = std::chrono::milliseconds(187);
     sample.commit = raft::Index(41);
     sample.applied = raft::Index(40);
+    sample.peers_lost_data = 1;
+    sample.peers_need_snapshot = 2;
     return sample;
   });
   const std::string text = metrics.Text();
@@ -32,6 +34,8 @@ TEST(Metrics, ShowsTheSeedsFive) {
   EXPECT_TRUE(HasLine(text, "raft_election_timeout_seconds 0.187")) << text;
   EXPECT_TRUE(HasLine(text, "raft_commit_index 41")) << text;
   EXPECT_TRUE(HasLine(text, "raft_applied_index 40")) << text;
+  EXPECT_TRUE(HasLine(text, "quorate_peers_lost_data 1")) << text;
+  EXPECT_TRUE(HasLine(text, "quorate_peers_need_snapshot 2")) << text;
   EXPECT_TRUE(HasLine(text, "quorate_build_info{version=\"0.1.0\"} 1")) << text;
 }
 

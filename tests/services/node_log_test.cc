@@ -76,6 +76,29 @@ TEST_F(NodeLogTest, CountsChangesButNotTheFirstSight) {
   EXPECT_NE(metrics_.Text().find("quorate_leader_changes_total 1"), std::string::npos);
 }
 
+TEST_F(NodeLogTest, ALeaderNamesThePeersThatNeedHelpOnce) {
+  status_.role = raft::Role::kLeader;
+  status_.leader = StoreId(1);
+  raft::PeerView peer;
+  peer.store = StoreId(2);
+  status_.peers = {peer};
+  EXPECT_EQ(Observe().find("peer"), std::string::npos);
+  status_.peers[0].lost_data = true;
+  const std::string lost = Observe();
+  EXPECT_NE(lost.find("level=error msg=\"a peer has lost entries"), std::string::npos) << lost;
+  EXPECT_NE(lost.find("peer=node-2 peer_store=0000000000000002"), std::string::npos) << lost;
+  EXPECT_EQ(Observe(), "");
+  status_.peers[0].needs_snapshot = true;
+  const std::string lacks = Observe();
+  EXPECT_NE(lacks.find("level=error msg=\"a peer lacks entries"), std::string::npos) << lacks;
+  EXPECT_EQ(lacks.find("has lost"), std::string::npos) << lacks;
+  // Cured and then again: said again.
+  status_.peers[0].lost_data = false;
+  EXPECT_EQ(Observe(), "");
+  status_.peers[0].lost_data = true;
+  EXPECT_NE(Observe().find("has lost"), std::string::npos);
+}
+
 // --- Errors ---
 
 TEST_F(NodeLogTest, ALeaderThatIsNoMemberIsNamedByItsStore) {

@@ -129,6 +129,20 @@ extern "C" void _ZN4grpc8internal18ServerCallbackCall12CallOnCancelEPNS0_13Serve
   real(call, new CancelledReactor(call, reactor));
 }
 
+// A server's calls: each counts the server down when it has ended, and who shuts it down waits for
+// the last.
+extern "C" void _ZN4grpc6Server23UnrefWithPossibleNotifyEv(void* server) {
+  static const auto real = Real<void (*)(void*)>("_ZN4grpc6Server23UnrefWithPossibleNotifyEv");
+  __tsan_release(server);
+  real(server);
+}
+
+extern "C" void _ZN4grpc6Server18UnrefAndWaitLockedEv(void* server) {
+  static const auto real = Real<void (*)(void*)>("_ZN4grpc6Server18UnrefAndWaitLockedEv");
+  real(server);
+  __tsan_acquire(server);
+}
+
 // An operation's tag: what was done before it was given to gRPC comes before what is done by
 // whoever receives it back. (The loop that runs callbacks receives them in the same way.)
 extern "C" grpc_call_error grpc_call_start_batch(grpc_call* call, const grpc_op* ops, size_t nops,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <list>
+#include <optional>
 #include <set>
 #include <unordered_map>
 
@@ -92,6 +93,8 @@ class Ingress::Impl {
   void ForgetUnanswered(std::map<uint64_t, Write>::iterator place);
   void OnDeadline(WriteId id);
   void ExpireLeaderless(Instant now);
+  void OnBehind(Instant now);
+  void Pause(Instant now);
   void CountFoundApplied(Write* write);
   bool RoomToSend() const;
   void SendAgain(std::map<uint64_t, Write>::iterator place, std::vector<OutgoingWrite>* out);
@@ -110,6 +113,8 @@ class Ingress::Impl {
   uint64_t cursor_ = 1;                        // kOpen: the next sequence to send on this link
   Instant paused_until_ = Instant::min();      // nothing is sent before (a refusal)
   Duration backoff_{};                         // of the last refusal; 0: none since the last answer
+  // Since when each Opened on this link is behind what has been answered; none: the last was not.
+  std::optional<Instant> behind_since_;
 
   bool closed_ = false;
   bool lost_ = false;         // no session until NewSession
@@ -242,6 +247,7 @@ void Ingress::Impl::LinkUp(uint64_t link) {
   state_ = LinkState::kMustOpen;
   paused_until_ = Instant::min();
   backoff_ = Duration::zero();
+  behind_since_.reset();
 }
 
 void Ingress::Impl::LinkDown(Instant now, uint64_t link) {
@@ -255,15 +261,31 @@ void Ingress::Impl::OnOpened(Instant now, uint64_t link, uint64_t last_sequence)
   if (last_sequence >= next_sequence_) {
     return LoseSession(now, "the cluster has applied sequences that this node never sent");
   }
-  if (last_sequence < answered_through()) {
-    return LoseSession(now, "the cluster has lost writes that it had answered");
-  }
+  if (last_sequence < answered_through()) return OnBehind(now);
+  behind_since_.reset();
   for (auto& [sequence, write] : unanswered_) {
     if (sequence > last_sequence) break;
     CountFoundApplied(&write);
   }
   state_ = LinkState::kOpen;
   cursor_ = 1;  // everything unanswered
+}
+
+// The leader's apply thread may be behind this node's own, from which answers come too. To send
+// now would leave a gap, and to give the session up would end calls that were executed.
+void Ingress::Impl::OnBehind(Instant now) {
+  if (!behind_since_) behind_since_ = now;
+  if (now - *behind_since_ >= options_.behind_max) {
+    return LoseSession(now, "the cluster has lost writes that it had answered");
+  }
+  state_ = LinkState::kMustOpen;
+  Pause(now);
+}
+
+void Ingress::Impl::Pause(Instant now) {
+  backoff_ = backoff_ == Duration::zero() ? options_.refused_backoff_min
+                                          : std::min(backoff_ * 2, options_.refused_backoff_max);
+  paused_until_ = now + backoff_;
 }
 
 // Sent on a link that is gone, and applied all the same.
@@ -299,9 +321,7 @@ void Ingress::Impl::OnRefused(Instant now, uint64_t link, uint64_t from_sequence
   } else {
     return;
   }
-  backoff_ = backoff_ == Duration::zero() ? options_.refused_backoff_min
-                                          : std::min(backoff_ * 2, options_.refused_backoff_max);
-  paused_until_ = now + backoff_;
+  Pause(now);
 }
 
 void Ingress::Impl::LoseSession(Instant now, const std::string& reason) {
@@ -315,6 +335,7 @@ void Ingress::Impl::LoseSession(Instant now, const std::string& reason) {
   unanswered_bytes_ = 0;
   if (is_open()) leaderless_since_ = now;
   if (state_ != LinkState::kNone) state_ = LinkState::kMustOpen;
+  behind_since_.reset();
   lost_ = true;
   report_lost_ = true;
   ++counters_.sessions_lost;

@@ -57,6 +57,10 @@ struct IngressOptions {
   // A refused write is sent again after this; doubled while the refusals go on, up to the maximum.
   Duration refused_backoff_min = std::chrono::milliseconds(5);
   Duration refused_backoff_max = std::chrono::milliseconds(100);
+  // A leader's last sequence below what has been answered may only be late: its apply thread is
+  // behind this node's own. The session is opened again, at refused_backoff, and given up when one
+  // link stays behind for this long.
+  Duration behind_max = std::chrono::seconds(10);
   // At most one session_lost within this time: a store that the cluster refuses must not burn a
   // durable boot number for every try.
   Duration session_backoff = std::chrono::seconds(1);
@@ -114,9 +118,10 @@ class Ingress {
   // It broke, or the other side does not lead. Ignored for any link but the current one, as the
   // other replies below are.
   void LinkDown(Instant now, uint64_t link);
-  // The session is open and `last_sequence` is the highest applied one, by a leader that has
-  // applied everything committed. A last sequence that contradicts what this ingress knows means
-  // that the cluster's state is not the one that it spoke to: session lost.
+  // The session is open and `last_sequence` is the highest that the leader has applied, which holds
+  // all of earlier terms. One that was never sent means that the cluster's state is not the one
+  // that this ingress spoke to: session lost. So does one below what has been answered, but only
+  // after IngressOptions::behind_max: until then the session is opened again.
   void OnOpened(Instant now, uint64_t link, const SessionId& session, uint64_t last_sequence);
   // The outcome of an applied write, true whoever brings it: any link, or this node's own state
   // machine. Ignored when it is of another session or already known. A null answer ends the write

@@ -450,9 +450,8 @@ void Ingress::Impl::SendFirst(std::vector<OutgoingWrite>* out) {
   write.sequence = next_sequence_++;
   write.last_link = link_;
   ++counters_.sent;
-  // From here on only an answer or the deadline ends it.
+  // From here on only an answer or the deadline ends it; its timer stays.
   places_[write.id] = {.sent = true, .waiting = {}, .sequence = write.sequence};
-  SetTimer(&write, write.deadline);
   out->push_back({write.sequence, write.encoded, write.deadline, write.metadata});
   unanswered_bytes_ += write.bytes;
   const uint64_t sequence = write.sequence;

@@ -51,8 +51,9 @@ struct IngressOptions {
   // deadline does not end the wait sooner. Counted from the later of Submit and the loss of the
   // link.
   Duration leader_wait = std::chrono::seconds(3);
-  // A waiting write is given up this long before its caller's deadline (at most a quarter of
-  // the time that it had), so that the answer still arrives.
+  // A write is given up this long before its caller's deadline (at most a quarter of the time that
+  // it had), so that its outcome still arrives: NO_LEADER or QUEUE_FULL while it waits, unknown
+  // once it is sent.
   Duration deadline_margin = std::chrono::milliseconds(20);
   // A refused write is sent again after this; doubled while the refusals go on, up to the maximum.
   Duration refused_backoff_min = std::chrono::milliseconds(5);

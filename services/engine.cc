@@ -135,12 +135,13 @@ absl::Status Engine::Create(storage::Disk* disk, storage::DataDirectory* directo
 }
 
 std::unique_ptr<Forwarder> Engine::MakeForwarder(const storage::Identity& identity,
-                                                 uint64_t session_nonce, const Ports& ports) {
+                                                 const EngineOptions& engine, const Ports& ports) {
   ForwarderOptions options;
   options.cluster = identity.cluster;
   options.ingress.store = identity.store;
   options.ingress.boot = identity.boot;
-  options.ingress.nonce = session_nonce;
+  options.ingress.nonce = engine.session_nonce;
+  options.ingress.leader_wait = LeaderWaitOf(engine.election_timeout_max);
   return std::make_unique<Forwarder>(
       options, Forwarder::Ports{
                    .state = state_.get(),
@@ -192,7 +193,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const EngineOptions& option
                            .vote_timeout = options.election_timeout_max},
       ports.channels);
 
-  engine->forwarder_ = engine->MakeForwarder(identity, options.session_nonce, ports);
+  engine->forwarder_ = engine->MakeForwarder(identity, options, ports);
 
   raft::NodeOptions node;
   node.core.self = identity.store;

@@ -2,6 +2,7 @@
 // writes. Made from what is on the disk; ends in the opposite order.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <functional>
 #include <memory>
@@ -28,6 +29,12 @@ struct EngineOptions {
   uint64_t seed = 0;           // for election timeouts
   uint64_t session_nonce = 0;  // random per process
 };
+
+// How long a write waits for a leader: three seconds, or four times the longest election timeout,
+// so that a failed election and the next one fit in whatever timeouts are configured.
+inline Duration LeaderWaitOf(Duration election_timeout_max) {
+  return std::max<Duration>(std::chrono::seconds(3), 4 * election_timeout_max);
+}
 
 class Engine {
  public:
@@ -67,7 +74,7 @@ class Engine {
 
   Engine() = default;
   std::unique_ptr<Forwarder> MakeForwarder(const storage::Identity& identity,
-                                           uint64_t session_nonce, const Ports& ports);
+                                           const EngineOptions& engine, const Ports& ports);
 
   ClusterId cluster_;
   SystemClock clock_;

@@ -106,6 +106,12 @@ TEST_F(EngineTest, ALogThatIsMadeIsNotMadeAgain) {
   EXPECT_EQ(size(), before);
 }
 
+TEST(EngineOptionsTest, AWriteWaitsForALeaderAsLongAsElectionsMayTake) {
+  EXPECT_EQ(LeaderWaitOf(std::chrono::milliseconds(300)), std::chrono::seconds(3));
+  EXPECT_EQ(LeaderWaitOf(std::chrono::milliseconds(750)), std::chrono::seconds(3));
+  EXPECT_EQ(LeaderWaitOf(std::chrono::milliseconds(1500)), std::chrono::seconds(6));
+}
+
 // --- Errors ---
 
 TEST_F(EngineTest, ALostLogIsRefused) {

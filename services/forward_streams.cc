@@ -4,6 +4,8 @@
 #include "google/protobuf/io/coded_stream.h"
 #include "google/protobuf/wire_format_lite.h"
 #include "services/errors.h"
+#include "services/logging.h"
+#include "storage/command_check.h"
 
 namespace quorate::services {
 
@@ -150,9 +152,20 @@ void ForwardServerStream::OnMessage(const std::shared_ptr<ForwardServerStream>& 
         !HasPosition(write.command(), session_, write.sequence())) {
       return malformed("a write does not carry its position in the session of this stream");
     }
+    // Once committed it would end every node.
+    if (absl::Status status = storage::CheckCommand(write.command()); !status.ok()) {
+      return EndPoisoned(write.sequence(), std::string(status.message()));
+    }
     intake->Write(me, session_, write.sequence(), std::move(*write.mutable_command()));
   }
   if (ending_ == nullptr) reactor_->ReadNext();
+}
+
+void ForwardServerStream::EndPoisoned(uint64_t sequence, const std::string& why) {
+  LogWarning("a forwarded write was refused: no node could apply it",
+             {{"from_store", peer_}, {"sequence", sequence}, {"reason", why}});
+  End(MakeError(grpc::StatusCode::INVALID_ARGUMENT, "MALFORMED",
+                "the command of write " + std::to_string(sequence) + " " + why));
 }
 
 void ForwardServerStream::OnWritten(bool ok) {

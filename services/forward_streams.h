@@ -103,6 +103,7 @@ class ForwardServerStream final : public IntakeSink {
   void set_term(uint64_t term) { term_ = term; }
 
  private:
+  void EndPoisoned(uint64_t sequence, const std::string& why);
   v1::ForwardResponse* Add(const ingress::SessionId& session);
   void WriteNext();
   void Settle();

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "storage/command_check.h"
 
 namespace quorate::storage {
 namespace {
@@ -20,10 +21,6 @@ std::shared_ptr<const std::string> Serialize(const v1::Answer& answer) {
   auto bytes = std::make_shared<std::string>();
   CHECK(answer.SerializeToString(bytes.get()));
   return bytes;
-}
-
-bool HasUnknownFields(const google::protobuf::Message& message) {
-  return !message.GetReflection()->GetUnknownFields(message).empty();
 }
 
 std::string_view View(const StateHash& hash) {
@@ -179,29 +176,16 @@ absl::Status Applier::ApplyMembership(const raft::Entry& entry) {
 }
 
 absl::Status Applier::ParseCommand(const raft::Entry& entry) {
-  const auto size = static_cast<int>(entry.payload.size());
-  if (!command_.ParseFromArray(entry.payload.data(), size)) {
-    return absl::FailedPreconditionError(
-        EntryName(entry) +
-        " carries a command that cannot be parsed: the log is damaged, or something else wrote it");
+  const absl::Status status = DecodeCommand(entry.payload, command_);
+  if (status.ok()) return status;
+  const std::string why(status.message());
+  if (absl::IsInvalidArgument(status)) {
+    return absl::FailedPreconditionError(EntryName(entry) + " carries a command that " + why +
+                                         ": the log is damaged, or something else wrote it");
   }
-  // To skip what one node does not know and others do would let their states part for ever.
-  std::string unknown;
-  if (command_.format() > kCommandFormat || command_.format() == 0) {
-    unknown = "has format " + std::to_string(command_.format());
-  } else if (command_.body_case() == v1::Command::BODY_NOT_SET) {
-    unknown = "has a body";
-  } else if (HasUnknownFields(command_) || HasUnknownFields(command_.transaction())) {
-    unknown = "has fields";
-  }
-  if (unknown.empty()) return absl::OkStatus();
-  return absl::FailedPreconditionError(
-      "the command in " + EntryName(entry) + " " + unknown +
-      ", which this build does not know (it"
-      " knows format " +
-      std::to_string(kCommandFormat) +
-      "). It is not skipped: it was written by a"
-      " newer version; start that version on this node, its data is kept");
+  return absl::FailedPreconditionError("the command in " + EntryName(entry) + " " + why +
+                                       ". It is not skipped: it was written by a newer version; "
+                                       "start that version on this node, its data is kept");
 }
 
 absl::Status Applier::ApplyCommand(const raft::Entry& entry, Applied& outcome) {

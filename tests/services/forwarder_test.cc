@@ -1,5 +1,7 @@
 #include "services/forwarder.h"
 
+#include "services/forward_streams.h"
+#include "storage/command_check.h"
 #include "tests/services/forward_cluster.h"
 
 namespace quorate::services {
@@ -342,6 +344,49 @@ TEST_F(RawForwardTest, WritesWithoutTheirPositionEndTheStream) {
   request.add_writes()->set_sequence(1);
   request.mutable_writes(0)->set_command(command.SerializeAsString());
   EXPECT_EQ(DetailsOf(Say(request)).reason, "MALFORMED") << "another sequence";
+  EXPECT_FALSE(cluster_.node(leader_).state->Get("k", std::nullopt).first.ok());
+}
+
+// What every node would end for, at its first apply and again at each start.
+TEST_F(RawForwardTest, ACommandThatNoNodeCouldApplyEndsTheStreamAndNothingElse) {
+  v1::Command good = Writes::Put("k", "v");
+  good.set_format(1);
+  good.mutable_session()->set_store(555);
+  good.mutable_session()->set_boot(1);
+  good.mutable_session()->set_sequence(1);
+  ASSERT_TRUE(storage::CheckCommand(good.SerializeAsString()).ok());
+  v1::Command empty = good;
+  empty.clear_transaction();
+  v1::Command newer_transaction = good;
+  newer_transaction.mutable_transaction()
+      ->GetReflection()
+      ->MutableUnknownFields(newer_transaction.mutable_transaction())
+      ->AddVarint(99, 1);
+  const std::pair<std::string, std::string> poisons[] = {
+      {empty.SerializeAsString(), "has a body"},
+      {good.SerializeAsString() + "\x2a\x01x", "has fields"},  // field 5, a string
+      {newer_transaction.SerializeAsString(), "has fields"},
+      {good.SerializeAsString() + "\x1a\x01\xff", "cannot be parsed"},  // author, no UTF-8
+  };
+  for (const auto& [command, why] : poisons) {
+    EXPECT_TRUE(HasPosition(command, {StoreId(555), 1, 0}, 1)) << why;
+    v1::ForwardRequest request = GoodRequest();
+    request.mutable_open()->set_store(555);
+    request.mutable_open()->set_boot(1);
+    request.add_writes()->set_sequence(1);
+    request.mutable_writes(0)->set_command(command);
+    testing::internal::CaptureStderr();
+    const grpc::Status status = Say(request);
+    const std::string log = testing::internal::GetCapturedStderr();
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+    EXPECT_EQ(DetailsOf(status).reason, "MALFORMED");
+    EXPECT_NE(status.error_message().find(why), std::string::npos) << status.error_message();
+    EXPECT_NE(log.find("no node could apply it"), std::string::npos) << log;
+  }
+  Writes writes;
+  writes.Send(&cluster_.node(leader_), "after");
+  ASSERT_TRUE(writes.WaitForAll());
+  EXPECT_EQ(writes.Count(), 1u);
   EXPECT_FALSE(cluster_.node(leader_).state->Get("k", std::nullopt).first.ok());
 }
 

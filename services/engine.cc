@@ -101,6 +101,17 @@ raft::RecoveredState Recovered(storage::RecoveredLog log, const storage::StateSu
 
 }  // namespace
 
+uint64_t NextBootOrEnd(storage::IdentityFile* file) {
+  const absl::StatusOr<uint64_t> boot = file->NextBoot();
+  if (!boot.ok()) {
+    Fatal(
+        "the identity file cannot be written: this process ends. Check the disk, then start it "
+        "again",
+        {{"error", std::string(boot.status().message())}});
+  }
+  return *boot;
+}
+
 absl::Status Engine::Create(storage::Disk* disk, storage::DataDirectory* directory,
                             const raft::BirthOutput::CreateLog& birth) {
   storage::IdentityFile* identity = directory->identity();
@@ -143,12 +154,13 @@ std::unique_ptr<Forwarder> Engine::MakeForwarder(const storage::Identity& identi
   options.ingress.nonce = engine.session_nonce;
   options.ingress.leader_wait = LeaderWaitOf(engine.election_timeout_max);
   return std::make_unique<Forwarder>(
-      options, Forwarder::Ports{
-                   .state = state_.get(),
-                   .clock = &clock_,
-                   .channels = ports.channels,
-                   .next_boot = [file = ports.directory->identity()] { return file->NextBoot(); },
-                   .random = [] { return storage::RandomId(); }});
+      options,
+      Forwarder::Ports{
+          .state = state_.get(),
+          .clock = &clock_,
+          .channels = ports.channels,
+          .next_boot = [file = ports.directory->identity()] { return NextBootOrEnd(file); },
+          .random = [] { return storage::RandomId(); }});
 }
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const EngineOptions& options, Ports ports) {

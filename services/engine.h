@@ -36,6 +36,10 @@ inline Duration LeaderWaitOf(Duration election_timeout_max) {
   return std::max<Duration>(std::chrono::seconds(3), 4 * election_timeout_max);
 }
 
+// The next boot number, durable. An identity file that cannot be written ends the process: without
+// a new session this node could take no writes, and its disk needs somebody.
+uint64_t NextBootOrEnd(storage::IdentityFile* file);
+
 class Engine {
  public:
   struct Ports {

@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "services/forward_streams.h"
+#include "services/logging.h"
 #include "services/write_intake.h"
 
 namespace quorate::services {
@@ -487,6 +488,8 @@ void Forwarder::Impl::SendRemote(ingress::Ingress::Output* out) {
 void Forwarder::Impl::RenewSession() {
   const absl::StatusOr<uint64_t> boot = ports_.next_boot();
   if (!boot.ok()) {
+    LogError("no new session can begin, and without one this node takes no writes: tried again",
+             {{"error", std::string(boot.status().message())}});
     session_at_ = now_ + kSessionRetry;
     return;
   }

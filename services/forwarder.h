@@ -53,7 +53,7 @@ class Forwarder {
     PeerChannels* channels = nullptr;
     // A new boot number, durable before it is returned, above all earlier ones of this store; for
     // the rare case that the cluster no longer knows this process's session. Forward thread; may
-    // write a file. An error is retried after a second.
+    // write a file. An error is logged and retried after a second.
     std::function<absl::StatusOr<uint64_t>()> next_boot;
     // Random numbers for the nonces of such sessions. Forward thread.
     std::function<uint64_t()> random;

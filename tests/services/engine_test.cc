@@ -134,5 +134,15 @@ TEST_F(EngineTest, AnUnwritableDirectoryIsAnError) {
   EXPECT_FALSE(Create().ok());
 }
 
+using EngineDeathTest = EngineTest;
+
+TEST_F(EngineDeathTest, AnIdentityFileThatCannotBeWrittenEndsTheProcess) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EQ(NextBootOrEnd(directory_->identity()), 2u);
+  std::filesystem::remove_all(root_);
+  EXPECT_EXIT(NextBootOrEnd(directory_->identity()), testing::ExitedWithCode(1),
+              "the identity file cannot be written");
+}
+
 }  // namespace
 }  // namespace quorate::services

@@ -1,5 +1,6 @@
 // The rules of Figure 2 of the Raft paper (extended version) and of 5.4.2, one test for each, named
-// after it. What we added to the rules, and the bugs of others, are in core_safety_test.cc.
+// after it. What we added to the rules, and the bugs of others: core_safety_test.cc,
+// core_leader_test.cc.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

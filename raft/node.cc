@@ -208,7 +208,7 @@ bool Node::Impl::DispatchReady() {
       }
       to_apply_.Push(std::move(ready.committed));
     }
-    for (LogRead& read : ready.log_reads) to_read_.Push(std::move(read));
+    for (const LogRead& read : ready.log_reads) to_read_.Push(read);
   }
   return any;
 }

@@ -176,7 +176,7 @@ absl::Status Applier::ApplyMembership(const raft::Entry& entry) {
 }
 
 absl::Status Applier::ParseCommand(const raft::Entry& entry) {
-  const absl::Status status = DecodeCommand(entry.payload, command_);
+  absl::Status status = DecodeCommand(entry.payload, command_);
   if (status.ok()) return status;
   const std::string why(status.message());
   if (absl::IsInvalidArgument(status)) {

@@ -12,9 +12,11 @@ import unittest
 
 import grpc
 
-from quorate_cluster import Cluster, config_pb2, error_info, eventually, main, story
+from quorate_cluster import (MULTIPLIER, Cluster, config_pb2, error_info, eventually, main,
+                             story)
 
-ROUNDS = int(os.environ.get("QUORATE_KILL_ROUNDS", "20"))
+# Sanitizers, whose elections take seconds, look for other things and need fewer.
+ROUNDS = int(os.environ.get("QUORATE_KILL_ROUNDS", "20" if MULTIPLIER == 1 else "8"))
 ACKNOWLEDGED_A_ROUND = 100
 WRITERS_A_NODE = 16
 VALUE = "v" * 2000  # so that a kill meets writes on their way
@@ -116,7 +118,7 @@ class Board:
 
 
 class LeaderKill(unittest.TestCase):
-    def test_twenty_leaders_killed(self):
+    def test_leaders_killed(self):
         with Cluster(3) as cluster:
             cluster.start().wait_ready()
             board = Board()

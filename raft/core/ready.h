@@ -6,18 +6,20 @@
 #include <vector>
 
 #include "raft/core/message.h"
+#include "raft/core/snapshot.h"
 #include "raft/core/types.h"
 
 namespace quorate::raft {
 
 // Everything that one hand-over to the log must make durable, in this order: cut, then hard
-// state, then entries. One flush covers all of it.
+// state, then install, then entries. One flush covers all of it.
 struct Persist {
   Ticket ticket;
-  std::optional<Index> cut_from;        // remove this index and all after it, first
-  std::optional<HardState> hard_state;  // absent: unchanged
-  std::vector<EntryPtr> entries;        // consecutive; the first follows the (cut) log's end
-  bool empty() const { return !cut_from && !hard_state && entries.empty(); }
+  std::optional<Index> cut_from;         // remove this index and all after it, first
+  std::optional<HardState> hard_state;   // absent: unchanged
+  std::optional<InstallRecord> install;  // the log starts anew behind this snapshot
+  std::vector<EntryPtr> entries;         // consecutive; the first follows what is then the end
+  bool empty() const { return !cut_from && !hard_state && !install && entries.empty(); }
 };
 
 // Ask for entries that the in-memory window no longer holds: [from, ...] up to `bytes` in total

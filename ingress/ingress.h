@@ -36,7 +36,7 @@ namespace quorate::ingress {
 using WriteId = Strong<struct WriteIdTag>;
 
 // What Command.format this build writes.
-inline constexpr uint32_t kCommandFormat = 1;
+inline constexpr uint32_t kCommandFormat = 2;
 
 struct IngressOptions {
   StoreId store;

@@ -348,6 +348,9 @@ void ConfigService::Write(v1::Command command, CallPtr call, CallDone done,
                           {}, kRetryDelay),
                 "");
   }
+  if (command.has_client_request() && command.client_request().revision() == 0) {
+    command.mutable_client_request()->set_revision(backend->state->Summary().revision.value());
+  }
   // The outcome and the caller's going away may come at the same time: the first one answers.
   struct Ending {
     explicit Ending(CallDone call_done) : done(std::move(call_done)) {}

@@ -22,7 +22,7 @@ bool HasPosition(const std::string& command, const ingress::SessionId& session, 
     if (field == v1::Command::kFormatFieldNumber) {
       uint32_t value = 0;
       if (!in.ReadVarint32(&value)) return false;
-      format = value == ingress::kCommandFormat;
+      format = value >= 1 && value <= ingress::kCommandFormat;
     } else if (field == v1::Command::kSessionFieldNumber) {
       uint32_t size = 0;
       if (position || !in.ReadVarint32(&size)) return false;  // twice would be merged by a parser

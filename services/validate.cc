@@ -1,6 +1,9 @@
 #include "services/validate.h"
 
+#include <xxhash.h>
+
 #include <optional>
+#include <utility>
 
 #include "base/check.h"
 #include "services/errors.h"
@@ -47,11 +50,15 @@ Checked CheckNote(const std::string& note) {
   return TooLarge("NOTE_TOO_LARGE", "note", note.size(), kNoteBytesMax);
 }
 
-// What every write declares and this build does not have yet.
 template <typename Request>
 Checked CheckRequestId(const Request& request) {
-  if (!request.request_id().empty()) return MakeUnimplemented("request_id");
-  if (request.request_revision() != 0) return MakeUnimplemented("request_revision");
+  const std::string& id = request.request_id();
+  if (id.size() > kRequestIdBytesMax) {
+    return TooLarge("REQUEST_ID_TOO_LARGE", "request_id", id.size(), kRequestIdBytesMax);
+  }
+  if (request.request_revision() != 0 && id.empty()) {
+    return MakeFieldError("INVALID_VALUE", "request_revision", "goes together with a request_id");
+  }
   return std::nullopt;
 }
 
@@ -89,6 +96,29 @@ grpc::Status FirstOf(Checks... checks) {
   // Each check runs only when those before it found nothing.
   (void)((first = checks()) || ...);
   return first.value_or(grpc::Status::OK);
+}
+
+// What makes a repeat the same write: everything that the client asked for but the id and its
+// revision. Hashed here and carried in the command, so that the state machine of every node
+// compares the same bytes, whatever its build.
+std::string HashOf(const v1::Command& command) {
+  const std::string bytes = command.SerializeAsString();  // no maps: the fields in their order
+  const XXH128_hash_t hash = XXH3_128bits(bytes.data(), bytes.size());
+  XXH128_canonical_t canonical;
+  XXH128_canonicalFromHash(&canonical, hash);
+  return {reinterpret_cast<const char*>(canonical.digest), sizeof canonical.digest};
+}
+
+// The last thing that is done to a command.
+template <typename Request>
+v1::Command Named(const Request& request, v1::Command command) {
+  if (request.request_id().empty()) return command;
+  std::string hash = HashOf(command);
+  v1::ClientRequest* client = command.mutable_client_request();
+  client->set_id(request.request_id());
+  client->set_revision(request.request_revision());
+  client->set_command_hash(std::move(hash));
+  return command;
 }
 
 v1::Command WriteCommand(const std::string& note) {
@@ -196,7 +226,7 @@ v1::Command ToCommand(const v1::PutRequest& request) {
     put->set_value(request.data());
     put->set_value_kind(v1::VALUE_KIND_DATA);
   }
-  return command;
+  return Named(request, std::move(command));
 }
 
 v1::Command ToCommand(const v1::DeleteRequest& request) {
@@ -212,7 +242,7 @@ v1::Command ToCommand(const v1::DeleteRequest& request) {
     }
     erase->set_key(request.key());
   }
-  return command;
+  return Named(request, std::move(command));
 }
 
 std::string PrefixEnd(std::string_view prefix) {

@@ -7,7 +7,7 @@
 //   TARGET_MISSING (neither key nor prefix), INVALID_VALUE (everything else; the message says
 //   what).
 // What is over a size limit is RESOURCE_EXHAUSTED with `field`, `limit` and `size`, in bytes:
-//   KEY_TOO_LARGE, VALUE_TOO_LARGE, NOTE_TOO_LARGE, PAGE_TOKEN_TOO_LARGE.
+//   KEY_TOO_LARGE, VALUE_TOO_LARGE, NOTE_TOO_LARGE, PAGE_TOKEN_TOO_LARGE, REQUEST_ID_TOO_LARGE.
 // What is declared and not built yet is UNIMPLEMENTED (NOT_IN_THIS_BUILD) naming it.
 //
 // Pure functions; any thread.
@@ -26,6 +26,7 @@ namespace quorate::services {
 inline constexpr size_t kKeyBytesMax = 1024;
 inline constexpr size_t kValueBytesMax = 1u << 20;
 inline constexpr size_t kNoteBytesMax = 1024;
+inline constexpr size_t kRequestIdBytesMax = 128;
 inline constexpr size_t kPageItemsMax = 1000;
 inline constexpr size_t kPageBytesMax = 2u << 20;
 inline constexpr size_t kPageTokenBytesMax = 2048;
@@ -36,6 +37,7 @@ grpc::Status Validate(const v1::PutRequest& request);
 grpc::Status Validate(const v1::DeleteRequest& request);
 
 // The log's form of a valid write, without format and session position, which the ingress gives it.
+// With a request id, client_request is filled; its revision is the caller's, 0 when it named none.
 v1::Command ToCommand(const v1::PutRequest& request);
 v1::Command ToCommand(const v1::DeleteRequest& request);
 

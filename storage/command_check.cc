@@ -23,7 +23,8 @@ absl::Status DecodeCommand(std::string_view bytes, v1::Command& command) {
     unknown = "has format " + std::to_string(command.format());
   } else if (command.body_case() == v1::Command::BODY_NOT_SET) {
     unknown = "has a body";
-  } else if (HasUnknownFields(command) || HasUnknownFields(command.transaction())) {
+  } else if (HasUnknownFields(command) || HasUnknownFields(command.client_request()) ||
+             HasUnknownFields(command.transaction())) {
     unknown = "has fields";
   }
   if (unknown.empty()) return absl::OkStatus();

@@ -172,6 +172,11 @@ class SqliteState final : public State {
     summary_.membership_index = meta.membership_index;
     summary_.birth_complete = meta.birth_complete;
     summary_.hash = meta.hash.bytes();
+    const RequestTable& requests = applier_->requests();
+    summary_.request_ids = requests.size();
+    summary_.request_ids_reach_ms =
+        requests.size() == 0 ? 0 : meta.log_time_ms - requests.oldest_log_time_ms();
+    summary_.request_ids_expired_through = requests.expired_through();
     summary_.duplicates = applier_->duplicates();
   }
 

@@ -84,6 +84,11 @@ struct StateSummary {
   raft::Index membership_index;
   bool birth_complete = false;
   StateHash hash{};
+  // Client-given request ids: how many are known, and the age of the oldest (log time).
+  uint64_t request_ids = 0;
+  uint64_t request_ids_reach_ms = 0;
+  // A write with an unknown id that was first sent at this revision or before is refused.
+  Revision request_ids_expired_through;
   uint64_t duplicates = 0;  // retried commands found applied, since the process started
   // A power failure now loses nothing up to here: the log may be cut behind it. 0 after a start
   // until a checkpoint of this process has emptied the write-ahead log.

@@ -11,7 +11,12 @@
 namespace quorate::storage {
 namespace {
 
-constexpr int32_t kCancelled = 1;  // google.rpc.Code
+// google.rpc.Code
+constexpr int32_t kCancelled = 1;
+constexpr int32_t kInvalidArgument = 3;
+constexpr int32_t kResourceExhausted = 8;
+constexpr int32_t kFailedPrecondition = 9;
+constexpr int32_t kOutOfRange = 11;
 
 std::string EntryName(const raft::Entry& entry) {
   return "log entry " + ToString(entry.index) + " (term " + ToString(entry.term) + ")";
@@ -62,6 +67,8 @@ absl::StatusOr<std::unique_ptr<Applier>> Applier::Open(Database database) {
   if (!status.ok()) return status;
   status = SessionStore::Load(applier->database_, applier->sessions_);
   if (!status.ok()) return status;
+  status = RequestStore::Load(applier->database_, applier->requests_);
+  if (!status.ok()) return status;
   // Also in the place of SQLite's own checkpointing after commits, which uses the same hook.
   sqlite3_wal_hook(
       applier->database_.handle(),
@@ -101,6 +108,9 @@ absl::Status Applier::PrepareStatements() {
   absl::StatusOr<SessionStore> sessions = SessionStore::Prepare(database_);
   if (!sessions.ok()) return sessions.status();
   session_store_ = *std::move(sessions);
+  absl::StatusOr<RequestStore> requests = RequestStore::Prepare(database_);
+  if (!requests.ok()) return requests.status();
+  request_store_ = *std::move(requests);
   return absl::OkStatus();
 }
 
@@ -125,12 +135,15 @@ absl::Status Applier::ApplyAll(std::span<const raft::EntryPtr> entries,
     CHECK(entry->index == meta_.applied + 1, "entries are applied in order, without a gap");
     CHECK(entry->term >= meta_.applied_term, "terms do not go back");
     meta_.log_time_ms = std::max(meta_.log_time_ms, entry->log_time_ms);
+    requests_.Forget(meta_.log_time_ms, meta_.revision);
     absl::Status status = ApplyEntry(*entry, outcomes);
     if (!status.ok()) return status;
     meta_.applied = entry->index;
     meta_.applied_term = entry->term;
   }
   absl::Status status = session_store_->Flush(sessions_, meta_.hash);
+  if (!status.ok()) return status;
+  status = request_store_->Flush(requests_, meta_.hash);
   if (!status.ok()) return status;
   return WriteMeta();
 }
@@ -247,6 +260,64 @@ absl::Status Applier::Execute(const raft::Entry& entry) {
     answer_.set_revision(meta_.revision.value());
     return absl::OkStatus();
   }
+  return command_.has_client_request() ? ExecuteRequest(entry) : ExecuteBody(entry);
+}
+
+absl::Status Applier::ExecuteRequest(const raft::Entry& entry) {
+  const v1::ClientRequest& request = command_.client_request();
+  const Revision before = meta_.revision;
+  answer_.set_revision(before.value());
+  auto refuse = [this](int32_t code, std::string_view reason, std::string message) {
+    answer_.set_code(code);
+    answer_.set_reason(std::string(reason));
+    answer_.set_message(std::move(message));
+    return absl::OkStatus();
+  };
+  const RequestTable::Found found = requests_.Find(command_.author(), request, before);
+  switch (found.verdict) {
+    case RequestTable::Verdict::kNew:
+      break;
+    case RequestTable::Verdict::kRepeat:
+      CHECK(answer_.ParseFromString(*found.answer), "a kept answer of ours can be parsed");
+      return absl::OkStatus();
+    case RequestTable::Verdict::kOther:
+      (*answer_.mutable_metadata())["field"] = "request_id";
+      return refuse(kInvalidArgument, "REQUEST_ID_REUSED",
+                    "request_id: was used for another write before; a repeat is the same in all"
+                    " fields");
+    case RequestTable::Verdict::kExpired:
+      (*answer_.mutable_metadata())["field"] = "request_revision";
+      (*answer_.mutable_metadata())["expired_through"] = ToString(requests_.expired_through());
+      return refuse(kFailedPrecondition, "REQUEST_ID_EXPIRED",
+                    "request_revision: ids of writes that were first sent at revision " +
+                        ToString(requests_.expired_through()) +
+                        " or before may have been forgotten: this write may have been applied, and"
+                        " is not applied again");
+    case RequestTable::Verdict::kInFuture:
+      (*answer_.mutable_metadata())["field"] = "request_revision";
+      (*answer_.mutable_metadata())["current_revision"] = ToString(before);
+      return refuse(kOutOfRange, "REVISION_IN_FUTURE",
+                    "request_revision: is " + std::to_string(request.revision()) +
+                        ", and the store is at revision " + ToString(before));
+    case RequestTable::Verdict::kMalformed:
+      return refuse(kInvalidArgument, "MALFORMED_COMMAND",
+                    "the request id, its revision or the command's hash is missing or too long");
+  }
+  absl::Status status = ExecuteBody(entry);
+  if (!status.ok()) return status;
+  if (requests_.Keep(command_.author(), request, before, meta_.revision, meta_.log_time_ms,
+                     Serialize(answer_), answer_)) {
+    return absl::OkStatus();
+  }
+  // Nothing was changed, so it may be said; and it is not kept, so it must be.
+  answer_.Clear();
+  answer_.set_revision(before.value());
+  return refuse(kResourceExhausted, "REQUEST_IDS_FULL",
+                "too many writes with a request id since the store last changed: nothing was"
+                " changed; try again later");
+}
+
+absl::Status Applier::ExecuteBody(const raft::Entry& entry) {
   CHECK(command_.body_case() == v1::Command::kTransaction);
   ItemTable::Context context{meta_.log_time_ms, entry.wall_time_ms, command_.author(),
                              command_.note()};

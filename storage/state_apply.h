@@ -20,6 +20,7 @@
 #include "storage/sqlite.h"
 #include "storage/state.h"
 #include "storage/state_hash.h"
+#include "storage/state_requests.h"
 #include "storage/state_schema.h"
 #include "storage/state_sessions.h"
 
@@ -95,6 +96,7 @@ class Applier {
   // As of the last batch.
   const StateMeta& meta() const { return meta_; }
   SessionTable& sessions() { return sessions_; }
+  const RequestTable& requests() const { return requests_; }
   uint64_t duplicates() const { return duplicates_; }
   Database& database() { return database_; }
   // Bytes of write-ahead log that the commits since the last reset have made.
@@ -111,18 +113,24 @@ class Applier {
   absl::Status ApplyCommand(const raft::Entry& entry, Applied& outcome);
   absl::Status ParseCommand(const raft::Entry& entry);
   absl::Status OpenSession(const raft::Entry& entry, Applied& outcome);
+  // Fills answer_ for a command that its session lets through: what its request id says, or what
+  // running it says.
   absl::Status Execute(const raft::Entry& entry);
+  absl::Status ExecuteRequest(const raft::Entry& entry);
+  absl::Status ExecuteBody(const raft::Entry& entry);
   absl::Status WriteMeta();
 
   Database database_;  // first: statements must go before it
   Statement begin_, commit_, rollback_, put_store_, put_membership_, record_hash_, forget_hashes_;
   std::optional<ItemTable> items_;
   std::optional<SessionStore> session_store_;
+  std::optional<RequestStore> request_store_;
 
   StateMeta meta_;
   HashSum stored_rows_;  // of the store's row and the membership's, as they are in the database
   raft::Index stored_membership_;
   SessionTable sessions_;
+  RequestTable requests_;
   uint64_t duplicates_ = 0;
   absl::Status broken_;                                                  // the first error
   std::unique_ptr<uint64_t> wal_bytes_ = std::make_unique<uint64_t>(0);  // SQLite's hook has it

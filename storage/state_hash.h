@@ -27,6 +27,8 @@ enum class HashedTable : uint8_t {
   kHistory = 4,
   kSession = 5,
   kAnswer = 6,
+  kRequest = 7,
+  kRequestBounds = 8,
 };
 
 // A number modulo 2^128: the hash of one row, or the sum of many.

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "storage/state_requests.h"
 #include "storage/state_sessions.h"
 
 namespace quorate::storage {
@@ -278,6 +279,10 @@ absl::StatusOr<HashCheck> StateReader::CheckHash(const std::atomic<bool>& abando
   absl::Status status = SessionStore::Load(database_, sessions);
   if (!status.ok()) return status;
   for (const auto& [store, session] : sessions.sessions()) sum += session.stored_hash;
+  RequestTable requests;
+  status = RequestStore::Load(database_, requests);
+  if (!status.ok()) return status;
+  sum += RequestStore::HashOf(requests);
   status = SumItems(abandon, sum);
   if (!status.ok()) return status;
   status = SumHistory(abandon, sum);

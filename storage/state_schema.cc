@@ -78,6 +78,20 @@ CREATE TABLE recorded_hash (
 ) STRICT;
 )sql";
 
+// What format 2 adds. Empty tables add nothing to the state hash, so it does not matter when a node
+// gets them.
+constexpr char kTablesOfFormat2[] = R"sql(
+CREATE TABLE request_ids (
+  first     INTEGER PRIMARY KEY,
+  requests  BLOB NOT NULL
+) STRICT;
+CREATE TABLE request_id_bounds (
+  one              INTEGER PRIMARY KEY CHECK (one = 1),
+  forgotten        INTEGER NOT NULL,
+  expired_through  INTEGER NOT NULL
+) STRICT;
+)sql";
+
 std::string Errno(const std::string& what) { return what + ": " + std::strerror(errno); }
 
 bool Exists(const std::string& path) {
@@ -104,7 +118,7 @@ absl::Status FillNewDatabase(Database& database, const StateOptions& options) {
   if (!status.ok()) return status;
   status = database.Execute("PRAGMA journal_mode = WAL; BEGIN;");
   if (!status.ok()) return status;
-  status = database.Execute(kTables);
+  status = database.Execute(std::string(kTables) + kTablesOfFormat2);
   if (!status.ok()) return status;
   StateMeta meta;
   meta.cluster = options.cluster;
@@ -137,6 +151,15 @@ absl::Status CheckFormat(Database& database, const std::string& path) {
   }
   if (*format < 1) return DamagedState(path, "its format number is " + std::to_string(*format));
   return absl::OkStatus();
+}
+
+// A database of an older format becomes one of this. Killed in between: it is still the older one.
+absl::Status Upgrade(Database& database) {
+  absl::StatusOr<int64_t> format = database.QueryInt("PRAGMA user_version");
+  if (!format.ok()) return format.status();
+  if (*format == kStateFormat) return absl::OkStatus();
+  return database.Execute(std::string("BEGIN IMMEDIATE;") + kTablesOfFormat2 +
+                          "PRAGMA user_version = " + std::to_string(kStateFormat) + "; COMMIT;");
 }
 
 absl::Status ConfigureWriter(Database& database) {
@@ -261,6 +284,7 @@ absl::StatusOr<Database> OpenStateWriter(const StateOptions& options) {
   if (!database.ok()) return ExplainStateError(path, database.status());
   absl::Status status = CheckFormat(*database, path);
   if (status.ok()) status = ConfigureWriter(*database);
+  if (status.ok()) status = Upgrade(*database);
   if (!status.ok()) return ExplainStateError(path, status);
   return database;
 }

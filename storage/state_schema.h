@@ -23,11 +23,12 @@ namespace quorate::storage {
 // "Quor", in the header of every state database.
 inline constexpr int64_t kStateApplicationId = 0x51756f72;
 // user_version. A database with a higher number was written by a newer build: refused.
-inline constexpr int64_t kStateFormat = 1;
+// 1 had no request ids; such a database gets its new, empty tables when it is opened.
+inline constexpr int64_t kStateFormat = 2;
 // Of a new database.
 inline constexpr uint64_t kStatePageBytes = 4096;
 // The highest v1::Command.format that this build applies.
-inline constexpr uint32_t kCommandFormat = 1;
+inline constexpr uint32_t kCommandFormat = 2;
 
 // How often the state hash is recorded, and how many records are kept.
 inline constexpr uint64_t kHashInterval = 4096;

@@ -44,12 +44,8 @@ HashSum HashOfSession(RowHasher& hasher, const Session& session) {
       .Finish();
 }
 
-HashSum HashOfAnswer(RowHasher& hasher, const SessionView& session, uint64_t sequence,
-                     const v1::Answer& answer) {
-  hasher.Begin(HashedTable::kAnswer)
-      .Number(session.store.value())
-      .Number(sequence)
-      .Number(static_cast<uint64_t>(static_cast<int64_t>(answer.code())))
+RowHasher& AddAnswer(RowHasher& hasher, const v1::Answer& answer) {
+  hasher.Number(static_cast<uint64_t>(static_cast<int64_t>(answer.code())))
       .Bytes(answer.reason())
       .Number(answer.revision())
       .Number(answer.succeeded() ? 1 : 0);
@@ -61,7 +57,13 @@ HashSum HashOfAnswer(RowHasher& hasher, const SessionView& session, uint64_t seq
   for (const v1::OperationResult& result : answer.results()) {
     hasher.Number(result.create_revision()).Number(result.version()).Number(result.deleted());
   }
-  return hasher.Finish();
+  return hasher;
+}
+
+HashSum HashOfAnswer(RowHasher& hasher, const SessionView& session, uint64_t sequence,
+                     const v1::Answer& answer) {
+  hasher.Begin(HashedTable::kAnswer).Number(session.store.value()).Number(sequence);
+  return AddAnswer(hasher, answer).Finish();
 }
 
 std::shared_ptr<const std::string> AnswerOf(const Session& session, uint64_t sequence) {

@@ -113,9 +113,10 @@ class SessionStore {
   RowHasher hasher_;
 };
 
+// Adds an answer's columns to a row: the fields that programs act on; neither the wording of
+// `message` nor the way protobuf orders bytes is part of the state.
+RowHasher& AddAnswer(RowHasher& hasher, const v1::Answer& answer);
 HashSum HashOfSession(RowHasher& hasher, const Session& session);
-// Over the fields that programs act on: neither the wording of `message` nor the way protobuf
-// orders bytes is part of the state.
 HashSum HashOfAnswer(RowHasher& hasher, const SessionView& session, uint64_t sequence,
                      const v1::Answer& answer);
 

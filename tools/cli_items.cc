@@ -120,10 +120,7 @@ int Put(Invocation& invocation, const PutOptions& options) {
   if (options.if_absent) request.set_expected_revision(0);
   request.set_note(options.note);
   v1::PutResponse response;
-  const CallResult result =
-      client->Run(CallKind::kWrite, [&](Endpoint& endpoint, grpc::ClientContext* context) {
-        return endpoint.config->Put(context, request, &response);
-      });
+  const CallResult result = client->Write(&v1::Config::Stub::Put, request, &response);
   if (!result.ok()) return Report(invocation.io.err, "put " + Printable(options.key), result);
   std::ostream& out = invocation.io.out;
   if (invocation.structured()) {
@@ -165,10 +162,7 @@ int Delete(Invocation& invocation, const DeleteOptions& options) {
   if (options.if_revision) request.set_expected_revision(*options.if_revision);
   request.set_note(options.note);
   v1::DeleteResponse response;
-  const CallResult result =
-      client->Run(CallKind::kWrite, [&](Endpoint& endpoint, grpc::ClientContext* context) {
-        return endpoint.config->Delete(context, request, &response);
-      });
+  const CallResult result = client->Write(&v1::Config::Stub::Delete, request, &response);
   const std::string name = Printable(options.key + options.prefix);
   if (!result.ok()) return Report(invocation.io.err, "delete " + name, result);
   std::ostream& out = invocation.io.out;

@@ -1,6 +1,8 @@
 #include "tools/client.h"
 
 #include <algorithm>
+#include <cstdio>
+#include <random>
 #include <thread>
 
 #include "absl/strings/str_split.h"
@@ -98,6 +100,7 @@ CallResult Client::Run(CallKind kind, const Call& call) {
   const size_t count = endpoints_.size();
   CallResult last{grpc::Status(grpc::StatusCode::UNAVAILABLE, "cannot connect"),
                   endpoints_[preferred_ % count]->address, true, false};
+  bool maybe_done = false;  // a named write was under way when a connection broke
   for (;;) {
     bool anyone_answered = false;
     auto delay = options_.retry_delay;
@@ -119,12 +122,16 @@ CallResult Client::Run(CallKind kind, const Call& call) {
       if (code != grpc::StatusCode::UNAVAILABLE) {
         preferred_ = at;
         last.outcome_known = kind == CallKind::kRead || OutcomeIsKnown(code, ours);
+        // Its id may have been forgotten since an earlier attempt was applied.
+        if (maybe_done && details.reason == "REQUEST_ID_EXPIRED") last.outcome_known = false;
         return last;
       }
       if (kind == CallKind::kWrite && !ours) {
         last.outcome_known = false;
         return last;
       }
+      if (kind == CallKind::kNamedWrite && !ours) maybe_done = true;
+      last.outcome_known = !maybe_done;
       anyone_answered = anyone_answered || ours;
       if (details.retry_delay) {
         delay = std::chrono::duration_cast<std::chrono::milliseconds>(*details.retry_delay);
@@ -134,6 +141,32 @@ CallResult Client::Run(CallKind kind, const Call& call) {
     if (!anyone_answered || Clock::now() + delay >= deadline) return last;
     std::this_thread::sleep_for(delay);
   }
+}
+
+void Client::Saw(uint64_t revision) {
+  uint64_t seen = seen_revision_;
+  while (seen < revision && !seen_revision_.compare_exchange_weak(seen, revision)) {
+  }
+}
+
+CallResult Client::NameWrite(std::string* id, uint64_t* revision) {
+  std::random_device random;
+  id->clear();
+  for (int i = 0; i < 4; ++i) {
+    char digits[9];
+    std::snprintf(digits, sizeof digits, "%08x", random());
+    id->append(digits);
+  }
+  CallResult result;
+  if (seen_revision_ == 0) {
+    v1::StatusResponse response;
+    result = Run(CallKind::kRead, [&](Endpoint& endpoint, grpc::ClientContext* context) {
+      return endpoint.cluster->Status(context, v1::StatusRequest(), &response);
+    });
+    if (result.ok()) Saw(response.header().revision());
+  }
+  *revision = seen_revision_;
+  return result;
 }
 
 CallResult Client::UseNode(const std::string& node_id) {

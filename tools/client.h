@@ -3,7 +3,8 @@
 // The rule (DESIGN.md, "Retry"): UNAVAILABLE with our ErrorInfo means that the call was certainly
 // not accepted, so anything may be tried again. UNAVAILABLE without it comes from gRPC when a
 // connection breaks under a call: a read is tried elsewhere, a write is not, because it may have
-// been done (until request ids come with a later build). An endpoint that cannot be connected to
+// been done; a write with a request id of its own (Write) is, too, because it cannot be done twice.
+// An endpoint that cannot be connected to
 // was not called at all, so both go on to the next one. When every endpoint has refused, they are
 // asked again after the delay that they named, until the timeout; when none can be connected to,
 // the call fails at once.
@@ -45,7 +46,11 @@ struct CallResult {
   bool ok() const { return status.ok(); }
 };
 
-enum class CallKind { kRead, kWrite };
+enum class CallKind {
+  kRead,
+  kWrite,
+  kNamedWrite,  // has a request id and a request revision: a repeat of it is known
+};
 
 struct ClientOptions {
   std::vector<std::string> endpoints;                            // host:port, at least one
@@ -63,6 +68,26 @@ class Client {
   using Call = std::function<grpc::Status(Endpoint&, grpc::ClientContext*)>;
   CallResult Run(CallKind kind, const Call& call);
 
+  // Sends one write under a request id and a request revision, which are filled in here. The first
+  // one of a client asks the cluster for its revision before.
+  template <typename Request, typename Response>
+  CallResult Write(grpc::Status (v1::Config::Stub::*method)(grpc::ClientContext*, const Request&,
+                                                            Response*),
+                   Request request, Response* response) {
+    uint64_t revision = 0;
+    CallResult result = NameWrite(request.mutable_request_id(), &revision);
+    if (!result.ok()) return result;
+    request.set_request_revision(revision);
+    result = Run(revision == 0 ? CallKind::kWrite : CallKind::kNamedWrite,
+                 [&](Endpoint& endpoint, grpc::ClientContext* context) {
+                   return (endpoint.config.get()->*method)(context, request, response);
+                 });
+    if (result.ok()) Saw(response->header().revision());
+    return result;
+  }
+  // An answer showed this revision of the store.
+  void Saw(uint64_t revision);
+
   // Runs `call` against this endpoint only, once.
   CallResult RunAt(Endpoint& endpoint, const Call& call);
 
@@ -76,10 +101,14 @@ class Client {
  private:
   using Clock = std::chrono::system_clock;  // gRPC deadlines
   bool Connect(Endpoint& endpoint, Clock::time_point deadline);
+  // A new random id, and a revision that an answer has shown; 0: the cluster does not say one. The
+  // result is that of asking for it.
+  CallResult NameWrite(std::string* id, uint64_t* revision);
 
   const ClientOptions options_;
   std::vector<std::unique_ptr<Endpoint>> endpoints_;
-  std::atomic<size_t> preferred_ = 0;  // the endpoint that last answered
+  std::atomic<size_t> preferred_ = 0;        // the endpoint that last answered
+  std::atomic<uint64_t> seen_revision_ = 0;  // the highest that an answer has shown
 };
 
 // Splits `A,B,C` and checks each host:port (a host is required). kInvalidArgument names the wrong

@@ -57,6 +57,9 @@ std::string AdviceFor(const CallResult& result, const services::ErrorDetails& de
   if (details.reason == "NO_LEADER") {
     return "the nodes have no leader: see `quorate status`; a majority must be up";
   }
+  if (details.reason == "REQUEST_ID_EXPIRED") {
+    return "the node that took it is far behind: nothing was changed; try again, or another node";
+  }
   switch (code) {
     case grpc::StatusCode::UNAVAILABLE:
       return "nothing was changed: try again, or see `quorate status`";

@@ -97,10 +97,7 @@ class Importer {
 
   void Put(const v1::PutRequest& request, size_t size) {
     v1::PutResponse response;
-    const CallResult result =
-        client_.Run(CallKind::kWrite, [&](Endpoint& endpoint, grpc::ClientContext* context) {
-          return endpoint.config->Put(context, request, &response);
-        });
+    const CallResult result = client_.Write(&v1::Config::Stub::Put, request, &response);
     if (!result.ok()) {
       Failed(request.key(), ExitCodeOf(result), Describe(result), !result.outcome_known);
       return;

@@ -74,10 +74,16 @@ ERRORS = [
     ("a truncated request", "Put", length_delimited(1, b"key")[:-1], "INVALID_ARGUMENT", None,
      None),
     ("garbage", "Put", b"\xff\xff\xff\xff", "INVALID_ARGUMENT", None, None),
-    ("a request id", "Put", put(key="k", text="x", request_id="r"), "UNIMPLEMENTED", None,
+    ("a request id of 129 bytes", "Put", put(key="k", text="x", request_id="r" * 129),
+     "RESOURCE_EXHAUSTED", "REQUEST_ID_TOO_LARGE", "request_id"),
+    ("a request revision without an id", "Put", put(key="k", text="x", request_revision=3),
+     "INVALID_ARGUMENT", None, "request_revision"),
+    ("a request revision in the future", "Put",
+     put(key="k", text="x", request_id="ahead", request_revision=1 << 40), "OUT_OF_RANGE",
+     "REVISION_IN_FUTURE", "request_revision"),
+    ("a request id that was used for another write", "Put",
+     put(key="there", text="another", request_id="taken"), "INVALID_ARGUMENT", "REQUEST_ID_REUSED",
      "request_id"),
-    ("a request revision", "Put", put(key="k", text="x", request_revision=3), "UNIMPLEMENTED", None,
-     "request_revision"),
     ("a time-to-live", "Put", put(key="k", text="x", ttl_id="t"), "UNIMPLEMENTED", None, "ttl_id"),
     ("an expected revision not met", "Put", put(key="there", text="x", expected_revision=999),
      "ABORTED", "REVISION_MISMATCH", None),
@@ -135,10 +141,12 @@ class ErrorTable(unittest.TestCase):
             cluster.start().wait_ready()
             leader = cluster.leader()
             follower = cluster.followers()[0]
-            leader.put("there", "value")
+            leader.config.Put(config_pb2.PutRequest(key="there", text="value", request_id="taken"),
+                              timeout=10)
             cluster.wait_equal()
             self.errors(leader, follower)
             self.not_built(leader, follower)
+            self.repeats(leader, follower)
             self.successes(cluster, leader, follower)
             for node in cluster.nodes:
                 items = node.list_all()
@@ -163,6 +171,28 @@ class ErrorTable(unittest.TestCase):
                     self.assertIn(field, at_leader[1], "the message does not name the field")
                 self.assertTrue(status_pb2.Status.FromString(at_leader[2]).code)
                 print(f"  {method:7} {name}: {at_leader[0]} {at_leader[3]}: {at_leader[1][:100]}")
+
+    def repeats(self, leader, follower):
+        """A write with a request id, sent again to either node, is answered as the first time."""
+        first = config_pb2.PutRequest(key="ok/repeat", text="x", request_id="once",
+                                      expected_revision=0)
+        kind = config_pb2.PutResponse
+        answers = [kind.FromString(call(node, CONFIG + "Put", first.SerializeToString())[5])
+                   for node in (leader, follower, leader)]
+        for answer in answers:
+            answer.header.ClearField("node_id")
+        self.assertEqual(answers[0].version, 1)
+        self.assertEqual(answers[0], answers[1])
+        self.assertEqual(answers[0], answers[2])
+        refused = config_pb2.PutRequest(key="ok/repeat", text="y", request_id="refused",
+                                        expected_revision=0)
+        errors = []
+        for node in (follower, leader):
+            errors.append(call(node, CONFIG + "Put", refused.SerializeToString()))
+            leader.config.Delete(config_pb2.DeleteRequest(key="ok/repeat"), timeout=10)
+        self.assertEqual(errors[0][0], "ABORTED")
+        self.assertEqual(errors[0], errors[1], "what was refused once stays refused")
+        story("a repeat of a request id gets the first answer at either node")
 
     def not_built(self, leader, follower):
         for method in NOT_BUILT:

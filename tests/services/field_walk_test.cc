@@ -51,6 +51,10 @@ const std::map<std::string, std::string> kHandled = {
     {"DeleteRequest.prefix", "prefix: 'a'"},
     {"DeleteRequest.expected_revision", "key: 'a' expected_revision: 7"},
     {"DeleteRequest.note", "key: 'a' note: 'n'"},
+    {"PutRequest.request_id", "key: 'a' text: 'v' request_id: 'r'"},
+    {"PutRequest.request_revision", "key: 'a' text: 'v' request_id: 'r' request_revision: 1"},
+    {"DeleteRequest.request_id", "key: 'a' request_id: 'r'"},
+    {"DeleteRequest.request_revision", "key: 'a' request_id: 'r' request_revision: 1"},
 };
 // Handled, and no value of it is valid by itself: it is refused by its own name, not as unbuilt.
 const std::set<std::string> kHandledByRefusal = {"ListRequest.page_token"};
@@ -63,11 +67,7 @@ const std::map<std::string, std::string> kRefused = {
     {"ListRequest.read.consistency", "read.consistency"},
     {"ListRequest.read.min_revision", "read.min_revision"},
     {"ListRequest.read.at_revision", "read.at_revision"},
-    {"PutRequest.request_id", "request_id"},
-    {"PutRequest.request_revision", "request_revision"},
     {"PutRequest.ttl_id", "ttl_id"},
-    {"DeleteRequest.request_id", "request_id"},
-    {"DeleteRequest.request_revision", "request_revision"},
 };
 // What makes a request valid that has nothing else.
 const std::map<std::string, std::string> kValid = {

@@ -364,7 +364,7 @@ TEST_F(RawForwardTest, ACommandThatNoNodeCouldApplyEndsTheStreamAndNothingElse) 
       ->AddVarint(99, 1);
   const std::pair<std::string, std::string> poisons[] = {
       {empty.SerializeAsString(), "has a body"},
-      {good.SerializeAsString() + "\x2a\x01x", "has fields"},  // field 5, a string
+      {good.SerializeAsString() + "\x32\x01x", "has fields"},  // field 6, a string
       {newer_transaction.SerializeAsString(), "has fields"},
       {good.SerializeAsString() + "\x1a\x01\xff", "cannot be parsed"},  // author, no UTF-8
   };

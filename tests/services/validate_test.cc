@@ -64,6 +64,32 @@ TEST(Validate, SizesAreAllowedUpToTheLimit) {
   EXPECT_EQ(Put("key: 'a' text: '' note: '" + std::string(1024, 'n') + "'"), "OK");
 }
 
+TEST(Validate, ARequestIdNamesWhatWasAskedFor) {
+  const auto named = [](const std::string& text) {
+    return ToCommand(Parse<v1::PutRequest>("key: 'a' text: 'b' " + text)).client_request();
+  };
+  const v1::ClientRequest first = named("request_id: 'r' request_revision: 7");
+  EXPECT_EQ(first.id(), "r");
+  EXPECT_EQ(first.revision(), 7u);
+  EXPECT_EQ(first.command_hash().size(), 16u);
+  EXPECT_EQ(named("request_id: 's'").command_hash(), first.command_hash())
+      << "a repeat may be sent with another revision; the id is compared by itself";
+  EXPECT_NE(named("request_id: 'r' note: 'n'").command_hash(), first.command_hash());
+  EXPECT_NE(named("request_id: 'r' expected_revision: 0").command_hash(), first.command_hash());
+  EXPECT_NE(ToCommand(Parse<v1::DeleteRequest>("key: 'a' request_id: 'r'"))
+                .client_request()
+                .command_hash(),
+            ToCommand(Parse<v1::DeleteRequest>("prefix: 'a' request_id: 'r'"))
+                .client_request()
+                .command_hash());
+  EXPECT_FALSE(ToCommand(Parse<v1::PutRequest>("key: 'a' text: ''")).has_client_request());
+  EXPECT_EQ(Put("key: 'a' text: '' request_id: '" + std::string(128, 'r') + "'"), "OK");
+  EXPECT_EQ(Put("key: 'a' text: '' request_id: '" + std::string(129, 'r') + "'"),
+            "RESOURCE_EXHAUSTED REQUEST_ID_TOO_LARGE request_id");
+  EXPECT_EQ(Delete("key: 'a' request_revision: 1"),
+            "INVALID_ARGUMENT INVALID_VALUE request_revision");
+}
+
 TEST(Validate, APutBecomesATransaction) {
   const v1::Command command =
       ToCommand(Parse<v1::PutRequest>("key: 'a' text: 'b' note: 'n' expected_revision: 5"));
@@ -161,13 +187,7 @@ TEST(Validate, RefusesWhatIsNotBuiltByName) {
             "UNIMPLEMENTED NOT_IN_THIS_BUILD read.consistency LINEARIZABLE");
   EXPECT_EQ(List("read { min_revision: 1 }"), "UNIMPLEMENTED NOT_IN_THIS_BUILD read.min_revision");
   EXPECT_EQ(List("read { at_revision: 1 }"), "UNIMPLEMENTED NOT_IN_THIS_BUILD read.at_revision");
-  EXPECT_EQ(Put("key: 'a' text: '' request_id: 'x'"), "UNIMPLEMENTED NOT_IN_THIS_BUILD request_id");
-  EXPECT_EQ(Put("key: 'a' text: '' request_revision: 1"),
-            "UNIMPLEMENTED NOT_IN_THIS_BUILD request_revision");
   EXPECT_EQ(Put("key: 'a' text: '' ttl_id: 'x'"), "UNIMPLEMENTED NOT_IN_THIS_BUILD ttl_id");
-  EXPECT_EQ(Delete("key: 'a' request_id: 'x'"), "UNIMPLEMENTED NOT_IN_THIS_BUILD request_id");
-  EXPECT_EQ(Delete("key: 'a' request_revision: 1"),
-            "UNIMPLEMENTED NOT_IN_THIS_BUILD request_revision");
 }
 
 }  // namespace

@@ -170,7 +170,7 @@ TEST_F(StateFile, ADatabaseOfAnotherClusterIsRefused) {
 
 TEST_F(StateFile, ANewerFormatIsRefused) {
   Begin();
-  Edit("PRAGMA user_version = 2");
+  Edit("PRAGMA user_version = " + std::to_string(kStateFormat + 1));
   ExpectRefused(absl::StatusCode::kFailedPrecondition, "newer version");
 }
 
@@ -317,9 +317,9 @@ class UnknownEntries : public StateFile {
 TEST_F(UnknownEntries, AHigherCommandFormat) {
   BeginBatch();
   v1::Command command = PutCommand("a", "1");
-  command.set_format(2);
+  command.set_format(kCommandFormat + 1);
   script.Raw(command);
-  ExpectEnd(absl::StatusCode::kFailedPrecondition, "has format 2");
+  ExpectEnd(absl::StatusCode::kFailedPrecondition, "has format 3");
 }
 
 TEST_F(UnknownEntries, ACommandWithoutFormat) {
@@ -341,8 +341,8 @@ TEST_F(UnknownEntries, AFieldThatWeDoNotKnow) {
   BeginBatch();
   v1::Command command = PutCommand("a", "1");
   command.set_format(1);
-  // Field 5, a string: what a newer build may have put there.
-  script.Add(raft::EntryType::kCommand, command.SerializeAsString() + "\x2a\x01x");
+  // Field 6, a string: what a newer build may have put there.
+  script.Add(raft::EntryType::kCommand, command.SerializeAsString() + "\x32\x01x");
   ExpectEnd(absl::StatusCode::kFailedPrecondition, "has fields");
 }
 

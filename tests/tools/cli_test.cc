@@ -211,6 +211,7 @@ TEST_F(CliTest, ARerunGoesOnWhereTheFirstRunEnded) {
 TEST_F(CliTest, AWriteThatMayHaveBeenDoneIsCountedAsUnknown) {
   Make("in/a", "1");
   a_.FailKey("a", grpc::Status(grpc::StatusCode::UNAVAILABLE, "Socket closed"));
+  b_.FailKey("a", grpc::Status(grpc::StatusCode::UNAVAILABLE, "Socket closed"));
   const Ran ran = Quorate({"import", directory_ + "/in"});
   EXPECT_EQ(ran.exit, kExitUnavailable);
   EXPECT_THAT(ran.out, HasSubstr("0 failed, 1 unknown"));
@@ -346,7 +347,7 @@ TEST_F(CliTest, ExitCodesAreTheContracts) {
   EXPECT_THAT(missing.err, StartsWith("quorate: get none: NOT_FOUND (KEY_NOT_FOUND): no item"));
   a_.FailNext(grpc::Status(grpc::StatusCode::PERMISSION_DENIED, "no"));
   EXPECT_EQ(Quorate({"get", "k"}).exit, kExitNotAllowed);
-  a_.FailNext(grpc::Status(grpc::StatusCode::DEADLINE_EXCEEDED, "late"));
+  a_.FailKey("k", grpc::Status(grpc::StatusCode::DEADLINE_EXCEEDED, "late"));
   const Ran late = Quorate({"put", "k", "v"});
   EXPECT_EQ(late.exit, kExitUnavailable);
   EXPECT_THAT(late.err, HasSubstr("the write may or may not have been done"));

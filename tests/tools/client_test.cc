@@ -145,6 +145,44 @@ TEST_F(ClientTest, AWriteThatMayHaveBeenDoneIsNotTriedAgain) {
   EXPECT_EQ(store_->Item("k").version(), 1u);
 }
 
+TEST_F(ClientTest, AWriteWithARequestIdIsTriedAgainAndDoneOnce) {
+  store_->revision = 7;
+  Client client = Make({a_.address(), b_.address()});
+  a_.FailNextPut(broken_, /*applied=*/true);
+  v1::PutRequest request;
+  request.set_key("k");
+  request.set_text("v");
+  const CallResult result = client.Write(&v1::Config::Stub::Put, request, &put_);
+  EXPECT_TRUE(result.ok()) << result.status.error_message();
+  EXPECT_EQ(result.address, b_.address());
+  EXPECT_TRUE(result.outcome_known);
+  EXPECT_EQ(store_->Item("k").version(), 1u) << "done twice";
+  const v1::PutRequest sent = b_.last_put();
+  EXPECT_EQ(sent.request_id().size(), 32u);
+  EXPECT_EQ(sent.request_revision(), 7u) << "what the first node said before the write was sent";
+
+  EXPECT_TRUE(client.Write(&v1::Config::Stub::Put, request, &put_).ok());
+  EXPECT_EQ(store_->Item("k").version(), 2u) << "another write, another id";
+  EXPECT_NE(b_.last_put().request_id(), sent.request_id());
+  EXPECT_EQ(b_.last_put().request_revision(), 8u) << "nobody is asked again";
+}
+
+TEST_F(ClientTest, AnIdThatExpiredAfterALostAnswerLeavesTheOutcomeOpen) {
+  store_->revision = 7;
+  Client client = Make({a_.address(), b_.address()});
+  a_.FailNextPut(broken_, /*applied=*/true);
+  b_.FailNextPut(services::MakeError(grpc::StatusCode::FAILED_PRECONDITION, "REQUEST_ID_EXPIRED",
+                                     "forgotten"));
+  v1::PutRequest request;
+  request.set_key("k");
+  request.set_text("v");
+  EXPECT_FALSE(client.Write(&v1::Config::Stub::Put, request, &put_).outcome_known);
+  b_.FailNextPut(services::MakeError(grpc::StatusCode::FAILED_PRECONDITION, "REQUEST_ID_EXPIRED",
+                                     "forgotten"));
+  EXPECT_TRUE(client.Write(&v1::Config::Stub::Put, request, &put_).outcome_known)
+      << "the first attempt was refused: nothing was done";
+}
+
 TEST_F(ClientTest, AReadGoesToTheNextEndpointEitherWay) {
   Client client = Make({a_.address(), b_.address()});
   a_.FailNext(broken_);

@@ -28,6 +28,8 @@ struct FakeStore {
   std::map<std::string, v1::Item> items;     // protected by mutex
   uint64_t revision = 1;                     // protected by mutex
   std::map<std::string, std::string> notes;  // protected by mutex
+  // The first answers to Puts with a request id; protected by mutex.
+  std::map<std::string, v1::PutResponse> answers;
 
   // Copies, for the test's thread.
   v1::Item Item(const std::string& key) {
@@ -69,6 +71,15 @@ class FakeNode final : public v1::Config::Service, public v1::Cluster::Service {
   void FailNext(grpc::Status status, bool applied = false) {
     const std::lock_guard lock(store_->mutex);
     failures_.push_back({std::move(status), applied});
+  }
+  // As FailNext, for the next Puts only.
+  void FailNextPut(grpc::Status status, bool applied = false) {
+    const std::lock_guard lock(store_->mutex);
+    put_failures_.push_back({std::move(status), applied});
+  }
+  v1::PutRequest last_put() {
+    const std::lock_guard lock(store_->mutex);
+    return last_put_;
   }
   // Every Put of this key fails so.
   void FailKey(const std::string& key, grpc::Status status) {
@@ -148,10 +159,20 @@ class FakeNode final : public v1::Config::Service, public v1::Cluster::Service {
   grpc::Status Put(grpc::ServerContext*, const v1::PutRequest* request,
                    v1::PutResponse* response) override {
     const std::lock_guard lock(store_->mutex);
-    const auto failure = NextFailure();
+    last_put_ = *request;
+    auto failure = NextFailure();
+    if (!failure && !put_failures_.empty()) {
+      failure = put_failures_.front();
+      put_failures_.pop_front();
+    }
     if (failure && !failure->applied) return failure->status;
     if (const auto bad = bad_keys_.find(request->key()); bad != bad_keys_.end()) {
       return bad->second;
+    }
+    const auto known = store_->answers.find(request->request_id());
+    if (!request->request_id().empty() && known != store_->answers.end()) {
+      *response = known->second;
+      return grpc::Status::OK;
     }
     const auto found = store_->items.find(request->key());
     const uint64_t current = found == store_->items.end() ? 0 : found->second.mod_revision();
@@ -174,6 +195,7 @@ class FakeNode final : public v1::Config::Service, public v1::Cluster::Service {
     FillHeader(response->mutable_header());
     response->set_create_revision(item.create_revision());
     response->set_version(item.version());
+    if (!request->request_id().empty()) store_->answers[request->request_id()] = *response;
     return failure ? failure->status : grpc::Status::OK;
   }
 
@@ -198,6 +220,7 @@ class FakeNode final : public v1::Config::Service, public v1::Cluster::Service {
     const std::lock_guard lock(store_->mutex);
     if (const auto failure = NextFailure()) return failure->status;
     *response = status_;
+    response->mutable_header()->set_revision(store_->revision);
     return grpc::Status::OK;
   }
 
@@ -216,6 +239,8 @@ class FakeNode final : public v1::Config::Service, public v1::Cluster::Service {
   v1::StatusResponse status_;  // set before the calls that show it
   size_t page_items_ = 1000;
   std::deque<Failure> failures_;                  // protected by store_->mutex
+  std::deque<Failure> put_failures_;              // protected by store_->mutex
+  v1::PutRequest last_put_;                       // protected by store_->mutex
   std::map<std::string, grpc::Status> bad_keys_;  // protected by store_->mutex
   int calls_ = 0;                                 // protected by store_->mutex
   v1::ReadOptions last_read_;                     // protected by store_->mutex

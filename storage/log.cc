@@ -39,6 +39,15 @@ class LogImpl final : public Log {
   absl::Status WriteMark() override;
   absl::StatusOr<std::vector<raft::EntryPtr>> Read(raft::Index from, raft::Index last,
                                                    size_t bytes) override;
+  absl::StatusOr<raft::Index> CutPrefix(raft::Index through, uint64_t keep_bytes) override;
+  raft::Index first_index() const override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return first_index_;
+  }
+  raft::Index TailStart(uint64_t bytes) const override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return std::max(first_index_, segments_.TailBegin(bytes, written_seen_) + 1);
+  }
 
  private:
   // What readers must learn once the bytes are written.
@@ -78,6 +87,14 @@ class LogImpl final : public Log {
   absl::Status ZeroAhead(DiskFile* file, uint64_t end, uint64_t file_bytes);
   void Publish(const std::vector<Change>& changes, uint64_t sequence);
   absl::Status AppendAll(const raft::Persist& persist);
+  absl::Status AppendInstall(const raft::InstallRecord& install);
+  template <typename Change>
+  void ChangeSegments(Change change) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    change(segments_);
+  }
+  // How readers learn of the generation record that state_ has just been told of.
+  Change ChangeOfGeneration() const;
   absl::Status ReadExtent(const LogIndex::Extent& extent, raft::Index next, raft::Index last,
                           size_t bytes_max, std::vector<raft::EntryPtr>* out, size_t* bytes);
 
@@ -86,7 +103,8 @@ class LogImpl final : public Log {
 
   // Of the appending thread.
   absl::Status failed_;
-  LogState state_;  // of everything encoded
+  LogState state_;          // of everything encoded
+  bool mark_next_ = false;  // a generation record is to be vouched for at once
   uint64_t sequence_ = 0;
   std::unique_ptr<DiskFile> file_;
   uint64_t file_bytes_ = 0;
@@ -104,7 +122,9 @@ class LogImpl final : public Log {
   LogIndex index_;            // of everything written
   raft::Index first_index_{1};
   raft::Index last_index_;
-  uint64_t cuts_ = 0;  // how often entries were taken back
+  uint64_t cuts_ = 0;  // how often entries were taken back or dropped in front
+  SegmentList segments_;
+  uint64_t written_seen_ = 0;  // where what is written to the newest segment ends
 };
 
 absl::Status LogImpl::Begin() { return StartSegment({}, {}, 0); }
@@ -112,6 +132,7 @@ absl::Status LogImpl::Begin() { return StartSegment({}, {}, 0); }
 absl::Status LogImpl::Continue(LogScan* scan) {
   state_ = scan->rewrite_state;
   index_ = std::move(scan->index);
+  segments_ = std::move(scan->segments);
   SegmentStart start;
   start.sequence = scan->newest.header.sequence + 1;
   start.previous_crc = scan->rewrite_crc;
@@ -137,6 +158,9 @@ absl::Status LogImpl::StartSegment(const SegmentStart& start, const std::vector<
   header.previous_crc = start.previous_crc;
   header.previous_end = start.previous_end;
   state_.ToHeader(&header);
+  ChangeSegments([&](SegmentList& segments) {
+    segments.Begin(start.sequence, header.prev_index, start.previous_end);
+  });
   const uint64_t length = SegmentHeaderLength(header);
   header.born_end = length;
   for (const Record& record : records) {
@@ -161,10 +185,11 @@ absl::Status LogImpl::StartSegment(const SegmentStart& start, const std::vector<
       changes.push_back({Change::kEntry, DecodeEntryHead(record.body)->index, encoder.offset()});
     } else if (record.type == RecordType::kCut) {
       changes.push_back({Change::kCut, *DecodeCut(record.body), 0});
+      ChangeSegments([&](SegmentList& segments) { segments.Cut(*DecodeCut(record.body)); });
     } else if (record.type == RecordType::kGeneration) {
-      const bool kept = state_.last_index() >= state_.first_index();
-      changes.push_back(kept ? Change{Change::kDrop, state_.generation().index, 0}
-                             : Change{Change::kCut, raft::Index(0), 0});
+      changes.push_back(ChangeOfGeneration());
+      ChangeSegments(
+          [&](SegmentList& segments) { segments.Generation(state_.generation().index); });
     }
     encoder.AddRaw(record.type, record.body, length);
   }
@@ -230,6 +255,7 @@ void LogImpl::Publish(const std::vector<Change>& changes, uint64_t sequence) {
   }
   first_index_ = state_.first_index();
   last_index_ = state_.last_index();
+  written_seen_ = written_;
 }
 
 absl::Status LogImpl::Flush() {
@@ -268,6 +294,7 @@ absl::Status LogImpl::AppendAll(const raft::Persist& persist) {
     absl::Status applied = state_.ApplyCut(*persist.cut_from);
     CHECK(applied.ok(), std::string(applied.message()));
     changes_.push_back({Change::kCut, *persist.cut_from, 0});
+    ChangeSegments([&](SegmentList& segments) { segments.Cut(*persist.cut_from); });
     encoder_->AddCut(*persist.cut_from, synced_);
     content_ = encoder_->offset();
   }
@@ -278,6 +305,9 @@ absl::Status LogImpl::AppendAll(const raft::Persist& persist) {
     CHECK(applied.ok(), std::string(applied.message()));
     encoder_->AddHardState(*persist.hard_state, synced_);
     content_ = encoder_->offset();
+  }
+  if (persist.install) {
+    if (absl::Status s = AppendInstall(*persist.install); !s.ok()) return s;
   }
   for (const raft::EntryPtr& entry : persist.entries) {
     if (absl::Status s = MakeRoom(EntryRecordBytes(*entry)); !s.ok()) return s;
@@ -291,6 +321,44 @@ absl::Status LogImpl::AppendAll(const raft::Persist& persist) {
   return absl::OkStatus();
 }
 
+LogImpl::Change LogImpl::ChangeOfGeneration() const {
+  const bool kept = state_.last_index() >= state_.first_index();
+  return kept ? Change{Change::kDrop, state_.generation().index, 0}
+              : Change{Change::kCut, raft::Index(0), 0};
+}
+
+absl::Status LogImpl::AppendInstall(const raft::InstallRecord& install) {
+  CHECK(install.generation > 1, "the first generation is not installed");
+  const Generation generation{install.generation, install.snapshot.index, install.snapshot.term,
+                              raft::EncodeMembership(install.snapshot.membership)};
+  if (absl::Status s = MakeRoom(GenerationRecordBytes(generation)); !s.ok()) return s;
+  absl::Status applied = state_.ApplyGeneration(generation);
+  CHECK(applied.ok(), std::string(applied.message()));
+  changes_.push_back(ChangeOfGeneration());
+  ChangeSegments([&](SegmentList& segments) { segments.Generation(generation.index); });
+  encoder_->AddGeneration(generation, synced_);
+  content_ = encoder_->offset();
+  mark_next_ = true;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<raft::Index> LogImpl::CutPrefix(raft::Index through, uint64_t keep_bytes) {
+  if (!failed_.ok()) return failed_;
+  // Nobody else writes segments_: no lock to read it here.
+  const SegmentList::Front front =
+      segments_.Removable(through, keep_bytes, written_, state_.first_index());
+  if (front.sequences.empty()) return state_.first_index();
+  // Readers first: whoever looks from here on does not find these files, and who is reading one
+  // that goes away looks again.
+  state_.DropThrough(front.prev_index);
+  Publish({{Change::kDrop, state_.first_index() - 1}}, sequence_);
+  ChangeSegments([&](SegmentList& segments) { segments.Drop(front.sequences.size()); });
+  if (absl::Status s = RemoveSegments(disk_, options_.directory, front.sequences); !s.ok()) {
+    return Fail(s);
+  }
+  return state_.first_index();
+}
+
 absl::Status LogImpl::Sync() {
   if (!failed_.ok()) return failed_;
   if (absl::Status s = Flush(); !s.ok()) return Fail(s);
@@ -300,7 +368,9 @@ absl::Status LogImpl::Sync() {
   vouched_ = synced_;
   synced_ = written_;
   content_synced_ = content_;
-  return absl::OkStatus();
+  // A generation is vouched for at once: the older state is about to go, so later damage to this
+  // record must not pass for a torn write.
+  return std::exchange(mark_next_, false) ? WriteMark() : absl::OkStatus();
 }
 
 absl::Status LogImpl::WriteMark() {
@@ -339,7 +409,12 @@ absl::StatusOr<std::vector<raft::EntryPtr>> LogImpl::Read(raft::Index from, raft
       const size_t before = entries.size();
       absl::Status read =
           ReadExtent(extent, next, std::min(end, extent.last), bytes, &entries, &taken);
-      if (!read.ok()) return read;
+      if (!read.ok()) {
+        // Of a segment that was removed meanwhile, or of what was taken back: look again.
+        std::lock_guard<std::mutex> lock(mutex_);
+        if (cuts == cuts_) return read;
+        break;
+      }
       next = next + (entries.size() - before);
       full = next <= std::min(end, extent.last);
     }
@@ -413,6 +488,11 @@ absl::StatusOr<std::unique_ptr<Log>> Log::Create(Disk* disk, const LogOptions& o
 absl::StatusOr<std::pair<std::unique_ptr<Log>, RecoveredLog>> Log::Open(Disk* disk,
                                                                         const LogOptions& options,
                                                                         raft::Index state_applied) {
+  return Open(disk, options, [&](uint64_t) { return state_applied; });
+}
+
+absl::StatusOr<std::pair<std::unique_ptr<Log>, RecoveredLog>> Log::Open(
+    Disk* disk, const LogOptions& options, const StateOpener& open_state) {
   CHECK(options.store && options.cluster);
   ScanOptions scan_options;
   scan_options.store = options.store;
@@ -421,12 +501,15 @@ absl::StatusOr<std::pair<std::unique_ptr<Log>, RecoveredLog>> Log::Open(Disk* di
   absl::StatusOr<std::unique_ptr<LogScan>> scanned = ScanLog(disk, options.directory, scan_options);
   if (!scanned.ok()) return scanned.status();
   LogScan* scan = scanned->get();
-  if (absl::Status s = CheckApplied(scan->state, options.directory, state_applied); !s.ok()) {
-    return s;
-  }
+  absl::StatusOr<raft::Index> applied = open_state(scan->state.generation().generation);
+  if (!applied.ok()) return applied.status();
+  if (absl::Status s = CheckApplied(scan->state, options.directory, *applied); !s.ok()) return s;
   // Nothing is changed before this line.
   for (const std::string& path : scan->files.leftovers) {
     if (absl::Status s = disk->Remove(path); !s.ok()) return s;
+  }
+  if (absl::Status s = RemoveSegments(disk, options.directory, scan->passed_over); !s.ok()) {
+    return s;
   }
   auto log = std::make_unique<LogImpl>(disk, options);
   if (absl::Status s = log->Continue(scan); !s.ok()) return s;

@@ -73,6 +73,7 @@ class Replay {
   Replay(LogScan* scan, const LoadedSegment& segment) : scan_(scan), segment_(segment) {}
 
   absl::Status Apply(const Record& record, bool indexed) {
+    if (scan_->state.ReachesBeforeBeginning(record)) reaches_before_ = true;
     if (absl::Status s = scan_->state.ApplyRecord(record); !s.ok()) {
       return CorruptionError(segment_.path, record.offset, std::string(s.message()));
     }
@@ -89,10 +90,14 @@ class Replay {
         break;
       }
       case RecordType::kCut:
-        if (indexed) scan_->index.Cut(*DecodeCut(record.body));
+        if (indexed) {
+          scan_->index.Cut(*DecodeCut(record.body));
+          scan_->segments.Cut(*DecodeCut(record.body));
+        }
         scan_->tail.Cut(*DecodeCut(record.body));
         break;
       case RecordType::kGeneration:
+        if (indexed) scan_->segments.Generation(scan_->state.generation().index);
         // What the record's meaning left of the log: nothing, or what is behind the generation.
         if (scan_->state.last_index() < scan_->state.first_index()) {
           scan_->tail.Cut(raft::Index(0));
@@ -107,12 +112,16 @@ class Replay {
     return absl::OkStatus();
   }
 
+  // The error that Apply returned means that the log cannot begin where it was taken to begin.
+  bool reaches_before() const { return reaches_before_; }
+
  private:
   LogScan* const scan_;
   const LoadedSegment& segment_;
+  bool reaches_before_ = false;
 };
 
-absl::Status ReplayNewest(LogScan* scan, const SegmentRecords& found) {
+absl::Status ReplayNewest(LogScan* scan, const SegmentRecords& found, bool* too_early) {
   scan->rewrite_from = found.synced_through;
   for (const Record& record : found.records) {
     if (record.cured_at) scan->rewrite_from = std::min(scan->rewrite_from, record.offset);
@@ -127,7 +136,9 @@ absl::Status ReplayNewest(LogScan* scan, const SegmentRecords& found) {
       scan->rewrite_crc = crc;
       rewriting = true;
     }
-    if (absl::Status s = replay.Apply(record, /*indexed=*/!rewriting); !s.ok()) return s;
+    absl::Status s = replay.Apply(record, /*indexed=*/!rewriting);
+    *too_early = replay.reaches_before();
+    if (!s.ok()) return s;
     crc = record.crc;
     if (!rewriting) border = record.end;
     if (rewriting && record.type != RecordType::kMark && record.type != RecordType::kFiller) {
@@ -270,15 +281,11 @@ std::optional<raft::Index> EntryTail::first() const {
   return entries_.front().first;
 }
 
-absl::StatusOr<std::unique_ptr<LogScan>> ScanLog(Disk* disk, const std::string& directory,
-                                                 const ScanOptions& options) {
-  auto scan = std::make_unique<LogScan>();
-  scan->tail = EntryTail(options.window_bytes);
-  absl::StatusOr<LogFiles> files = ListLog(disk, directory);
-  if (!files.ok()) return files.status();
-  scan->files = *std::move(files);
-  const std::vector<uint64_t>& sequences = scan->files.sequences;
+namespace {
 
+absl::StatusOr<std::vector<SegmentHeader>> LoadHeaders(Disk* disk, const std::string& directory,
+                                                       const std::vector<uint64_t>& sequences,
+                                                       const ScanOptions& options) {
   std::vector<SegmentHeader> headers;
   for (uint64_t sequence : sequences) {
     absl::StatusOr<LoadedSegment> head = LoadSegment(disk, directory, sequence, true);
@@ -290,11 +297,24 @@ absl::StatusOr<std::unique_ptr<LogScan>> ScanLog(Disk* disk, const std::string& 
     }
     headers.push_back(std::move(head->header));
   }
+  return headers;
+}
 
-  for (size_t i = 0; i < sequences.size(); ++i) {
+// Scans a log that begins with the segment number `front` of those that are there. *too_early: the
+// error means that it cannot be first.
+absl::StatusOr<std::unique_ptr<LogScan>> ScanFrom(Disk* disk, const std::string& directory,
+                                                  const ScanOptions& options, const LogFiles& files,
+                                                  const std::vector<SegmentHeader>& headers,
+                                                  size_t front, bool* too_early) {
+  auto scan = std::make_unique<LogScan>();
+  scan->tail = EntryTail(options.window_bytes);
+  scan->files = files;
+  const std::vector<uint64_t>& sequences = scan->files.sequences;
+  scan->passed_over.assign(sequences.begin(), sequences.begin() + static_cast<ptrdiff_t>(front));
+  for (size_t i = front; i < sequences.size(); ++i) {
     absl::StatusOr<LoadedSegment> segment = LoadSegment(disk, directory, sequences[i], false);
     if (!segment.ok()) return segment.status();
-    if (i == 0) {
+    if (i == front) {
       absl::StatusOr<LogState> start = LogState::FromHeader(segment->header);
       if (!start.ok())
         return CorruptionError(segment->path, 0, std::string(start.status().message()));
@@ -302,6 +322,8 @@ absl::StatusOr<std::unique_ptr<LogScan>> ScanLog(Disk* disk, const std::string& 
     } else if (absl::Status s = scan->state.CheckHeader(segment->header); !s.ok()) {
       return CorruptionError(segment->path, 0, std::string(s.message()));
     }
+    scan->segments.Begin(segment->header.sequence, segment->header.prev_index,
+                         segment->header.previous_end);
     const bool newest = i + 1 == sequences.size();
     absl::StatusOr<SegmentRecords> found =
         newest ? ReadNewestSegment(*segment) : ReadSealedSegment(*segment, headers[i + 1]);
@@ -310,16 +332,36 @@ absl::StatusOr<std::unique_ptr<LogScan>> ScanLog(Disk* disk, const std::string& 
       scan->newest = *segment;
       scan->written_end = found->written_end;
       scan->torn_bytes = found->torn_bytes();
-      if (absl::Status s = ReplayNewest(scan.get(), *found); !s.ok()) return s;
+      if (absl::Status s = ReplayNewest(scan.get(), *found, too_early); !s.ok()) return s;
     } else {
       Replay replay(scan.get(), *segment);
       for (const Record& record : found->records) {
-        if (absl::Status s = replay.Apply(record, /*indexed=*/true); !s.ok()) return s;
+        absl::Status s = replay.Apply(record, /*indexed=*/true);
+        *too_early = replay.reaches_before();
+        if (!s.ok()) return s;
       }
     }
     if (options.observer) options.observer(*segment, *found, scan->state);
   }
   return scan;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<LogScan>> ScanLog(Disk* disk, const std::string& directory,
+                                                 const ScanOptions& options) {
+  absl::StatusOr<LogFiles> files = ListLog(disk, directory);
+  if (!files.ok()) return files.status();
+  absl::StatusOr<std::vector<SegmentHeader>> headers =
+      LoadHeaders(disk, directory, files->sequences, options);
+  if (!headers.ok()) return headers.status();
+  // Nearly always the first one; only the newest must be able to stand alone.
+  for (size_t front = 0;; ++front) {
+    bool too_early = false;
+    absl::StatusOr<std::unique_ptr<LogScan>> scan =
+        ScanFrom(disk, directory, options, *files, *headers, front, &too_early);
+    if (scan.ok() || !too_early || front + 1 == files->sequences.size()) return scan;
+  }
 }
 
 absl::Status CheckApplied(const LogState& log, const std::string& directory,

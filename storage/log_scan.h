@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "storage/disk.h"
+#include "storage/log_cut.h"
 #include "storage/log_index.h"
 #include "storage/log_state.h"
 #include "storage/record.h"
@@ -85,7 +86,10 @@ struct LogScan {
   uint64_t written_end = 0;
   uint64_t torn_bytes = 0;
 
-  LogIndex index;  // of the entries before rewrite_from
+  LogIndex index;        // of the entries before rewrite_from
+  SegmentList segments;  // of what was not passed over, as of rewrite_from
+  // Segments in front that an interrupted removal left and that cannot be first: to be removed.
+  std::vector<uint64_t> passed_over;
   EntryTail tail{0};
   std::vector<std::string> cured;  // what second copies had to help out with, to print
 };

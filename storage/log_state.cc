@@ -118,16 +118,46 @@ absl::Status LogState::ApplyGeneration(const Generation& generation) {
   }
   std::erase_if(memberships_, [&](const auto& m) { return m.index <= generation.index; });
   memberships_.insert(memberships_.begin(), {generation.index, generation.membership});
-  // The run that reaches over the border begins behind it now.
-  while (terms_.size() > 1 && terms_[1].first <= generation.index + 1) terms_.erase(terms_.begin());
-  if (!terms_.empty()) {
-    terms_[0].first = std::max(terms_[0].first, generation.index + 1);
-    if (terms_[0].first > last_index_) terms_.clear();
-  }
+  DropTermsThrough(generation.index);
   prev_index_ = generation.index;
   prev_term_ = generation.term;
   generation_ = generation;
+  begins_with_generation_ = true;
   return absl::OkStatus();
+}
+
+void LogState::DropTermsThrough(raft::Index index) {
+  // The run that reaches over the border begins behind it now.
+  while (terms_.size() > 1 && terms_[1].first <= index + 1) terms_.erase(terms_.begin());
+  if (terms_.empty()) return;
+  terms_[0].first = std::max(terms_[0].first, index + 1);
+  if (terms_[0].first > last_index_) terms_.clear();
+}
+
+void LogState::DropThrough(raft::Index index) {
+  CHECK(index <= last_index_);
+  if (index <= prev_index_) return;
+  prev_term_ = *TermAt(index);
+  prev_index_ = index;
+  begins_with_generation_ = false;
+  DropTermsThrough(index);
+  // The one in force at `index` stays, as the next segment's header has it.
+  while (memberships_.size() > 1 && memberships_[1].index <= index) {
+    memberships_.erase(memberships_.begin());
+  }
+}
+
+bool LogState::ReachesBeforeBeginning(const Record& record) const {
+  if (begins_with_generation_ || !prev_index_) return false;
+  if (record.type == RecordType::kCut) {
+    std::optional<raft::Index> from = DecodeCut(record.body);
+    return from && *from <= prev_index_;
+  }
+  if (record.type == RecordType::kGeneration) {
+    std::optional<Generation> generation = DecodeGeneration(record.body);
+    return generation && generation->index < prev_index_;
+  }
+  return false;
 }
 
 absl::Status LogState::ApplyRecord(const Record& record) {

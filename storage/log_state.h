@@ -36,6 +36,12 @@ class LogState {
   absl::Status ApplyHardState(const raft::HardState& state);
   absl::Status ApplyCut(raft::Index from);
   absl::Status ApplyGeneration(const Generation& generation);
+  // Forgets entries up to `index`, as a log that begins behind it does. No effect when it begins
+  // there or later already. REQUIRES: index <= last_index().
+  void DropThrough(raft::Index index);
+  // Whether a record reaches back before the log's beginning: before what the first segment's
+  // header, and no generation record, says that the log begins with.
+  bool ReachesBeforeBeginning(const Record& record) const;
   // Marks and filler mean nothing and are OK.
   absl::Status ApplyRecord(const Record& record);
 
@@ -60,6 +66,8 @@ class LogState {
     raft::Term term;
   };
 
+  void DropTermsThrough(raft::Index index);
+
   raft::HardState hard_state_;
   raft::Index prev_index_;  // the entry before the first
   raft::Term prev_term_;
@@ -67,6 +75,7 @@ class LogState {
   std::vector<TermRun> terms_;  // ascending; of entries in (prev_index_, last_index_]
   std::vector<EncodedMembership> memberships_;
   Generation generation_;
+  bool begins_with_generation_ = false;  // prev_index_ is a generation record's, not a header's
 };
 
 }  // namespace quorate::storage

@@ -187,6 +187,10 @@ absl::Status VerifyLog(Disk* disk, const std::string& directory, std::ostream& o
   }
   const LogScan& scan = **scanned;
   for (const std::string& path : scan.files.leftovers) out << path << ": would be removed\n";
+  for (uint64_t sequence : scan.passed_over) {
+    out << JoinPath(directory, SegmentName(sequence))
+        << ": would be removed: an interrupted removal in front has left it\n";
+  }
   for (const std::string& cured : scan.cured) out << cured << "\n";
   if (scan.torn_bytes > 0) {
     out << scan.newest.path << ": a torn write of " << scan.torn_bytes << " bytes at offset "
@@ -197,6 +201,7 @@ absl::Status VerifyLog(Disk* disk, const std::string& directory, std::ostream& o
       << " first_index=" << scan.state.first_index().value()
       << " last_index=" << scan.state.last_index().value()
       << " last_term=" << scan.state.last_term().value()
+      << " generation=" << std::max<uint64_t>(1, scan.state.generation().generation)
       << " term=" << scan.state.hard_state().term.value() << " vote="
       << (scan.state.hard_state().vote ? ToHex(scan.state.hard_state().vote) : std::string("none"))
       << "; opening would begin segment " << scan.newest.header.sequence + 1 << " and rewrite "

@@ -137,6 +137,9 @@ uint64_t HardStateRecordBytes(uint64_t offset) {
 }
 
 uint64_t MarkRecordBytes(uint64_t offset) { return FillerBytes(offset) + kRecordHeaderBytes; }
+uint64_t GenerationRecordBytes(const Generation& generation) {
+  return kRecordHeaderBytes + PaddedBytes(kGenerationHeadBytes + generation.membership.size());
+}
 
 void RecordEncoder::AddRaw(RecordType type, std::string_view body, uint64_t synced_through) {
   CHECK(body.size() <= kRecordBodyBytesMax);

@@ -36,6 +36,7 @@ struct SegmentKey {
 uint64_t EntryRecordBytes(const raft::Entry& entry);
 uint64_t HardStateRecordBytes(uint64_t offset);
 uint64_t MarkRecordBytes(uint64_t offset);
+uint64_t GenerationRecordBytes(const Generation& generation);
 inline constexpr uint64_t kCutRecordBytes = kRecordHeaderBytes + 8;
 
 // Encodes records that follow each other in one segment.

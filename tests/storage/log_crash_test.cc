@@ -25,7 +25,7 @@ constexpr Luck kLuck[] = {
 
 // Votes, conflicts, cuts of a membership, entries of less than a sector and more than a block,
 // several segments, marks, and an end that is not synced.
-void Workload(LogWriter& w) {
+void Writes(LogWriter& w) {
   bool done = w.Create() && w.Membership(1) && w.Vote(1, 1) && w.Sync() &&        //
               w.Entries(3, 100) && w.Entries(2, 1500) && w.Sync() && w.Mark() &&  //
               w.Vote(2, 2) && w.Sync() &&                                         //
@@ -38,10 +38,28 @@ void Workload(LogWriter& w) {
   (void)done;
 }
 
-int WorkloadOperations() {
+// Segments go in front: one, several, with a tail that stays, with one that cannot be first. Then
+// snapshots: one that the log reaches behind, one of another history, one far ahead of it.
+void CutsAndInstalls(LogWriter& w) {
+  bool done = w.Create() && w.Membership(1) && w.Vote(2, 1) && w.Entries(20, 900) && w.Sync() &&
+              w.CutPrefix(12) && w.Entries(20, 1500) && w.Sync() &&  //
+              w.CutPrefix(30, 20u << 10) && w.CutPrefix(30) &&       //
+              w.Membership(2) && w.Entries(8, 1500) && w.Overrule(44, 3, 3, 1000) && w.Sync() &&
+              w.Entries(14, 1500) && w.Sync() && w.CutPrefix(55) &&  //
+              w.Reopen() && w.Entries(10, 1500) && w.Sync() &&       //
+              w.Install(2, 60, 3, 7) && w.CutPrefix(60) && w.Entries(2, 700) && w.Sync() &&
+              w.Install(3, 62, 4, 8) && w.Vote(5, 2) && w.Entries(12, 1400) && w.Sync() &&
+              w.Reopen() && w.Install(5, 200, 5, 9) && w.Entries(15, 1400) && w.Sync() &&
+              w.CutPrefix(210) && w.Entries(3, 300);
+  (void)done;
+}
+
+using Workload = void (*)(LogWriter&);
+
+int OperationsOf(Workload workload) {
   SimDisk disk({kLogDirectory});
   LogWriter writer(&disk, SmallLogOptions(kSegmentBytes));
-  Workload(writer);
+  workload(writer);
   EXPECT_TRUE(writer.status().ok()) << writer.status();
   return disk.operations();
 }
@@ -50,7 +68,7 @@ int WorkloadOperations() {
 // can be gone on with.
 void CheckRecovery(SimDisk* disk, const LogWriter& before) {
   const LogOptions options = SmallLogOptions(kSegmentBytes);
-  auto found = OpenAndReadAll(disk, options);
+  auto found = OpenAndReadAll(disk, options, before.open_state());
   if (absl::IsNotFound(found.status())) {
     EXPECT_FALSE(before.created()) << "a log that was created is gone";
     EXPECT_TRUE(Log::Create(disk, options).ok()) << "what Create left behind stands in its way";
@@ -60,27 +78,37 @@ void CheckRecovery(SimDisk* disk, const LogWriter& before) {
   before.ExpectPossible(*found);
 
   auto later = disk->AfterCrash(SimDisk::Fate::kLost, 0);
-  auto again = OpenAndReadAll(later.get(), options);
+  auto again = OpenAndReadAll(later.get(), options, before.open_state());
   ASSERT_TRUE(again.ok()) << again.status();
   EXPECT_EQ(*again, *found) << "what recovery showed was not durable";
 
   LogWriter next(later.get(), options);
-  ASSERT_TRUE(next.Open()) << next.status();
+  ASSERT_TRUE(next.Open(before.open_state())) << next.status();
   ASSERT_TRUE(next.Vote(20, 1) && next.Entries(2, 300) && next.Sync()) << next.status();
   auto last = later->AfterCrash(SimDisk::Fate::kLost, 0);
-  auto grown = OpenAndReadAll(last.get(), options);
+  auto grown = OpenAndReadAll(last.get(), options, next.open_state());
   ASSERT_TRUE(grown.ok()) << grown.status();
   EXPECT_EQ(*grown, next.content());
 }
 
-TEST(LogCrash, PowerFailsAfterEachOperation) {
-  const int operations = WorkloadOperations();
+class LogCrash : public testing::TestWithParam<std::pair<const char*, Workload>> {
+ protected:
+  const Workload workload_ = GetParam().second;
+};
+
+INSTANTIATE_TEST_SUITE_P(, LogCrash,
+                         testing::Values(std::pair("Writes", &Writes),
+                                         std::pair("CutsAndInstalls", &CutsAndInstalls)),
+                         [](const auto& info) { return std::string(info.param.first); });
+
+TEST_P(LogCrash, PowerFailsAfterEachOperation) {
+  const int operations = OperationsOf(workload_);
   ASSERT_GT(operations, 60);
   for (int stop = 0; stop <= operations; ++stop) {
     SimDisk disk({kLogDirectory});
     LogWriter writer(&disk, SmallLogOptions(kSegmentBytes));
     disk.StopAfter(stop);
-    Workload(writer);
+    workload_(writer);
     for (const Luck& luck : kLuck) {
       SCOPED_TRACE(testing::Message() << "stop " << stop << " fate " << static_cast<int>(luck.fate)
                                       << " seed " << luck.seed);
@@ -92,14 +120,14 @@ TEST(LogCrash, PowerFailsAfterEachOperation) {
 }
 
 // SIGKILL: the page cache lives on, and shows what may never reach the disk.
-TEST(LogCrash, TheProcessIsKilledAfterEachOperation) {
-  const int operations = WorkloadOperations();
+TEST_P(LogCrash, TheProcessIsKilledAfterEachOperation) {
+  const int operations = OperationsOf(workload_);
   for (int stop = 0; stop <= operations; ++stop) {
     SCOPED_TRACE(stop);
     SimDisk disk({kLogDirectory});
     LogWriter writer(&disk, SmallLogOptions(kSegmentBytes));
     disk.StopAfter(stop);
-    Workload(writer);
+    workload_(writer);
     auto image = disk.Clone();
     CheckRecovery(image.get(), writer);
     if (testing::Test::HasFailure()) return;
@@ -108,15 +136,15 @@ TEST(LogCrash, TheProcessIsKilledAfterEachOperation) {
 
 // Each write and each flush fails once, half done; the process ends and its successor reads what
 // the page cache shows, of which parts will never be written.
-TEST(LogCrash, EachOperationFailsAndTheProcessStartsAgain) {
-  const int operations = WorkloadOperations();
+TEST_P(LogCrash, EachOperationFailsAndTheProcessStartsAgain) {
+  const int operations = OperationsOf(workload_);
   int failed = 0;
   for (int fail = 0; fail < operations; ++fail) {
     SCOPED_TRACE(fail);
     SimDisk disk({kLogDirectory});
     LogWriter writer(&disk, SmallLogOptions(kSegmentBytes));
     disk.FailAfter(fail, absl::UnknownError("input/output error"));
-    Workload(writer);
+    workload_(writer);
     if (!writer.status().ok()) ++failed;
     auto image = disk.Clone();
     CheckRecovery(image.get(), writer);
@@ -129,28 +157,29 @@ TEST(LogCrash, EachOperationFailsAndTheProcessStartsAgain) {
   EXPECT_EQ(failed, operations) << "no failure is passed over";
 }
 
-TEST(LogCrash, RecoveryItselfStopsAnywhere) {
-  const int operations = WorkloadOperations();
+TEST_P(LogCrash, RecoveryItselfStopsAnywhere) {
+  const int operations = OperationsOf(workload_);
   const LogOptions options = SmallLogOptions(kSegmentBytes);
   std::set<int> lengths;
   for (int stop = 1; stop <= operations; stop += 3) {
     SimDisk disk({kLogDirectory});
     LogWriter writer(&disk, options);
     disk.StopAfter(stop);
-    Workload(writer);
+    workload_(writer);
     for (const Luck& luck : {Luck{SimDisk::Fate::kKept, 0}, Luck{SimDisk::Fate::kAnySome, 5}}) {
       auto image = disk.AfterCrash(luck.fate, luck.seed + static_cast<uint64_t>(stop));
-      if (!image->Exists("/log/0000000001.log")) continue;
+      if (!writer.created()) continue;
       auto measured = image->Clone();
       const int before = measured->operations();
-      ASSERT_TRUE(OpenAndReadAll(measured.get(), options).ok());
+      ASSERT_TRUE(OpenAndReadAll(measured.get(), options, writer.open_state()).ok());
       const int length = measured->operations() - before;
       lengths.insert(length);
       for (int inner = 0; inner < length; ++inner) {
         SCOPED_TRACE(testing::Message() << "stop " << stop << " then " << inner);
         auto second = image->Clone();
         second->StopAfter(inner);
-        ASSERT_TRUE(absl::IsAborted(OpenAndReadAll(second.get(), options).status()));
+        ASSERT_TRUE(
+            absl::IsAborted(OpenAndReadAll(second.get(), options, writer.open_state()).status()));
         auto killed = second->Clone();
         CheckRecovery(killed.get(), writer);
         auto third = second->AfterCrash(SimDisk::Fate::kAnySome, static_cast<uint64_t>(inner));

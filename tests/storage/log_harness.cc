@@ -49,19 +49,40 @@ raft::EntryPtr MakeMembershipEntry(uint64_t index, uint64_t term, uint64_t salt)
 
 std::ostream& operator<<(std::ostream& out, const LogContent& content) {
   out << "term " << content.hard_state.term.value() << " vote " << content.hard_state.vote.value()
-      << " entries";
+      << " generation " << content.generation << " after " << content.prev_index << "/"
+      << content.prev_term;
+  if (content.prev_membership) {
+    out << " with the membership of " << content.prev_membership->first.value();
+  }
+  out << " entries";
   for (const raft::Entry& entry : content.entries) {
     out << " " << entry.index.value() << "/" << entry.term.value() << ":" << entry.payload.size();
   }
   return out;
 }
 
+void LogContent::DropThrough(uint64_t index) {
+  while (prev_index < index && !entries.empty()) {
+    const raft::Entry& first = entries.front();
+    if (first.type == raft::EntryType::kMembership) {
+      prev_membership.emplace(first.index, *raft::DecodeMembership(first.payload));
+    }
+    prev_index = first.index.value();
+    prev_term = first.term.value();
+    entries.erase(entries.begin());
+  }
+}
+
 LogContent ReadAll(Log* log, const RecoveredLog& recovered) {
   LogContent content;
   content.hard_state = recovered.hard_state;
-  EXPECT_EQ(recovered.first_index, raft::Index(1));
+  content.generation = recovered.generation;
+  content.prev_index = recovered.first_index.value() - 1;
+  EXPECT_EQ(recovered.first_index, log->first_index());
+  auto before = log->Read(recovered.first_index - 1, recovered.last_index, 3000);
+  EXPECT_TRUE(before.ok() && before->empty()) << "an entry before the first";
   // In small answers, as a follower far behind gets them.
-  for (raft::Index next(1); next <= recovered.last_index;) {
+  for (raft::Index next = recovered.first_index; next <= recovered.last_index;) {
     auto entries = log->Read(next, recovered.last_index, 3000);
     EXPECT_TRUE(entries.ok()) << entries.status();
     if (!entries.ok() || entries->empty()) {
@@ -74,16 +95,25 @@ LogContent ReadAll(Log* log, const RecoveredLog& recovered) {
       ++next;
     }
   }
-  EXPECT_EQ(content.entries.size(), recovered.last_index.value());
+  EXPECT_EQ(content.last_index(), recovered.last_index.value());
   // The window is the end of the same, and the memberships are in it.
   EXPECT_EQ(recovered.window_prev_index + recovered.window.size(), recovered.last_index);
-  for (const raft::EntryPtr& entry : recovered.window) {
-    EXPECT_EQ(*entry, content.entries[entry->index.value() - 1]);
+  const auto entry_at = [&](raft::Index index) -> const raft::Entry& {
+    return content.entries.at(index.value() - recovered.first_index.value());
+  };
+  for (const raft::EntryPtr& entry : recovered.window) EXPECT_EQ(*entry, entry_at(entry->index));
+  // With a small window the term of the entry before the first is not told, and 0 here.
+  if (recovered.window_prev_index < recovered.first_index) {
+    content.prev_term = recovered.window_prev_term.value();
+  } else {
+    EXPECT_EQ(recovered.window_prev_term, entry_at(recovered.window_prev_index).term);
   }
-  const uint64_t before = recovered.window_prev_index.value();
-  EXPECT_EQ(recovered.window_prev_term,
-            before == 0 ? raft::Term() : content.entries[before - 1].term);
   std::vector<std::pair<raft::Index, raft::Membership>> memberships;
+  if (!recovered.memberships.empty() &&
+      recovered.memberships.front().first < recovered.first_index) {
+    content.prev_membership = recovered.memberships.front();
+    memberships.push_back(*content.prev_membership);
+  }
   for (const raft::Entry& entry : content.entries) {
     if (entry.type != raft::EntryType::kMembership) continue;
     memberships.emplace_back(entry.index, *raft::DecodeMembership(entry.payload));
@@ -94,7 +124,12 @@ LogContent ReadAll(Log* log, const RecoveredLog& recovered) {
 
 absl::StatusOr<LogContent> OpenAndReadAll(Disk* disk, const LogOptions& options,
                                           raft::Index applied) {
-  auto opened = Log::Open(disk, options, applied);
+  return OpenAndReadAll(disk, options, [&](uint64_t) { return applied; });
+}
+
+absl::StatusOr<LogContent> OpenAndReadAll(Disk* disk, const LogOptions& options,
+                                          const Log::StateOpener& open_state) {
+  auto opened = Log::Open(disk, options, open_state);
   if (!opened.ok()) return opened.status();
   return ReadAll(opened->first.get(), opened->second);
 }
@@ -114,12 +149,24 @@ bool LogWriter::Create() {
   return true;
 }
 
-bool LogWriter::Open() {
-  auto opened = Log::Open(disk_, options_, raft::Index());
+Log::StateOpener LogWriter::open_state() const {
+  return [applied = applied_](uint64_t generation) -> absl::StatusOr<raft::Index> {
+    auto found = applied.find(generation);
+    if (found != applied.end()) return raft::Index(found->second);
+    if (generation == 0) return raft::Index();
+    return absl::NotFoundError(absl::StrCat("there is no state-", generation));
+  };
+}
+
+bool LogWriter::Open(const Log::StateOpener& open_state) {
+  auto opened = Log::Open(disk_, options_, open_state);
   if (!opened.ok()) return Done(opened.status());
   log_ = std::move(opened->first);
   states_ = {ReadAll(log_.get(), opened->second)};
   synced_ = 0;
+  prev_most_ = prev_least_ = states_.back().prev_index;
+  const uint64_t generation = states_.back().generation;
+  applied_[generation] = open_state(generation)->value();
   created_ = true;
   term_ = std::max<uint64_t>(opened->second.hard_state.term.value(), 1);
   return true;
@@ -128,11 +175,12 @@ bool LogWriter::Open() {
 bool LogWriter::Reopen() {
   if (!status_.ok()) return false;
   log_.reset();
-  auto opened = Log::Open(disk_, options_, raft::Index());
+  auto opened = Log::Open(disk_, options_, open_state());
   if (!opened.ok()) return Done(opened.status());
   log_ = std::move(opened->first);
   LogContent found = ReadAll(log_.get(), opened->second);
   ExpectPossible(found);
+  prev_least_ = std::max(prev_least_, found.prev_index);
   states_.push_back(std::move(found));
   synced_ = states_.size() - 1;
   return true;
@@ -142,8 +190,8 @@ bool LogWriter::Apply(raft::Persist persist) {
   if (!status_.ok()) return false;
   // Before the write: a crash in its middle may leave any of these.
   LogContent next = states_.back();
-  if (persist.cut_from && persist.cut_from->value() <= next.entries.size()) {
-    next.entries.resize(persist.cut_from->value() - 1);
+  if (persist.cut_from && persist.cut_from->value() <= next.last_index()) {
+    next.entries.resize(persist.cut_from->value() - 1 - next.prev_index);
     states_.push_back(next);
   }
   if (persist.hard_state) {
@@ -159,7 +207,7 @@ bool LogWriter::Apply(raft::Persist persist) {
 
 bool LogWriter::Entries(int count, size_t payload_bytes) {
   raft::Persist persist;
-  uint64_t index = content().entries.size();
+  uint64_t index = content().last_index();
   for (int i = 0; i < count; ++i) {
     ++index;
     persist.entries.push_back(
@@ -170,7 +218,7 @@ bool LogWriter::Entries(int count, size_t payload_bytes) {
 
 bool LogWriter::Membership(uint64_t salt) {
   raft::Persist persist;
-  persist.entries.push_back(MakeMembershipEntry(content().entries.size() + 1, term_, salt));
+  persist.entries.push_back(MakeMembershipEntry(content().last_index() + 1, term_, salt));
   return Apply(std::move(persist));
 }
 
@@ -185,6 +233,44 @@ bool LogWriter::Cut(uint64_t from) {
   raft::Persist persist;
   persist.cut_from = raft::Index(from);
   return Apply(std::move(persist));
+}
+
+bool LogWriter::CutPrefix(uint64_t through, uint64_t keep_bytes) {
+  if (!status_.ok()) return false;
+  prev_most_ = std::max(prev_most_, through);
+  uint64_t& applied = applied_[content().generation];
+  applied = std::max(applied, through);
+  absl::StatusOr<raft::Index> first = log_->CutPrefix(raft::Index(through), keep_bytes);
+  if (!Done(first.status())) return false;
+  EXPECT_EQ(*first, log_->first_index());
+  EXPECT_LE(first->value() - 1, std::max(through, content().prev_index));
+  EXPECT_GE(first->value() - 1, prev_least_);
+  prev_least_ = first->value() - 1;
+  return true;
+}
+
+bool LogWriter::Install(uint64_t generation, uint64_t index, uint64_t term, uint64_t salt) {
+  if (!status_.ok()) return false;
+  LogContent next = states_.back();
+  next.DropThrough(index);
+  const bool kept = next.prev_index == index && next.prev_term == term;
+  if (!kept) next.entries.clear();
+  next.generation = generation;
+  next.prev_index = index;
+  next.prev_term = term;
+  next.prev_membership.emplace(raft::Index(index), MakeMembership(salt));
+  states_.push_back(next);
+  prev_most_ = std::max(prev_most_, index);
+  applied_[generation] = index;  // its database is durable before the record
+  raft::Persist persist;
+  persist.install.emplace();
+  persist.install->generation = generation;
+  persist.install->snapshot.index = raft::Index(index);
+  persist.install->snapshot.term = raft::Term(term);
+  persist.install->snapshot.membership = MakeMembership(salt);
+  if (!Done(log_->Append(persist)) || !Sync()) return false;
+  prev_least_ = std::max(prev_least_, index);
+  return true;
 }
 
 bool LogWriter::Overrule(uint64_t from, uint64_t term, int count, size_t payload_bytes) {
@@ -214,8 +300,11 @@ bool LogWriter::Mark() {
 }
 
 void LogWriter::ExpectPossible(const LogContent& found) const {
+  EXPECT_GE(found.prev_index, prev_least_) << "what was removed is back";
   for (size_t i = synced_; i < states_.size(); ++i) {
-    if (states_[i] == found) return;
+    LogContent state = states_[i];
+    if (found.prev_index <= prev_most_) state.DropThrough(found.prev_index);
+    if (state == found) return;
   }
   ADD_FAILURE() << "found " << found << "\nsynced " << states_[synced_] << "\nwritten "
                 << states_.back();

@@ -6,8 +6,11 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -33,7 +36,15 @@ raft::EntryPtr MakeMembershipEntry(uint64_t index, uint64_t term, uint64_t salt)
 // What a log says, in full.
 struct LogContent {
   raft::HardState hard_state;
-  std::vector<raft::Entry> entries;  // from index 1
+  uint64_t generation = 0;
+  // The entry before the first, and the membership in force there, if any is.
+  uint64_t prev_index = 0;
+  uint64_t prev_term = 0;
+  std::optional<std::pair<raft::Index, raft::Membership>> prev_membership;
+  std::vector<raft::Entry> entries;  // from prev_index + 1
+  uint64_t last_index() const { return prev_index + entries.size(); }
+  // Forgets what is at or before `index`; no effect when that is before the beginning.
+  void DropThrough(uint64_t index);
   friend bool operator==(const LogContent&, const LogContent&) = default;
 };
 std::ostream& operator<<(std::ostream& out, const LogContent& content);
@@ -44,6 +55,8 @@ LogContent ReadAll(Log* log, const RecoveredLog& recovered);
 // Opens the log on `disk` and reads all of it.
 absl::StatusOr<LogContent> OpenAndReadAll(Disk* disk, const LogOptions& options,
                                           raft::Index applied = raft::Index());
+absl::StatusOr<LogContent> OpenAndReadAll(Disk* disk, const LogOptions& options,
+                                          const Log::StateOpener& open_state);
 
 // A writer with its model.
 class LogWriter {
@@ -52,14 +65,17 @@ class LogWriter {
 
   // Each returns false once the disk has failed; then nothing more happens.
   bool Create();
-  // Opens what an earlier life left and goes on; the model begins with what was found.
-  bool Open();
+  // Opens what an earlier life left and goes on; the model begins with what was found. `open_state`
+  // is that life's.
+  bool Open(const Log::StateOpener& open_state);
   // Opens again and goes on; fails the test unless what was found is possible.
   bool Reopen();
   bool Entries(int count, size_t payload_bytes);  // at the end, of the current term
   bool Membership(uint64_t salt);
   bool Vote(uint64_t term, uint64_t for_store);
   bool Cut(uint64_t from);
+  bool CutPrefix(uint64_t through, uint64_t keep_bytes = 0);
+  bool Install(uint64_t generation, uint64_t index, uint64_t term, uint64_t salt);
   // A new leader's hand-over: cut, hard state and entries in one Persist.
   bool Overrule(uint64_t from, uint64_t term, int count, size_t payload_bytes);
   bool Sync();
@@ -71,6 +87,8 @@ class LogWriter {
   // Fails the test unless `found` is one of the states that a crash now may leave.
   void ExpectPossible(const LogContent& found) const;
   bool created() const { return created_; }
+  // The state of each generation holds what the log was cut through while it was the one.
+  Log::StateOpener open_state() const;
 
  private:
   bool Apply(raft::Persist persist);
@@ -83,6 +101,10 @@ class LogWriter {
   bool created_ = false;
   std::vector<LogContent> states_{1};  // after each logical record
   size_t synced_ = 0;                  // states_[synced_] is durable
+  // The log may begin behind `prev_most_` at most, and must begin behind `prev_least_`.
+  uint64_t prev_most_ = 0;
+  uint64_t prev_least_ = 0;
+  std::map<uint64_t, uint64_t> applied_;  // of each generation
   uint64_t term_ = 1;
 };
 

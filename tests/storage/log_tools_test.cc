@@ -61,9 +61,10 @@ TEST_F(LogToolsTest, SayWhatOpeningWouldDo) {
   disk_.Put("/log/0000000002.log.new", "left by a crash");
   std::string text = Verify();
   EXPECT_THAT(text, HasSubstr("/log/0000000002.log.new: would be removed\n"));
-  EXPECT_THAT(text, HasSubstr("ok: store=5707e1d0c0ffee01 cluster=c105e7e7c105e7e7 first_index=1 "
-                              "last_index=6 last_term=3 term=3 vote=0000000000000007; opening "
-                              "would begin segment 2 and rewrite 2 records from offset"));
+  EXPECT_THAT(
+      text, HasSubstr("ok: store=5707e1d0c0ffee01 cluster=c105e7e7c105e7e7 first_index=1 "
+                      "last_index=6 last_term=3 generation=1 term=3 vote=0000000000000007; opening "
+                      "would begin segment 2 and rewrite 2 records from offset"));
   EXPECT_THAT(Dump(), HasSubstr("was never born"));
 }
 

@@ -29,12 +29,12 @@ Term TermAfterStart(const RecoveredState& recovered, Term last_term) {
 Core::Impl::Impl(const CoreOptions& options, RecoveredState recovered, Instant now)
     : options_(options),
       started_(now),
-      first_index_(recovered.first_index),
       now_(now),
       random_(MixSeed(options)),
       vote_(recovered.hard_state.vote),
       window_(recovered.prev_index, recovered.prev_term, recovered.prev_log_time_ms,
               recovered.entries),
+      first_index_(recovered.first_index),
       commit_(recovered.applied),
       applied_(recovered.applied),
       handed_out_(recovered.applied) {
@@ -108,8 +108,12 @@ void Core::Impl::Step(const Message& message, Instant now) {
     HandleVoteReply(from, *vote_reply);
   } else if (const auto* append = std::get_if<AppendEntries>(&message.body)) {
     HandleAppend(from, *append);
+  } else if (const auto* reply = std::get_if<AppendEntriesReply>(&message.body)) {
+    HandleAppendReply(from, *reply);
+  } else if (const auto* install = std::get_if<InstallSnapshot>(&message.body)) {
+    HandleInstall(from, *install);
   } else {
-    HandleAppendReply(from, std::get<AppendEntriesReply>(message.body));
+    HandleInstallReply(from, std::get<InstallSnapshotReply>(message.body));
   }
   UpdateLeaderFreshness();
   EvictWindow();
@@ -123,6 +127,8 @@ void Core::Impl::OnPersisted(Ticket ticket) {
     persisted_ticket_ = outstanding_.front().ticket;
     outstanding_.pop_front();
   }
+  OnInstallDurable();
+  AnswerInstalled();
   if (role_ == Role::kCandidate && HardStateDurable()) {
     votes_[options_.self] = true;
     CountVotes();
@@ -141,6 +147,8 @@ void Core::Impl::OnApplied(Index index) {
     fresh_as_of_ = std::max(fresh_as_of_.value_or(Instant::min()), samples_.front().as_of);
     samples_.pop_front();
   }
+  OnInstallApplied();
+  AnswerInstalled();
   CheckInvariants();
 }
 
@@ -191,11 +199,11 @@ void Core::Impl::SendDurable(StoreId to, MessageBody body, Index match) {
 
 bool Core::Impl::HasPersist() const {
   return hard_state_dirty_ || pending_cut_ || handed_over_ < window_.last_index() ||
-         !send_after_persist_.empty();
+         (installing_ && !installing_->ticket) || !send_after_persist_.empty();
 }
 
 bool Core::Impl::HasReady() const {
-  if (!send_now_.empty() || !log_reads_.empty() || HasPersist() || CanHandOut() ||
+  if (!send_now_.empty() || !log_reads_.empty() || install_ready_ || HasPersist() || CanHandOut() ||
       WantsApplyRead() || WantsTermRead()) {
     return true;
   }
@@ -209,6 +217,8 @@ Ready Core::Impl::TakeReady() {
   Ready ready;
   ready.send_now = std::exchange(send_now_, {});
   ready.log_reads = std::exchange(log_reads_, {});
+  ready.snapshot_requests = std::exchange(snapshot_requests_, {});
+  ready.install = std::exchange(install_ready_, std::nullopt);
   ready.committed = TakeCommitted();
   if (HasPersist()) {
     ++last_ticket_;
@@ -218,6 +228,10 @@ Ready Core::Impl::TakeReady() {
       ready.persist.hard_state = HardState{term_, vote_};
       hard_state_dirty_ = false;
       hard_state_ticket_ = last_ticket_;
+    }
+    if (installing_ && !installing_->ticket) {
+      ready.persist.install = installing_->record;
+      installing_->ticket = last_ticket_;
     }
     if (handed_over_ < window_.last_index()) {
       ready.persist.entries =
@@ -240,6 +254,7 @@ uint64_t Core::Impl::ApplyingBytes() const {
 }
 
 bool Core::Impl::CanHandOut() const {
+  if (installing_ && !installing_->switched) return false;
   const Index next = handed_out_ + 1;
   if (next > std::min(commit_, persisted_)) return false;
   if (apply_stash_.empty() && next <= window_.prev_index()) return false;
@@ -274,7 +289,7 @@ std::vector<EntryPtr> Core::Impl::TakeCommitted() {
 }
 
 bool Core::Impl::WantsApplyRead() const {
-  return apply_stash_.empty() && !reads_.contains(options_.self) &&
+  return !installing_ && apply_stash_.empty() && !reads_.contains(options_.self) &&
          handed_out_ < std::min({commit_, persisted_, window_.prev_index()}) &&
          ApplyingBytes() < options_.apply_bytes_max;
 }
@@ -370,6 +385,7 @@ std::vector<PeerView> Core::Impl::Peers() const {
     view.last_contact = peer.last_contact;
     view.lost_data = peer.lost_data;
     view.needs_snapshot = peer.state == PeerState::kSnapshot;
+    view.snapshot_sent = peer.snapshot_asked;
     views.push_back(view);
   }
   return views;
@@ -392,6 +408,8 @@ void Core::Impl::CheckInvariants() {
   facts.membership_index = membership_index();
   facts.term_start = term_start_;
   facts.cut_lowest = cut_lowest_;
+  facts.installing = installing_ && !installing_->switched;
+  facts.first_index = first_index_;
   facts.last_ticket = last_ticket_;
   facts.persisted_ticket = persisted_ticket_;
   invariants_.Check(facts);
@@ -416,6 +434,10 @@ void Core::OnApplied(Index index) { impl_->OnApplied(index); }
 void Core::OnLogRead(StoreId peer, Index from, std::vector<EntryPtr> entries) {
   impl_->OnLogRead(peer, from, std::move(entries));
 }
+void Core::Compact(Index index) { impl_->Compact(index); }
+void Core::OnSnapshotFailed(StoreId peer, Term term, Instant now) {
+  impl_->OnSnapshotFailed(peer, term, now);
+}
 bool Core::HasReady() const { return impl_->HasReady(); }
 Ready Core::TakeReady() { return impl_->TakeReady(); }
 
@@ -435,5 +457,6 @@ std::vector<PeerView> Core::peers() const { return impl_->Peers(); }
 Duration Core::election_timeout() const { return impl_->election_timeout_; }
 std::optional<Instant> Core::fresh_as_of(Instant now) const { return impl_->FreshAsOf(now); }
 uint64_t Core::ignored_messages() const { return impl_->ignored_messages_; }
+bool Core::installing() const { return impl_->installing_.has_value(); }
 
 }  // namespace quorate::raft

@@ -3,14 +3,15 @@
 // seed and inputs give the same outputs, byte for byte (tests/sim relies on it).
 //
 // Sources: Raft paper (extended version) Figure 2, 5.1 to 5.4; Ongaro's dissertation 3.10
-// (transfer), 4.1 to 4.3 (membership), 6.2 to 6.4 (reads), 9.6 (PreVote) with check-quorum.
+// (transfer), 4.1 to 4.3 (membership), 6.2 to 6.4 (reads), 9.6 (PreVote) with check-quorum; the
+// paper's section 7 (snapshots).
 //
 // Not thread-safe: owned by the driver (raft/node.h), which calls it from one thread.
 //
 // How the files divide the work: core.cc (construction, dispatch, Ready), election.cc (timers,
 // votes), replication.cc (the log of this node), pipeline.cc (the leader's side: sending, answers,
-// commit), log_window.h (the entries in memory), quorum.h (majorities), progress.h (what the leader
-// knows of a peer), invariants.h (checked always).
+// commit), snapshot.cc (cutting the log, snapshots), log_window.h (the entries in memory), quorum.h
+// (majorities), progress.h (what the leader knows of a peer), invariants.h (checked always).
 #pragma once
 
 #include <cstdint>
@@ -39,6 +40,9 @@ struct CoreOptions {
   size_t inflight_messages_max = 256;        // the same, as messages
   size_t uncommitted_bytes_max = 32u << 20;  // proposals beyond are refused (queue full)
   size_t apply_bytes_max = 4u << 20;         // handed out by one Ready
+  // A snapshot that failed is sent again after this, doubled up to the maximum while it fails.
+  Duration snapshot_retry_min = std::chrono::milliseconds(200);
+  Duration snapshot_retry_max = std::chrono::seconds(10);
 };
 
 // What the log says after a restart.
@@ -78,6 +82,7 @@ struct PeerView {
   // counted for commits while this node leads.
   bool lost_data = false;
   bool needs_snapshot = false;  // what it lacks is no longer in the log on disk
+  bool snapshot_sent = false;   // a snapshot is under way to it
 };
 
 class Core {
@@ -113,6 +118,13 @@ class Core {
   void OnPersisted(Ticket ticket);
   // The state machine holds everything up to `index`.
   void OnApplied(Index index);
+  // The log on disk is about to be cut: nothing up to `index` may be asked of it any more. Not
+  // beyond what is applied (CHECKed) nor, which is the driver's business, beyond what a power
+  // failure would leave applied. What it has already lost of its start is no news.
+  void Compact(Index index);
+  // The SnapshotRequest of that peer and term came to nothing: it is repeated after a while, if the
+  // peer still needs it.
+  void OnSnapshotFailed(StoreId peer, Term term, Instant now);
   // The answer to a LogRead; each is answered, late ones too. Empty: those entries are no longer on
   // disk (a bug, and CHECKed, when they were for applying).
   void OnLogRead(StoreId peer, Index from, std::vector<EntryPtr> entries);
@@ -144,6 +156,8 @@ class Core {
   // Messages that no correct peer sends (entries with gaps, descending terms, an unreadable
   // membership, a wrong receiver), dropped without an answer since the start.
   uint64_t ignored_messages() const;
+  // A received snapshot is being made this node's state.
+  bool installing() const;
 
  private:
   class Impl;  // core_impl.h: shared by the .cc files of this folder, invisible to users

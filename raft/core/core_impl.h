@@ -1,5 +1,5 @@
-// The state behind Core, shared by core.cc, election.cc, replication.cc and pipeline.cc. Not for
-// users.
+// The state behind Core, shared by core.cc, election.cc, replication.cc, pipeline.cc and
+// snapshot.cc. Not for users.
 #pragma once
 
 #include <cstdint>
@@ -41,6 +41,10 @@ class Core::Impl {
   // --- replication.cc ---
   std::pair<size_t, ProposeStatus> Propose(Term term, std::vector<Proposal> proposals, Instant now);
 
+  // --- snapshot.cc ---
+  void Compact(Index index);
+  void OnSnapshotFailed(StoreId peer, Term term, Instant now);
+
   bool leader_ready() const { return role_ == Role::kLeader && applied_ >= term_start_; }
   const Membership& membership() const {
     static const Membership kNone;
@@ -53,7 +57,6 @@ class Core::Impl {
   // --- Constant after construction ---
   const CoreOptions options_;
   const Instant started_;
-  const Index first_index_;  // the first entry that the log on disk still has
 
   // --- Time ---
   Instant now_;  // the newest `now` of any input
@@ -83,6 +86,7 @@ class Core::Impl {
   Index persisted_;
   Index handed_over_;                 // entries up to here were given to the log
   std::optional<Index> pending_cut_;  // to be given to the log with the next hand-over
+  Index first_index_;                 // the first entry that the log on disk still has
 
   // --- Figure 2, volatile ---
   Role role_ = Role::kFollower;
@@ -117,6 +121,26 @@ class Core::Impl {
   std::optional<Index> terms_wanted_;     // a term before the window is needed to judge an append
   std::vector<EntryPtr> terms_read_;      // entries before the window, read for their terms
 
+  // --- A snapshot that is being installed ---
+  // Its record goes to the log with the next hand-over; durable, the state machine is told to
+  // switch; switched, it is acknowledged. Until then nothing is handed out for applying. The window
+  // begins behind it from the start.
+  struct Installing {
+    InstallRecord record;
+    Ticket ticket;          // 0: not yet handed over
+    bool switched = false;  // the state machine has been told
+  };
+  std::optional<Installing> installing_;
+  std::optional<InstallRecord> install_ready_;  // for the state machine
+  // Who is to be told once everything up to `index` is durable here.
+  struct InstalledAnswer {
+    StoreId to;
+    Index index;
+    Term index_term;
+    uint64_t call_id;
+  };
+  std::deque<InstalledAnswer> installed_answers_;  // bounded
+
   // --- Freshness of local reads ---
   struct FreshSample {
     Index commit;   // once this is applied,
@@ -129,6 +153,7 @@ class Core::Impl {
   std::vector<Message> send_now_;
   std::vector<Message> send_after_persist_;
   std::vector<LogRead> log_reads_;
+  std::vector<SnapshotRequest> snapshot_requests_;
 
   uint64_t ignored_messages_ = 0;
   Index cut_lowest_;  // in this step, for the invariants
@@ -211,6 +236,18 @@ class Core::Impl {
   void OnPeerRead(StoreId store, const PendingRead& read, std::vector<EntryPtr> entries);
   void SendAppend(StoreId store, Progress* peer, Index prev, Term prev_term,
                   std::vector<EntryPtr> entries);
+
+  // --- snapshot.cc ---
+  bool WellFormed(const InstallSnapshot& request) const;
+  void HandleInstall(StoreId from, const InstallSnapshot& request);
+  void AnswerInstall(StoreId to, const InstallSnapshot& request, SnapshotAnswer answer);
+  void StartInstall(const InstallSnapshot& request);
+  void OnInstallDurable();
+  void OnInstallApplied();
+  void AnswerInstalled();
+  void HandleInstallReply(StoreId from, const InstallSnapshotReply& reply);
+  void RetrySnapshot(Progress* peer);
+  bool WantsSnapshot(const Progress& peer) const;
 };
 
 }  // namespace quorate::raft

@@ -30,6 +30,8 @@ struct CoreFacts {
   Index membership_index;
   Index term_start;  // leader: its no-op
   Index cut_lowest;  // the lowest index cut in this step; 0: nothing was cut
+  bool installing = false;  // a snapshot whose record is not durable: the window begins behind it
+  Index first_index;        // of the log on disk
   Ticket last_ticket;
   Ticket persisted_ticket;
 };
@@ -52,7 +54,9 @@ class Invariants {
     CHECK(f.applied <= f.handed_out);
     CHECK(f.handed_out <= std::min(f.commit, f.persisted), "applying what may still be lost");
     CHECK(f.commit <= f.last_index && f.persisted <= f.last_index);
-    CHECK(f.window_prev <= f.last_index && f.window_prev <= f.persisted);
+    CHECK(f.window_prev <= f.last_index && (f.window_prev <= f.persisted || f.installing));
+    CHECK(f.first_index <= f.last_index + 1);
+    CHECK(f.first_index <= f.handed_out + 1 || f.installing, "cut beyond what is applied");
     CHECK(f.last_term <= f.term);
     CHECK(f.membership_index <= f.last_index);
     CHECK(f.persisted_ticket <= f.last_ticket);
@@ -75,7 +79,8 @@ class Invariants {
 
   static void CheckStep(const CoreFacts& was, const CoreFacts& now) {
     CHECK(now.term >= was.term && now.commit >= was.commit && now.applied >= was.applied);
-    CHECK(now.handed_out >= was.handed_out);
+    CHECK(now.handed_out >= was.handed_out && now.first_index >= was.first_index);
+    CHECK(!now.installing || now.handed_out == was.handed_out, "applying in front of a snapshot");
     CHECK(now.last_ticket >= was.last_ticket && now.persisted_ticket >= was.persisted_ticket);
     if (now.term == was.term) CHECK(now.vote == was.vote || !was.vote, "a vote changed its mind");
     if (now.cut_lowest) {

@@ -6,6 +6,7 @@
 #include <variant>
 #include <vector>
 
+#include "raft/core/snapshot.h"
 #include "raft/core/types.h"
 
 namespace quorate::raft {
@@ -60,7 +61,33 @@ struct AppendEntriesReply {
   Instant receiver_clock{};         // the follower's clock now, to be echoed back
 };
 
-using MessageBody = std::variant<RequestVote, RequestVoteReply, AppendEntries, AppendEntriesReply>;
+// Raft paper, Figure 13, as far as it is the core's business. First an offer, before any of the
+// bytes; then the same again once they are here, verified and durable beside the state in use. The
+// bytes travel between the drivers.
+struct InstallSnapshot {
+  Term term;
+  SnapshotMeta snapshot;
+  uint64_t generation = 0;  // names the received copy at the receiver; 0: an offer
+  uint64_t call_id = 0;     // echoed in the reply, so that a transport can pair the two
+};
+
+enum class SnapshotAnswer : uint8_t {
+  kSend = 1,       // to an offer: the bytes are wanted
+  kInstalled = 2,  // what the snapshot holds is durable here, by the snapshot or by the log
+  kBusy = 3,       // not now: to be tried again later
+  kRefused = 4,    // the sender does not lead: see the term
+};
+
+struct InstallSnapshotReply {
+  Term term;
+  Index index;  // of the snapshot, and its term
+  Term index_term;
+  SnapshotAnswer answer = SnapshotAnswer::kBusy;
+  uint64_t call_id = 0;
+};
+
+using MessageBody = std::variant<RequestVote, RequestVoteReply, AppendEntries, AppendEntriesReply,
+                                 InstallSnapshot, InstallSnapshotReply>;
 
 struct Message {
   StoreId from;

@@ -183,7 +183,8 @@ bool Core::Impl::WantsCommit(const Progress& peer) const {
 }
 
 bool Core::Impl::WantsToSend(StoreId store, const Progress& peer) const {
-  return peer.heartbeat_due || WantsEntries(store, peer) || WantsCommit(peer);
+  return peer.heartbeat_due || WantsEntries(store, peer) || WantsCommit(peer) ||
+         WantsSnapshot(peer);
 }
 
 void Core::Impl::Pump() {
@@ -201,6 +202,10 @@ void Core::Impl::Pump() {
       }
     }
     if (WantsCommit(peer)) SendAppend(store, &peer, peer.next - 1, *peer.prev_term, {});
+    if (WantsSnapshot(peer)) {
+      peer.snapshot_asked = true;
+      snapshot_requests_.push_back({store, term_});
+    }
   }
 }
 

@@ -2,7 +2,8 @@
 //
 //   kProbe      where the logs agree is not known yet: one append at a time, at `next`
 //   kReplicate  agreed up to `match`: appends are pipelined, `next` runs ahead of the answers
-//   kSnapshot   what the peer needs is no longer in the log on disk: heartbeats only
+//   kSnapshot   what the peer needs is no longer in the log on disk: heartbeats only, until a
+//               snapshot is there
 //
 // Every change of state goes through one of the Become functions, which reset what belongs to the
 // state: bytes in flight that outlive their state would stop replication for ever (etcd-raft
@@ -73,6 +74,13 @@ struct Progress {
   bool heartbeat_due = false;
   Instant progress_at{};  // the oldest append in flight was sent, or `match` moved, or the tail was
                           // asked
+
+  // --- Snapshots ---
+  // Asked of the driver, and neither answered nor failed. Outlives kSnapshot: what is under way
+  // does not end because the peer no longer needs it.
+  bool snapshot_asked = false;
+  Instant snapshot_retry_at{};  // kSnapshot: not asked again before
+  Duration snapshot_backoff{};  // the last wait; 0: the last one did not fail
 
   // --- What it said last ---
   Index last_index;                     // the end of its log

@@ -34,6 +34,14 @@ struct LogRead {
   size_t bytes = 0;
 };
 
+// A follower needs what the log no longer has: its state is to be copied and sent, as the leader of
+// `term`. Answered by the peer's InstallSnapshotReply (kInstalled) or by Core::OnSnapshotFailed; at
+// most one is outstanding per peer and term.
+struct SnapshotRequest {
+  StoreId peer;
+  Term term;
+};
+
 struct Ready {
   // Messages of a term that is already durable here: a leader's appends and heartbeats,
   // pre-votes, refusals that depend on nothing unsynced. To be sent at once.
@@ -48,15 +56,21 @@ struct Ready {
   // or after it, both are right.
   std::vector<Message> send_after_persist;
 
+  // The log's record of it is durable: the state machine is to be replaced by this snapshot, after
+  // everything that was handed out before, and before what is in `committed`. Reported with
+  // OnApplied(its index).
+  std::optional<InstallRecord> install;
+
   // Committed and durable here: to be applied, in order, once. At most apply_bytes_max in one
   // Ready; more come after OnApplied.
   std::vector<EntryPtr> committed;
 
   std::vector<LogRead> log_reads;
+  std::vector<SnapshotRequest> snapshot_requests;
 
   bool empty() const {
-    return send_now.empty() && persist.empty() && send_after_persist.empty() && committed.empty() &&
-           log_reads.empty();
+    return send_now.empty() && persist.empty() && send_after_persist.empty() && !install &&
+           committed.empty() && log_reads.empty() && snapshot_requests.empty();
   }
 };
 

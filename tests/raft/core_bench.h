@@ -21,6 +21,8 @@ inline constexpr StoreId kSelf{1}, kTwo{2}, kThree{3}, kFour{4}, kFive{5};
 struct BenchSetup {
   // The terms of the log, from entry 1 (the membership, whatever its term); all durable.
   std::vector<uint64_t> terms = {1};
+  // The state came as a snapshot: `terms` are those of the entries behind it.
+  std::optional<SnapshotMeta> snapshot = std::nullopt;
   uint64_t term = 0;  // 0: that of the last entry
   uint64_t vote = 0;
   uint64_t applied = 1;
@@ -42,19 +44,26 @@ class Bench {
     }
     RecoveredState state;
     for (size_t i = 0; i < setup_.terms.size(); ++i) {
-      const Index index(i + 1);
+      const Index index(Before() + i + 1);
       const Term term(setup_.terms[i]);
-      disk.push_back(i == 0 ? MakeMembershipEntry(index, term, membership)
+      disk.push_back(index == Index(1) ? MakeMembershipEntry(index, term, membership)
                             : MakeEntry(index, term));
     }
     const size_t start = disk.size() - std::min(disk.size(), setup_.window_entries);
-    state.prev_index = Index(start);
-    state.prev_term = start == 0 ? Term(0) : disk[start - 1]->term;
+    state.prev_index = Index(Before() + start);
+    state.prev_term = start > 0          ? disk[start - 1]->term
+                      : setup_.snapshot ? setup_.snapshot->term
+                                        : Term(0);
     state.entries.assign(disk.begin() + static_cast<std::ptrdiff_t>(start), disk.end());
-    state.first_index = Index(1);
-    state.applied = Index(setup_.applied);
-    if (!disk.empty()) state.memberships = {{Index(1), membership}};
-    const Term last_term = disk.empty() ? Term(0) : disk.back()->term;
+    state.first_index = Index(Before() + 1);
+    state.applied = Index(std::max(setup_.applied, Before()));
+    if (setup_.snapshot) {
+      state.memberships = {{setup_.snapshot->membership_index, setup_.snapshot->membership}};
+      state.prev_log_time_ms = setup_.snapshot->log_time_ms;
+    } else if (!disk.empty()) {
+      state.memberships = {{Index(1), membership}};
+    }
+    const Term last_term = disk.empty() ? state.prev_term : disk.back()->term;
     state.hard_state = {setup_.term == 0 ? last_term : Term(setup_.term), StoreId(setup_.vote)};
     setup_.options.self = kSelf;
     core_ = std::make_unique<Core>(setup_.options, std::move(state), now);
@@ -91,6 +100,13 @@ class Bench {
       Ready ready = core_->TakeReady();
       for (Message& message : ready.send_now) sent.push_back(std::move(message));
       for (LogRead& read : ready.log_reads) reads.push_back(read);
+      for (const SnapshotRequest& request : ready.snapshot_requests) {
+        snapshot_requests.push_back(request);
+      }
+      if (ready.install) {
+        installs.push_back(*ready.install);
+        if (auto_apply) core_->OnApplied(ready.install->snapshot.index);
+      }
       for (EntryPtr& entry : ready.committed) committed.push_back(std::move(entry));
       if (ready.persist.ticket) {
         tickets.push_back(ready.persist.ticket);
@@ -233,8 +249,12 @@ class Bench {
   std::vector<std::vector<Message>> waiting;
   std::vector<EntryPtr> committed;
   std::vector<LogRead> reads;
+  std::vector<SnapshotRequest> snapshot_requests;
+  std::vector<InstallRecord> installs;
 
  private:
+  uint64_t Before() const { return setup_.snapshot ? setup_.snapshot->index.value() : 0; }
+
   BenchSetup setup_;
   std::unique_ptr<Core> core_;
 };

@@ -28,10 +28,10 @@ TestNode::TestNode(Cluster* cluster, std::string name, CoreOptions options, Disk
 RecoveredState TestNode::Recover() const {
   RecoveredState state;
   state.hard_state = disk_.hard_state;
-  state.first_index = Index(1);
+  state.first_index = disk_.first;
   state.applied = disk_.applied;
   size_t start = disk_.log.size();
-  for (size_t bytes = 0; start > 0; --start) {
+  for (size_t bytes = 0; Index(start) >= disk_.first; --start) {
     bytes += disk_.log[start - 1]->bytes();
     if (bytes > recovered_window_bytes_) break;
   }
@@ -69,15 +69,19 @@ void TestNode::Stop() {
   pending_.clear();
   applying_.clear();
   reads_.clear();
+  snapshot_requests_.clear();
+  transfers_.clear();
   durable_ticket_ = Ticket();
 }
 
 void TestNode::Tick() {
+  FailOverdueSnapshots();
   core_->Tick(Now());
   React();
 }
 
 void TestNode::Receive(const Message& message) {
+  if (std::holds_alternative<InstallSnapshotReply>(message.body)) return OnSnapshotReply(message);
   core_->Step(message, Now());
   React();
 }
@@ -105,12 +109,19 @@ void TestNode::React() {
       log_.resize(ready.persist.cut_from->value() - 1);
       ++cuts_;
     }
+    if (const auto& install = ready.persist.install) {
+      log_ = cluster_->snapshots()[install->generation].entries;
+    }
     log_.insert(log_.end(), ready.persist.entries.begin(), ready.persist.entries.end());
     if (cluster_->traced() && !ready.persist.empty()) {
       std::string line = name_ + ": disk #" + ToString(ready.persist.ticket);
       if (ready.persist.cut_from) line += " cut " + ToString(*ready.persist.cut_from) + "..";
       if (const auto& hs = ready.persist.hard_state) {
         line += " term=" + ToString(hs->term) + " vote=" + cluster_->NameOf(hs->vote);
+      }
+      if (const auto& install = ready.persist.install) {
+        line += " installs " + ToString(install->snapshot.index) + "@" +
+                ToString(install->snapshot.term);
       }
       if (!ready.persist.entries.empty()) line += " entries " + PrintEntries(ready.persist.entries);
       cluster_->Say(line + (slow_disk_ ? " (under way)" : ""));
@@ -123,7 +134,13 @@ void TestNode::React() {
     if (!ready.persist.empty() || !ready.send_after_persist.empty()) {
       pending_.push_back({std::move(ready.persist), std::move(ready.send_after_persist)});
     }
-    if (!ready.committed.empty()) applying_.push_back(std::move(ready.committed));
+    if (ready.install || !ready.committed.empty()) {
+      applying_.push_back({std::move(ready.install), std::move(ready.committed)});
+    }
+    for (const SnapshotRequest& request : ready.snapshot_requests) {
+      cluster_->Say(name_ + ": is to send a snapshot to " + cluster_->NameOf(request.peer));
+      snapshot_requests_.push_back(request);
+    }
     for (const LogRead& read : ready.log_reads) {
       cluster_->Say(name_ + ": reads the log from " + ToString(read.from) + " for " +
                     cluster_->NameOf(read.peer));
@@ -138,6 +155,9 @@ void TestNode::React() {
     }
     if (!slow_apply_) {
       while (!applying_.empty()) ApplyNext();
+    }
+    if (!slow_snapshots_) {
+      while (!snapshot_requests_.empty()) SendSnapshot();
     }
     if (cluster_->failed()) return;
   }
@@ -176,6 +196,16 @@ void TestNode::NoteChanges() {
 void TestNode::WriteToDisk(const Persist& persist, size_t entries_max) {
   if (persist.cut_from) disk_.log.resize(persist.cut_from->value() - 1);
   if (persist.hard_state) disk_.hard_state = *persist.hard_state;
+  if (persist.install) {
+    const Snapshot& snapshot = cluster_->snapshots()[persist.install->generation];
+    const size_t index = snapshot.meta.index.value();
+    if (disk_.log.size() >= index && disk_.log[index - 1]->term == snapshot.meta.term) {
+      cluster_->Fail(name_ + " installs what its log holds");
+    }
+    disk_.log = snapshot.entries;
+    disk_.first = snapshot.meta.index + 1;
+    disk_.applied = snapshot.meta.index;
+  }
   for (size_t i = 0; i < persist.entries.size() && i < entries_max; ++i) {
     if (persist.entries[i]->index.value() != disk_.log.size() + 1) {
       cluster_->Fail(name_ + " writes a gap into its log");
@@ -213,8 +243,14 @@ bool TestNode::PersistNext(size_t count, bool report) {
 
 bool TestNode::ApplyNext() {
   if (applying_.empty()) return false;
-  const std::vector<EntryPtr> entries = std::move(applying_.front());
+  const Applying next = std::move(applying_.front());
   applying_.pop_front();
+  if (next.install) Switch(*next.install);
+  const std::vector<EntryPtr>& entries = next.entries;
+  if (entries.empty()) {
+    React();
+    return true;
+  }
   cluster_->Say(name_ + ": applies " + PrintEntries(entries));
   cluster_->oracle().OnApply(*this, entries);
   for (const EntryPtr& entry : entries) {
@@ -234,7 +270,8 @@ bool TestNode::AnswerRead() {
   reads_.pop_front();
   std::vector<EntryPtr> entries;
   size_t bytes = 0;
-  for (Index i = read.from; i <= read.last && i.value() <= disk_.log.size(); ++i) {
+  const Index last = std::min(read.last, Index(disk_.log.size()));
+  for (Index i = read.from; read.from >= disk_.first && i <= last; ++i) {
     const EntryPtr& entry = disk_.log[i.value() - 1];
     bytes += entry->bytes();
     if (!entries.empty() && bytes > read.bytes) break;
@@ -252,6 +289,93 @@ void TestNode::CrashAfterWriting(size_t hand_overs, std::optional<size_t> entrie
   }
   if (entries && !pending_.empty()) WriteToDisk(pending_.front().persist, *entries);
   Stop();
+}
+
+// --- Snapshots ---
+
+void TestNode::Compact(Index through) {
+  through = std::min({through, disk_.applied, core_->applied()});
+  core_->Compact(through);
+  disk_.first = std::max(disk_.first, through + 1);
+  React();
+}
+
+bool TestNode::SendSnapshot() {
+  if (snapshot_requests_.empty()) return false;
+  Offer(snapshot_requests_.front());
+  snapshot_requests_.pop_front();
+  return true;
+}
+
+// The state as it is now, offered.
+void TestNode::Offer(const SnapshotRequest& request) {
+  if (core_->term() != request.term || core_->role() != Role::kLeader) return;
+  Snapshot snapshot;
+  snapshot.entries = state_.entries;
+  const Entry& last = *snapshot.entries.back();
+  snapshot.meta.index = last.index;
+  snapshot.meta.term = last.term;
+  snapshot.meta.log_time_ms = last.log_time_ms;
+  for (const EntryPtr& entry : snapshot.entries) {
+    if (entry->type != EntryType::kMembership) continue;
+    snapshot.meta.membership_index = entry->index;
+    snapshot.meta.membership = *DecodeMembership(entry->payload);
+  }
+  const uint64_t handle = cluster_->snapshots().size() + 1;
+  transfers_[request.peer] =
+      Transfer{request.term, handle, Now() + 2 * options_.election_timeout_max};
+  Message message{id(), request.peer, InstallSnapshot{request.term, snapshot.meta, 0, handle}};
+  cluster_->snapshots()[handle] = std::move(snapshot);
+  cluster_->Say(Print(*cluster_, message));
+  cluster_->network().push_back(std::move(message));
+}
+
+// What a transport does with it: the bytes follow an offer that was taken; anything else is for the
+// core.
+void TestNode::OnSnapshotReply(const Message& message) {
+  const auto& reply = std::get<InstallSnapshotReply>(message.body);
+  const auto transfer = transfers_.find(message.from);
+  const bool known = transfer != transfers_.end() && transfer->second.handle == reply.call_id;
+  if (reply.answer == SnapshotAnswer::kSend) {
+    if (!known || reply.term > core_->term()) return;
+    Message bytes{id(), message.from,
+                  InstallSnapshot{transfer->second.term, cluster_->snapshots()[reply.call_id].meta,
+                                  reply.call_id, reply.call_id}};
+    cluster_->Say(Print(*cluster_, bytes));
+    cluster_->network().push_back(std::move(bytes));
+    return;
+  }
+  if (known) transfers_.erase(transfer);
+  core_->Step(message, Now());
+  React();
+}
+
+void TestNode::FailOverdueSnapshots() {
+  for (auto it = transfers_.begin(); it != transfers_.end();) {
+    if (it->second.overdue > Now()) {
+      ++it;
+      continue;
+    }
+    cluster_->Say(name_ + ": gives up its snapshot for " + cluster_->NameOf(it->first));
+    core_->OnSnapshotFailed(it->first, it->second.term, Now());
+    it = transfers_.erase(it);
+  }
+}
+
+void TestNode::FailSnapshots() {
+  for (auto& [peer, transfer] : transfers_) transfer.overdue = Now();
+  FailOverdueSnapshots();
+  React();
+}
+
+void TestNode::Switch(const InstallRecord& record) {
+  const Snapshot& snapshot = cluster_->snapshots()[record.generation];
+  cluster_->Say(name_ + ": its state is now that of " + ToString(record.snapshot.index) + "@" +
+                ToString(record.snapshot.term));
+  cluster_->oracle().OnInstall(*this, snapshot);
+  state_.entries = snapshot.entries;
+  ++installs_;
+  core_->OnApplied(record.snapshot.index);
 }
 
 // --- Cluster ---

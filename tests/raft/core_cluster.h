@@ -22,9 +22,17 @@ namespace quorate::raft::testing {
 // What survives a crash of one node.
 struct Disk {
   HardState hard_state;
-  std::vector<EntryPtr>
-      log;        // entry i at [i - 1]; the log of these tests is never cut at its start
+  // Entry i at [i - 1]. What is before `first` is not in the log any more: it stands here only for
+  // the oracle, and nothing that the core asks of its log may show it.
+  std::vector<EntryPtr> log;
   Index applied;  // what the state machine has made durable
+  Index first{1};
+};
+
+// What a leader sends instead of entries: its whole state.
+struct Snapshot {
+  SnapshotMeta meta;
+  std::vector<EntryPtr> entries;  // all that the state machine had applied
 };
 
 struct Applied {
@@ -64,6 +72,13 @@ class TestNode {
   bool PersistNext(size_t count = 1, bool report = true);
   bool ApplyNext();
   bool AnswerRead();
+  // Cuts the log up to what the state machine has made durable, or less.
+  void Compact(Index through);
+  // What it is asked to send waits for SendSnapshot.
+  void set_slow_snapshots(bool slow) { slow_snapshots_ = slow; }
+  bool SendSnapshot();
+  // What is under way to anybody has failed, as the sender will notice sooner or later.
+  void FailSnapshots();
   // Tells the core of an earlier ticket again, or of what was made durable without a report.
   void ReportTicket(Ticket ticket);
   Ticket durable_ticket() const { return durable_ticket_; }
@@ -73,7 +88,8 @@ class TestNode {
 
   size_t pending_persists() const { return pending_.size(); }
   size_t pending_applies() const { return applying_.size(); }
-  uint64_t cuts() const { return cuts_; }  // how often its log was cut
+  uint64_t cuts() const { return cuts_; }          // how often its log was cut
+  uint64_t installs() const { return installs_; }  // how often its state was replaced
   size_t pending_reads() const { return reads_.size(); }
   Index state_index() const { return Index(state_.entries.size()); }
   const std::vector<EntryPtr>& state() const { return state_.entries; }
@@ -106,6 +122,10 @@ class TestNode {
   void Report(const Pending& pending);
   void NoteChanges();
   RecoveredState Recover() const;
+  void Offer(const SnapshotRequest& request);
+  void OnSnapshotReply(const Message& message);
+  void FailOverdueSnapshots();
+  void Switch(const InstallRecord& record);
 
   Cluster* cluster_;
   std::string name_;
@@ -118,7 +138,20 @@ class TestNode {
   bool slow_reads_ = false;
   size_t recovered_window_bytes_ = 16u << 20;
   std::deque<Pending> pending_;
-  std::deque<std::vector<EntryPtr>> applying_;
+  struct Applying {
+    std::optional<InstallRecord> install;
+    std::vector<EntryPtr> entries;
+  };
+  std::deque<Applying> applying_;
+  struct Transfer {
+    Term term;
+    uint64_t handle = 0;
+    Instant overdue;
+  };
+  std::deque<SnapshotRequest> snapshot_requests_;
+  std::map<StoreId, Transfer> transfers_;  // by receiver
+  bool slow_snapshots_ = false;
+  uint64_t installs_ = 0;
   std::deque<LogRead> reads_;
   Applied state_;
   Seen seen_;
@@ -136,6 +169,7 @@ class Oracle {
   void OnLeader(const TestNode& node);  // Election Safety, Leader Completeness
   void OnCommit(const TestNode& node, Index from, Index to);  // durable on a majority of disks
   void OnApply(const TestNode& node, const std::vector<EntryPtr>& entries);  // State Machine Safety
+  void OnInstall(const TestNode& node, const Snapshot& snapshot);
   void OnSend(const TestNode& node,
               const Message& message);  // one vote a term, true acknowledgements
   void CheckLogMatching();
@@ -168,6 +202,8 @@ class Cluster {
   std::string NameOf(StoreId id) const;
   const Membership& birth_membership() const { return membership_; }
   Oracle& oracle() { return oracle_; }
+  // Everything that was ever sent, by its handle.
+  std::map<uint64_t, Snapshot>& snapshots() { return snapshots_; }
   // Exactly one live leader of the highest term among the live nodes, or nullptr.
   TestNode* Leader();
 
@@ -194,6 +230,7 @@ class Cluster {
  private:
   std::vector<std::unique_ptr<TestNode>> nodes_;
   Membership membership_;
+  std::map<uint64_t, Snapshot> snapshots_;
   Oracle oracle_{this};
   Instant now_{std::chrono::seconds(1000)};
   std::deque<Message> network_;

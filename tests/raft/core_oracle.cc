@@ -62,6 +62,23 @@ void Oracle::OnApply(const TestNode& node, const std::vector<EntryPtr>& entries)
   }
 }
 
+void Oracle::OnInstall(const TestNode& node, const Snapshot& snapshot) {
+  if (snapshot.meta.index <= node.state_index()) {
+    cluster_->Fail(node.name() + " falls back to an older state");
+  }
+  for (const EntryPtr& entry : snapshot.entries) {
+    const auto it = committed_.find(entry->index);
+    // Entry 1 is everybody's from the start.
+    if (entry->index > Index(1) && (it == committed_.end() || *it->second != *entry)) {
+      cluster_->Fail(node.name() + " installs what is not committed: " + ToString(entry->index));
+    }
+  }
+  const Disk& disk = const_cast<TestNode&>(node).disk();
+  if (disk.applied < snapshot.meta.index) {
+    cluster_->Fail(node.name() + " installs a snapshot whose record is not durable");
+  }
+}
+
 void Oracle::OnSend(const TestNode& node, const Message& message) {
   const Disk& disk = const_cast<TestNode&>(node).disk();
   if (const auto* vote = std::get_if<RequestVoteReply>(&message.body)) {
@@ -95,6 +112,15 @@ void Oracle::OnSend(const TestNode& node, const Message& message) {
   } else if (const auto* append = std::get_if<AppendEntries>(&message.body)) {
     if (disk.hard_state.term < append->term) {
       cluster_->Fail(node.name() + " leads in a term that is not durable");
+    }
+  } else if (const auto* installed = std::get_if<InstallSnapshotReply>(&message.body)) {
+    if (disk.hard_state.term < installed->term) {
+      cluster_->Fail(node.name() + " answers in a term that is not durable");
+    }
+    if (installed->answer != SnapshotAnswer::kInstalled) return;
+    const size_t index = installed->index.value();
+    if (disk.log.size() < index || disk.log[index - 1]->term != installed->index_term) {
+      cluster_->Fail(node.name() + " calls installed what is not durable");
     }
   }
 }
@@ -188,15 +214,24 @@ std::string Print(const Cluster& cluster, const Message& message) {
            " prev=" + at(append->prev_index, append->prev_term);
     if (!append->entries.empty()) out += " entries=" + PrintEntries(append->entries);
     out += " commit=" + ToString(append->commit);
-  } else {
-    const auto& reply = std::get<AppendEntriesReply>(message.body);
-    out += "AppendReply term=" + ToString(reply.term);
-    if (reply.success) {
-      out += " match=" + ToString(reply.match);
+  } else if (const auto* reply = std::get_if<AppendEntriesReply>(&message.body)) {
+    out += "AppendReply term=" + ToString(reply->term);
+    if (reply->success) {
+      out += " match=" + ToString(reply->match);
     } else {
-      out +=
-          " no: prev=" + ToString(reply.match) + " hint=" + at(reply.hint_index, reply.hint_term);
+      out += " no: prev=" + ToString(reply->match) +
+             " hint=" + at(reply->hint_index, reply->hint_term);
     }
+  } else if (const auto* snapshot = std::get_if<InstallSnapshot>(&message.body)) {
+    out += snapshot->generation == 0 ? "SnapshotOffer" : "Snapshot";
+    out += " term=" + ToString(snapshot->term) +
+           " state=" + at(snapshot->snapshot.index, snapshot->snapshot.term);
+  } else {
+    const auto& answer = std::get<InstallSnapshotReply>(message.body);
+    static const char* const kAnswers[] = {"?", "send it", "installed", "busy", "refused"};
+    out += "SnapshotReply term=" + ToString(answer.term) +
+           " state=" + at(answer.index, answer.index_term) + " " +
+           kAnswers[static_cast<size_t>(answer.answer)];
   }
   return out;
 }

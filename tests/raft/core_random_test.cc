@@ -24,6 +24,8 @@ struct Totals {
   uint64_t restarts = 0;
   uint64_t reads = 0;
   uint64_t cuts = 0;
+  uint64_t compactions = 0;
+  uint64_t installs = 0;
 };
 
 class History {
@@ -45,10 +47,11 @@ class History {
       if (i % 16 == 0) Judge();
     }
     Judge();
-    if (!cluster_.failed()) Heal();
+    if (!cluster_.failed()) Heal(totals);
     totals->commits += cluster_.oracle().committed().size();
     for (TestNode* node : cluster_.nodes()) {
       totals->cuts += node->cuts();
+      totals->installs += node->installs();
       if (node->up()) totals->terms = std::max(totals->terms, node->core().term().value());
     }
     return !cluster_.failed();
@@ -64,6 +67,7 @@ class History {
     options.inflight_messages_max = random_.Between(1, 8);
     options.uncommitted_bytes_max = random_.Between(300, 5000);
     options.apply_bytes_max = random_.Between(64, 1000);
+    compacting_ = random_.Between(0, 2) > 0;
     std::vector<std::string> voters{"a", "b", "c", "d", "e"};
     voters.resize(random_.Between(2, 5));
     std::vector<std::string> learners;
@@ -92,6 +96,7 @@ class History {
     node->set_slow_disk(Chance(60));
     node->set_slow_apply(Chance(30));
     node->set_slow_reads(Chance(50));
+    node->set_slow_snapshots(Chance(50));
   }
 
   void Judge() {
@@ -118,8 +123,9 @@ class History {
   void Crash(TestNode* node) {
     // The state machine falls back to something between what it last made durable and what it
     // shows.
+    const Index durable = node->disk().applied;
     node->disk().applied =
-        Index(random_.Between(node->disk().applied.value(), node->state_index().value()));
+        Index(random_.Between(durable.value(), std::max(durable, node->state_index()).value()));
     const size_t hand_overs = random_.Between(0, node->pending_persists());
     std::optional<size_t> entries;
     if (Chance(50)) entries = random_.Between(0, 3);
@@ -136,7 +142,14 @@ class History {
 
   void Local(TestNode* node, Totals* totals) {
     if (!node->up() || node->paused()) return;
-    switch (random_.Between(0, 5)) {
+    switch (random_.Between(0, 7)) {
+      case 6:
+        node->SendSnapshot();
+        break;
+      case 7:
+        if (Chance(5)) node->FailSnapshots();
+        if (compacting_) CompactSome(node, totals);
+        break;
       case 0:
       case 1:
       case 2:
@@ -152,6 +165,16 @@ class History {
         node->ReportTicket(Ticket(random_.Between(0, node->durable_ticket().value())));
         break;
     }
+  }
+
+  // A checkpoint made durable what is applied, and the log goes as far as that allows, or less.
+  void CompactSome(TestNode* node, Totals* totals) {
+    Disk& disk = node->disk();
+    disk.applied = std::max(disk.applied, node->core().applied());
+    const uint64_t lowest = Chance(70) ? disk.applied.value() : disk.first.value() - 1;
+    const Index through(random_.Between(lowest, disk.applied.value()));
+    if (through + 1 > disk.first) ++totals->compactions;
+    node->Compact(through);
   }
 
   void ProposeSome() {
@@ -214,24 +237,49 @@ class History {
     } else if (what <= 900) {
       const milliseconds step(random_.Between(0, Chance(10) ? 200 : 20));
       cluster_.FireTimersUntil(cluster_.now() + step, false);
-    } else if (what <= 978) {
+    } else if (what <= 975) {
       ProposeSome();
+    } else if (what <= 978) {
+      // A while without trouble, so that those who can hear each other leave the others behind.
+      QuietWhile(totals);
     } else {
       Disturb(totals);
     }
   }
 
-  void Heal() {
+  void QuietWhile(Totals* totals) {
+    for (TestNode* node : cluster_.nodes()) {
+      node->set_paused(false);
+      while (node->up() && node->PersistNext()) {
+      }
+    }
+    cluster_.Run(milliseconds(400));
+    for (uint64_t i = random_.Between(0, 8); i > 0; --i) {
+      ProposeSome();
+      for (TestNode* node : cluster_.nodes()) {
+        cluster_.Settle();
+        while (node->up() && (node->PersistNext() || node->ApplyNext())) {
+        }
+      }
+    }
+    TestNode* const leader = cluster_.Leader();
+    if (compacting_ && leader != nullptr) CompactSome(leader, totals);
+  }
+
+  void Heal(Totals* totals) {
     cluster_.Partition({});
     for (TestNode* node : cluster_.nodes()) {
       node->set_paused(false);
       node->set_slow_disk(false);
       node->set_slow_apply(false);
       node->set_slow_reads(false);
+      node->set_slow_snapshots(false);
       if (!node->up()) node->Start();
-      while (node->PersistNext() || node->AnswerRead() || node->ApplyNext()) {
+      while (node->PersistNext() || node->AnswerRead() || node->ApplyNext() ||
+             node->SendSnapshot()) {
       }
       node->ReportTicket(node->durable_ticket());
+      if (compacting_) CompactSome(node, totals);
     }
     cluster_.Run(milliseconds(3000));
     TestNode* leader = cluster_.Leader();
@@ -257,6 +305,7 @@ class History {
   }
 
   Random random_;
+  bool compacting_ = false;  // set by MakeCluster
   Cluster cluster_;
   uint64_t next_payload_ = 0;
 };
@@ -276,9 +325,12 @@ TEST(RandomCluster, KeepsItsPromises) {
   EXPECT_GT(totals.restarts, last);
   EXPECT_GT(totals.reads, last);
   EXPECT_GT(totals.cuts, last / 4);
+  EXPECT_GT(totals.compactions, 5 * last);
+  EXPECT_GT(totals.installs, last);
   EXPECT_GE(totals.terms, 10u);
   std::cout << totals.commits << " commits, " << totals.restarts << " restarts, " << totals.reads
-            << " reads, " << totals.cuts << " cuts, highest term " << totals.terms << "\n";
+            << " reads, " << totals.cuts << " cuts, " << totals.compactions << " compactions, "
+            << totals.installs << " snapshots installed, highest term " << totals.terms << "\n";
 }
 
 }  // namespace

@@ -311,12 +311,23 @@ bool Script::Local(const std::string& command, const std::vector<std::string>& w
     node.set_slow_disk(named("disk"));
     node.set_slow_apply(named("apply"));
     node.set_slow_reads(named("reads"));
-    while (command == "fast" && (node.PersistNext() || node.AnswerRead() || node.ApplyNext())) {
+    node.set_slow_snapshots(named("snapshots"));
+    while (command == "fast" && (node.PersistNext() || node.AnswerRead() || node.ApplyNext() ||
+                                 node.SendSnapshot())) {
     }
   } else if (command == "persist") {
     for (uint64_t i = CountAt(words, 1); i > 0; --i) cluster_->node(words.at(0)).PersistNext();
   } else if (command == "apply") {
     for (uint64_t i = CountAt(words, 1); i > 0; --i) cluster_->node(words.at(0)).ApplyNext();
+  } else if (command == "compact") {
+    TestNode& node = cluster_->node(words.at(0));
+    // A checkpoint has made durable what is applied.
+    node.disk().applied = std::max(node.disk().applied, node.core().applied());
+    node.Compact(Index(CountAt(words, 1)));
+  } else if (command == "send") {
+    cluster_->node(words.at(0)).SendSnapshot();
+  } else if (command == "break") {
+    cluster_->node(words.at(0)).FailSnapshots();
   } else if (command == "read") {
     for (uint64_t i = CountAt(words, 1); i > 0; --i) cluster_->node(words.at(0)).AnswerRead();
   } else {
@@ -331,11 +342,15 @@ void Script::ShowNode(TestNode& node) {
     return;
   }
   const Core& core = node.core();
+  std::vector<EntryPtr> held;  // without what has been cut
+  for (const EntryPtr& entry : node.log()) {
+    if (entry->index >= core.first_index()) held.push_back(entry);
+  }
   cluster_->Say(node.name() + " " + RoleName(core.role()) + " term=" + ToString(core.term()) +
                 " leader=" + cluster_->NameOf(core.leader()) +
                 " last=" + ToString(core.last_index()) +
                 " persisted=" + ToString(core.persisted()) + " commit=" + ToString(core.commit()) +
-                " applied=" + ToString(core.applied()) + " log=" + PrintEntries(node.log()));
+                " applied=" + ToString(core.applied()) + " log=" + PrintEntries(held));
 }
 
 bool Script::Show(const std::string& command, const std::vector<std::string>& words) {
@@ -349,7 +364,8 @@ bool Script::Show(const std::string& command, const std::vector<std::string>& wo
       cluster_->Say(words.at(0) + " sees " + cluster_->NameOf(peer.store) +
                     ": match=" + ToString(peer.match) + " last=" + ToString(peer.last_index) +
                     (peer.active ? " active" : " silent") + (peer.lost_data ? " LOST DATA" : "") +
-                    (peer.needs_snapshot ? " needs a snapshot" : ""));
+                    (peer.needs_snapshot ? " needs a snapshot" : "") +
+                    (peer.snapshot_sent ? ", which is under way" : ""));
     }
   } else if (command == "fresh") {
     for (const std::string& name : words) {

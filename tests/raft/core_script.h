@@ -25,7 +25,10 @@
 //   in order settle                                    deliver until nothing is in flight drop
 //   [FROM->TO | ->TO | FROM->]           lose what is in flight, or that part of it repeat FROM->TO
 //   the network doubles what is in flight between them propose NODE PAYLOAD... [count=N] [bytes=N]
-//   slow NODE disk|apply|reads...  fast NODE  a slow disk waits for `persist`, and so on
+//   compact NODE N                            its log loses everything up to N, which is durable
+//   send NODE                                 it sends the next snapshot that it was asked for
+//   break NODE                                the snapshots that it is sending fail
+//   slow NODE disk|apply|reads|snapshots...  fast NODE  a slow disk waits for `persist`, and so on
 //   persist NODE [N]  apply NODE [N]  read NODE [N]
 //   partition a b | c                         who hears whom; `heal` ends it
 //   forge FROM->TO append term=N prev=I@T [entries=T,T,...] [commit=N] [sent=now]

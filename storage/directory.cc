@@ -6,7 +6,9 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <filesystem>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -19,6 +21,7 @@ constexpr char kLockName[] = "lock";
 constexpr char kIdentityName[] = "identity";
 constexpr char kLogName[] = "log";
 constexpr char kStatePrefix[] = "state-";
+constexpr char kSnapshotName[] = "snapshot";
 
 absl::Status NotADirectory(const std::string& path) {
   return absl::FailedPreconditionError(absl::StrCat(
@@ -72,8 +75,8 @@ std::string Holder(int fd) {
 
 bool IsOurs(std::string_view name) {
   return name == kLockName || name == kIdentityName ||
-         name == std::string(kIdentityName) + ".new" || name == kLogName || name == "lost+found" ||
-         name.starts_with('.') || name.starts_with(kStatePrefix);
+         name == std::string(kIdentityName) + ".new" || name == kLogName || name == kSnapshotName ||
+         name == "lost+found" || name.starts_with('.') || name.starts_with(kStatePrefix);
 }
 
 }  // namespace
@@ -146,6 +149,10 @@ absl::StatusOr<std::unique_ptr<DataDirectory>> DataDirectory::Open(Disk* disk,
   std::unique_ptr<DataDirectory> directory(
       new DataDirectory(path, *std::move(lock), *std::move(identity)));
   if (absl::Status s = disk->MakeDirectory(directory->log_directory()); !s.ok()) return s;
+  std::error_code error;
+  std::filesystem::remove_all(directory->snapshot_directory(), error);
+  if (error) return Explain(error.value(), "empty", directory->snapshot_directory());
+  if (absl::Status s = disk->MakeDirectory(directory->snapshot_directory()); !s.ok()) return s;
   if (absl::Status s = disk->SyncDirectory(path); !s.ok()) return s;
   return directory;
 }
@@ -156,6 +163,8 @@ std::string DataDirectory::state_directory(uint64_t generation) const {
   return StateDirectory(path_, generation);
 }
 
+std::string DataDirectory::snapshot_directory() const { return SnapshotDirectory(path_); }
+
 std::string IdentityPath(const std::string& data_directory) {
   return JoinPath(data_directory, kIdentityName);
 }
@@ -164,6 +173,9 @@ std::string LogDirectory(const std::string& data_directory) {
 }
 std::string StateDirectory(const std::string& data_directory, uint64_t generation) {
   return JoinPath(data_directory, absl::StrCat(kStatePrefix, generation));
+}
+std::string SnapshotDirectory(const std::string& data_directory) {
+  return JoinPath(data_directory, kSnapshotName);
 }
 
 }  // namespace quorate::storage

@@ -3,7 +3,8 @@
 //   lock                  flock; holds the process id of who has it
 //   identity              who this store is (storage/identity.h)
 //   log/                  the write-ahead log's segments (storage/log.h)
-//   state-<generation>/   the SQLite state machine
+//   state-<generation>/   the SQLite state machine; only the one that the log names counts
+//   snapshot/             copies of it on their way to other nodes; emptied at each start
 #pragma once
 
 #include <cstdint>
@@ -51,6 +52,9 @@ class DataDirectory {
   // The log's directory, which is there.
   std::string log_directory() const;
   std::string state_directory(uint64_t generation) const;
+  // Where copies of the state are made to be sent, which is there. Nothing in it outlives a
+  // process.
+  std::string snapshot_directory() const;
 
  private:
   DataDirectory(std::string path, std::unique_ptr<DirectoryLock> lock,
@@ -65,5 +69,6 @@ class DataDirectory {
 std::string IdentityPath(const std::string& data_directory);
 std::string LogDirectory(const std::string& data_directory);
 std::string StateDirectory(const std::string& data_directory, uint64_t generation);
+std::string SnapshotDirectory(const std::string& data_directory);
 
 }  // namespace quorate::storage

@@ -36,6 +36,21 @@ absl::StatusCode CodeOf(int result) {
 // Data that a statement must not copy; SQLite takes a null pointer for NULL, so never give one.
 const char* NotNull(std::string_view value) { return value.empty() ? "" : value.data(); }
 
+// A path as a URI: what a URI would take for something else is escaped.
+std::string ImmutableUri(std::string_view path) {
+  constexpr char kHex[] = "0123456789ABCDEF";
+  std::string uri = "file:";
+  for (char c : path) {
+    if (c == '%' || c == '?' || c == '#') {
+      const auto byte = static_cast<uint8_t>(c);
+      uri += {'%', kHex[byte >> 4], kHex[byte & 15]};
+    } else {
+      uri += c;
+    }
+  }
+  return uri + "?immutable=1";
+}
+
 }  // namespace
 
 absl::Status SqliteError(sqlite3* connection, std::string_view what) {
@@ -142,9 +157,13 @@ absl::StatusOr<Database> Database::Open(const std::string& path, Mode mode) {
     case Mode::kReadOnly:
       flags |= SQLITE_OPEN_READONLY;
       break;
+    case Mode::kImmutable:
+      flags |= SQLITE_OPEN_READONLY | SQLITE_OPEN_URI;
+      break;
   }
+  const std::string name = mode == Mode::kImmutable ? ImmutableUri(path) : path;
   Database database;
-  int result = sqlite3_open_v2(path.c_str(), &database.connection_, flags, nullptr);
+  int result = sqlite3_open_v2(name.c_str(), &database.connection_, flags, nullptr);
   if (database.connection_ == nullptr) {
     return absl::InternalError("cannot open " + path + ": out of memory");
   }

@@ -74,7 +74,9 @@ class ResetAtExit {
 
 class Database {
  public:
-  enum class Mode { kCreate, kReadWrite, kReadOnly };
+  // kImmutable: to read a file that nobody changes while it is open (a copy, not a live database);
+  // nothing is locked, and nothing is made beside it. A write-ahead log beside it is not looked at.
+  enum class Mode { kCreate, kReadWrite, kReadOnly, kImmutable };
 
   Database() = default;
   Database(Database&& other) noexcept;

@@ -1,6 +1,7 @@
 #include "storage/state.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <map>
@@ -10,6 +11,7 @@
 
 #include "base/check.h"
 #include "storage/state_apply.h"
+#include "storage/state_copy.h"
 #include "storage/state_readers.h"
 #include "storage/state_schema.h"
 #include "storage/state_sessions.h"
@@ -21,6 +23,7 @@ namespace {
 // write-ahead log there must be before it tries again. Far above the limit it waits for long.
 constexpr std::chrono::milliseconds kGateWait{100};
 constexpr std::chrono::milliseconds kGateWaitLong{10'000};
+constexpr std::chrono::milliseconds kInstallWait{60'000};
 constexpr uint64_t kRetryAfterBytes = 1u << 20;
 constexpr uint64_t kPatienceFactor = 16;
 // While the whole database is read the write-ahead log may grow to this, or to the database's size.
@@ -31,10 +34,10 @@ class SqliteState final : public State {
   SqliteState(StateOptions options, std::unique_ptr<Applier> applier,
               std::unique_ptr<ReaderPool> readers)
       : options_(std::move(options)),
-        path_(StatePath(options_.directory, options_.generation)),
         applier_(std::move(applier)),
         readers_(std::move(readers)),
-        checkpoint_at_(options_.wal_bytes_max) {
+        checkpoint_at_(options_.wal_bytes_max),
+        generation_(options_.generation) {
     std::lock_guard lock(mutex_);
     sessions_ = applier_->sessions().sessions();
     PublishLocked();
@@ -50,7 +53,7 @@ class SqliteState final : public State {
       const uint64_t until = (first + kHashInterval - 1) / kHashInterval * kHashInterval;
       const size_t count = std::min<size_t>(rest.size(), until - first + 1);
       absl::Status status = applier_->ApplyBatch(rest.first(count), outcomes);
-      if (!status.ok()) return ExplainStateError(path_, status);
+      if (!status.ok()) return ExplainStateError(path(), status);
       rest = rest.subspan(count);
       Publish();
       if (applier_->wal_bytes() > checkpoint_at_) {
@@ -70,7 +73,7 @@ class SqliteState final : public State {
       done = applier_->Truncate();
       readers_->OpenGate();
     }
-    if (!done.ok()) return ExplainStateError(path_, done.status());
+    if (!done.ok()) return ExplainStateError(path(), done.status());
     checkpoint_at_ =
         *done ? options_.wal_bytes_max : std::max(wal, options_.wal_bytes_max) + kRetryAfterBytes;
     if (*done) {
@@ -78,6 +81,29 @@ class SqliteState final : public State {
       summary_.durable_applied = summary_.applied;
     }
     return done;
+  }
+
+  absl::Status Install(uint64_t generation) override;
+
+  uint64_t generation() const override {
+    std::lock_guard lock(mutex_);
+    return generation_;
+  }
+
+  absl::StatusOr<StateCopy> Copy(const std::string& path,
+                                 const std::atomic<bool>& cancel) override {
+    absl::StatusOr<StateCopy> copy;
+    {
+      absl::StatusOr<ReaderPool::Scrub> scrub = readers_->AcquireScrub(cancel);
+      if (!scrub.ok()) return scrub.status();
+      const std::string source = this->path();
+      copy = CopyStateFile(source, path, {cancel, scrub->abandon()});
+      if (!copy.ok()) return ExplainStateError(source, copy.status());
+    }
+    // From here on only the copy is read, and checkpoints go on.
+    copy = VerifyStateFile(path, {copy->cluster, copy->index, copy->term, copy->hash}, cancel);
+    if (!copy.ok()) unlink(path.c_str());
+    return copy;
   }
 
   raft::Index durable_applied() const override {
@@ -108,7 +134,7 @@ class SqliteState final : public State {
     absl::StatusOr<ReaderPool::Lease> reader = readers_->Acquire();
     if (!reader.ok()) return {reader.status(), Revision()};
     auto [item, revision] = (*reader)->Get(key, at);
-    if (!item.ok()) return {ExplainStateError(path_, item.status()), revision};
+    if (!item.ok()) return {ExplainStateError(path(), item.status()), revision};
     return {std::move(item), revision};
   }
 
@@ -130,7 +156,7 @@ class SqliteState final : public State {
   absl::StatusOr<HashCheck> CheckHash() override {
     ReaderPool::Scrub scrub = readers_->AcquireScrub();
     absl::StatusOr<HashCheck> check = scrub.CheckHash();
-    if (!check.ok()) return ExplainStateError(path_, check.status());
+    if (!check.ok()) return ExplainStateError(path(), check.status());
     return check;
   }
 
@@ -144,13 +170,15 @@ class SqliteState final : public State {
     absl::StatusOr<ReaderPool::Lease> reader = readers_->Acquire();
     if (!reader.ok()) return reader.status();
     auto result = read(**reader);
-    if (!result.ok()) return ExplainStateError(path_, result.status());
+    if (!result.ok()) return ExplainStateError(path(), result.status());
     return result;
   }
 
+  std::string path() const { return StatePath(options_.directory, generation()); }
+
   bool ScrubMustEnd(uint64_t wal) const {
     struct stat status;  // the size only: the file is never opened but by SQLite
-    uint64_t size = stat(path_.c_str(), &status) == 0 ? static_cast<uint64_t>(status.st_size) : 0;
+    uint64_t size = stat(path().c_str(), &status) == 0 ? static_cast<uint64_t>(status.st_size) : 0;
     return wal > std::max(kScrubWalBytes, size);
   }
 
@@ -180,30 +208,27 @@ class SqliteState final : public State {
     summary_.duplicates = applier_->duplicates();
   }
 
-  // Constant after construction.
-  const StateOptions options_;
-  const std::string path_;
+  const StateOptions options_;  // but for its generation: that is where it began
   // The apply thread's. Made before the readers and ended after them: while its connection is open
   // the write-ahead log's index stays.
-  const std::unique_ptr<Applier> applier_;
+  std::unique_ptr<Applier> applier_;
   const std::unique_ptr<ReaderPool> readers_;
   uint64_t checkpoint_at_;
 
   mutable std::mutex mutex_;
   // Protected by mutex_: what committed batches have made.
+  uint64_t generation_;
   StateSummary summary_;
   std::map<StoreId, Session> sessions_;
 };
 
-}  // namespace
+// Both ends of one database.
+struct Connections {
+  std::unique_ptr<Applier> applier;
+  std::unique_ptr<ReaderPool> readers;
+};
 
-absl::StatusOr<std::unique_ptr<State>> State::Create(const StateOptions& options) {
-  absl::Status status = CreateStateDatabase(options);
-  if (!status.ok()) return status;
-  return Open(options);
-}
-
-absl::StatusOr<std::unique_ptr<State>> State::Open(const StateOptions& options) {
+absl::StatusOr<Connections> Connect(const StateOptions& options) {
   const std::string path = StatePath(options.directory, options.generation);
   absl::StatusOr<Database> database = OpenStateWriter(options);
   if (!database.ok()) return database.status();
@@ -217,7 +242,47 @@ absl::StatusOr<std::unique_ptr<State>> State::Open(const StateOptions& options) 
   }
   absl::StatusOr<std::unique_ptr<ReaderPool>> readers = ReaderPool::Open(path, options.readers);
   if (!readers.ok()) return ExplainStateError(path, readers.status());
-  return std::make_unique<SqliteState>(options, *std::move(applier), *std::move(readers));
+  return Connections{*std::move(applier), *std::move(readers)};
+}
+
+absl::Status SqliteState::Install(uint64_t generation) {
+  CHECK(generation > this->generation(), "generations only grow");
+  StateOptions options = options_;
+  options.generation = generation;
+  absl::StatusOr<Connections> connections = Connect(options);
+  if (!connections.ok()) return connections.status();
+  if (!readers_->CloseGate(kInstallWait, /*abandon_scrub=*/true)) {
+    return absl::UnavailableError("generation " + std::to_string(generation) +
+                                  " cannot be installed: a read of the old one does not end");
+  }
+  std::unique_ptr<Applier> old = std::exchange(applier_, std::move(connections->applier));
+  readers_->Replace(std::move(connections->readers));
+  checkpoint_at_ = options_.wal_bytes_max;
+  {
+    std::lock_guard lock(mutex_);
+    generation_ = generation;
+    sessions_ = applier_->sessions().sessions();
+    summary_ = StateSummary();
+    PublishLocked();
+    summary_.durable_applied = summary_.applied;
+  }
+  readers_->OpenGate();
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<State>> State::Create(const StateOptions& options) {
+  absl::Status status = CreateStateDatabase(options);
+  if (!status.ok()) return status;
+  return Open(options);
+}
+
+absl::StatusOr<std::unique_ptr<State>> State::Open(const StateOptions& options) {
+  absl::StatusOr<Connections> connections = Connect(options);
+  if (!connections.ok()) return connections.status();
+  return std::make_unique<SqliteState>(options, std::move(connections->applier),
+                                       std::move(connections->readers));
 }
 
 }  // namespace quorate::storage

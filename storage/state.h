@@ -8,6 +8,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -90,8 +91,9 @@ struct StateSummary {
   // A write with an unknown id that was first sent at this revision or before is refused.
   Revision request_ids_expired_through;
   uint64_t duplicates = 0;  // retried commands found applied, since the process started
-  // A power failure now loses nothing up to here: the log may be cut behind it. 0 after a start
-  // until a checkpoint of this process has emptied the write-ahead log.
+  // A power failure now loses nothing up to here: the log may be cut behind it. It moves when a
+  // checkpoint of this process has emptied the write-ahead log, and to the applied index when a
+  // generation is installed. 0 after a start: what the log no longer holds is durable all the same.
   raft::Index durable_applied;
 };
 
@@ -100,6 +102,29 @@ struct HashCheck {
   raft::Index applied;
   StateHash kept{};        // as kept with each change
   StateHash recomputed{};  // from the rows; another one: the database is damaged
+};
+
+// A whole state in one plain file (DESIGN.md, "The database is the snapshot").
+struct StateCopy {
+  std::string path;
+  uint64_t bytes = 0;  // of the file
+  ClusterId cluster;
+  raft::Index index;  // everything up to it is applied, nothing after it
+  raft::Term term;    // of that entry
+  uint64_t log_time_ms = 0;
+  raft::Index membership_index;
+  raft::Membership membership;  // in force at `index`
+  Revision revision;
+  bool birth_complete = false;
+  StateHash hash{};
+};
+
+// What a file must be to be taken for that state.
+struct ExpectedState {
+  ClusterId cluster;
+  raft::Index index;
+  raft::Term term;
+  StateHash hash{};
 };
 
 struct Item {
@@ -148,7 +173,30 @@ class State {
   // (it is tried again). An error is as for Apply.
   virtual absl::StatusOr<bool> Checkpoint() = 0;
 
+  // Goes over to the database of a higher generation, which is durable (storage/state_install.h)
+  // and which the log names, durably. Reads that are under way end first (a scrub or a copy is told
+  // to); others wait. On return everything here shows the new state, of which all is durable. Its
+  // outcomes of writes are told by FindSession and KeptAnswer only. The old database is closed and
+  // its directory still there. After an error the old one is still shown, and the caller ends the
+  // process: the next one opens what the log names.
+  virtual absl::Status Install(uint64_t generation) = 0;
+
   // --- Any thread ---
+  // Of the database: it grows with each Install.
+  virtual uint64_t generation() const = 0;
+
+  // Copies what is committed now into a new file at `path` (what was there goes; its directory must
+  // be there), synced, and proves the copy: SQLite's quick_check, and the hash of its rows against
+  // the one kept. Applying goes on meanwhile. As a scrub does, the copy holds off checkpoints until
+  // all pages are read: beyond max(1 GiB, the database's size) of write-ahead log it is given up.
+  // One at a time, scrubs included: others wait. Takes as long as reading the database three times.
+  //
+  // Errors, after which no file is left: kCancelled (`cancel` was set), kAborted (given up: try
+  // again later), kResourceExhausted (disk full), kDataLoss (the copy is not good: the database is
+  // damaged, or the disk that the copy lies on).
+  virtual absl::StatusOr<StateCopy> Copy(const std::string& path,
+                                         const std::atomic<bool>& cancel) = 0;
+
   // See StateSummary::durable_applied.
   virtual raft::Index durable_applied() const = 0;
   virtual StateSummary Summary() const = 0;

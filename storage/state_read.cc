@@ -30,9 +30,10 @@ class StateReader::Transaction {
   absl::Status status_;
 };
 
-absl::StatusOr<std::unique_ptr<StateReader>> StateReader::Open(const std::string& path) {
+absl::StatusOr<std::unique_ptr<StateReader>> StateReader::Open(const std::string& path,
+                                                               Database::Mode mode) {
   std::unique_ptr<StateReader> reader(new StateReader);
-  absl::StatusOr<Database> database = OpenStateReader(path);
+  absl::StatusOr<Database> database = OpenStateReader(path, mode);
   if (!database.ok()) return database.status();
   reader->database_ = *std::move(database);
   struct Sql {

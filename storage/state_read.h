@@ -23,7 +23,8 @@ namespace quorate::storage {
 
 class StateReader {
  public:
-  static absl::StatusOr<std::unique_ptr<StateReader>> Open(const std::string& path);
+  static absl::StatusOr<std::unique_ptr<StateReader>> Open(
+      const std::string& path, Database::Mode mode = Database::Mode::kReadOnly);
 
   // As State's methods of these names.
   std::pair<absl::StatusOr<Item>, Revision> Get(std::string_view key, std::optional<Revision> at);
@@ -32,6 +33,8 @@ class StateReader {
                                                       std::optional<Revision> at);
   absl::StatusOr<std::vector<std::pair<raft::Index, StateHash>>> RecordedHashes();
 
+  // What the database says of itself, as this code reads it.
+  absl::StatusOr<StateMeta> Meta() { return LoadStateMeta(database_); }
   // Reads every row. Looks at `abandon` now and then: kAborted when it is set.
   absl::StatusOr<HashCheck> CheckHash(const std::atomic<bool>& abandon);
 

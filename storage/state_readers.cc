@@ -10,7 +10,6 @@ namespace quorate::storage {
 absl::StatusOr<std::unique_ptr<ReaderPool>> ReaderPool::Open(const std::string& path,
                                                              size_t readers) {
   std::unique_ptr<ReaderPool> pool(new ReaderPool);
-  pool->path_ = path;
   for (size_t i = 0; i < std::max<size_t>(readers, 1) + 1; ++i) {
     absl::StatusOr<std::unique_ptr<StateReader>> reader = StateReader::Open(path);
     if (!reader.ok()) return reader.status();
@@ -61,6 +60,18 @@ ReaderPool::Scrub ReaderPool::AcquireScrub() {
   return Scrub(this);
 }
 
+absl::StatusOr<ReaderPool::Scrub> ReaderPool::AcquireScrub(const std::atomic<bool>& cancel) {
+  constexpr std::chrono::milliseconds kLook{20};
+  std::unique_lock lock(mutex_);
+  while (gate_closed_ || scrubbing_) {
+    if (cancel.load()) return absl::CancelledError("the copy was cancelled");
+    free_changed_.wait_for(lock, kLook);
+  }
+  scrubbing_ = true;
+  abandon_scrub_ = false;
+  return Scrub(this);
+}
+
 absl::StatusOr<HashCheck> ReaderPool::Scrub::CheckHash() {
   return pool_->scrubber_->CheckHash(pool_->abandon_scrub_);
 }
@@ -93,6 +104,16 @@ bool ReaderPool::CloseGate(std::chrono::milliseconds wait, bool abandon_scrub) {
   lock.unlock();
   free_changed_.notify_all();
   return false;
+}
+
+void ReaderPool::Replace(std::unique_ptr<ReaderPool> other) {
+  // The old connections close behind this block, without the lock.
+  std::lock_guard lock(mutex_);
+  CHECK(gate_closed_ && !scrubbing_ && free_.size() == readers_.size());
+  std::lock_guard others(other->mutex_);
+  std::swap(readers_, other->readers_);
+  std::swap(scrubber_, other->scrubber_);
+  std::swap(free_, other->free_);
 }
 
 void ReaderPool::OpenGate() {

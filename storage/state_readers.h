@@ -58,11 +58,15 @@ class ReaderPool {
     Scrub& operator=(Scrub&&) = delete;
     ~Scrub();
     absl::StatusOr<HashCheck> CheckHash();
+    // Set once the gate is to close: whoever reads by a connection of his own ends then.
+    const std::atomic<bool>& abandon() const { return pool_->abandon_scrub_; }
 
    private:
     ReaderPool* pool_;
   };
   Scrub AcquireScrub();
+  // Gives up waiting, with kCancelled, when `cancel` is set.
+  absl::StatusOr<Scrub> AcquireScrub(const std::atomic<bool>& cancel);
 
   // Stops handing out connections and waits up to `wait` for those that are out. True: nobody
   // reads, and nobody will before OpenGate. False: somebody still does, and the gate is open again.
@@ -70,13 +74,16 @@ class ReaderPool {
   bool CloseGate(std::chrono::milliseconds wait, bool abandon_scrub);
   void OpenGate();
 
+  // Takes over another pool's connections, which replace its own. REQUIRES: the gate is closed; no
+  // lease of `other` is out.
+  void Replace(std::unique_ptr<ReaderPool> other);
+
  private:
   ReaderPool() = default;
   void Release(StateReader* reader);
   void ReleaseScrub();
 
-  // Constant after Open.
-  std::string path_;
+  // Changed by Open and, while the gate is closed, by Replace.
   std::vector<std::unique_ptr<StateReader>> readers_;
   std::unique_ptr<StateReader> scrubber_;
 

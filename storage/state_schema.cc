@@ -134,25 +134,6 @@ absl::Status FillNewDatabase(Database& database, const StateOptions& options) {
   return database.Execute("COMMIT; PRAGMA wal_checkpoint(TRUNCATE);");
 }
 
-absl::Status CheckFormat(Database& database, const std::string& path) {
-  absl::StatusOr<int64_t> application = database.QueryInt("PRAGMA application_id");
-  if (!application.ok()) return application.status();
-  absl::StatusOr<int64_t> format = database.QueryInt("PRAGMA user_version");
-  if (!format.ok()) return format.status();
-  if (*application != kStateApplicationId) {
-    return DamagedState(path, "it is not a state database of Quorate (application id " +
-                                  std::to_string(*application) + ")");
-  }
-  if (*format > kStateFormat) {
-    return absl::FailedPreconditionError(
-        "the state database " + path + " has format " + std::to_string(*format) +
-        ", and this build knows formats up to " + std::to_string(kStateFormat) +
-        ": it was written by a newer version; start that version or newer");
-  }
-  if (*format < 1) return DamagedState(path, "its format number is " + std::to_string(*format));
-  return absl::OkStatus();
-}
-
 // A database of an older format becomes one of this. Killed in between: it is still the older one.
 absl::Status Upgrade(Database& database) {
   absl::StatusOr<int64_t> format = database.QueryInt("PRAGMA user_version");
@@ -273,6 +254,25 @@ absl::Status CreateStateDatabase(const StateOptions& options) {
   return SyncDirectory(options.directory);
 }
 
+absl::StatusOr<int64_t> CheckStateFormat(Database& database, const std::string& path) {
+  absl::StatusOr<int64_t> application = database.QueryInt("PRAGMA application_id");
+  if (!application.ok()) return application.status();
+  absl::StatusOr<int64_t> format = database.QueryInt("PRAGMA user_version");
+  if (!format.ok()) return format.status();
+  if (*application != kStateApplicationId) {
+    return DamagedState(path, "it is not a state database of Quorate (application id " +
+                                  std::to_string(*application) + ")");
+  }
+  if (*format > kStateFormat) {
+    return absl::FailedPreconditionError(
+        "the state database " + path + " has format " + std::to_string(*format) +
+        ", and this build knows formats up to " + std::to_string(kStateFormat) +
+        ": it was written by a newer version; start that version or newer");
+  }
+  if (*format < 1) return DamagedState(path, "its format number is " + std::to_string(*format));
+  return *format;
+}
+
 absl::StatusOr<Database> OpenStateWriter(const StateOptions& options) {
   const std::string path = StatePath(options.directory, options.generation);
   if (!Exists(path)) {
@@ -280,17 +280,21 @@ absl::StatusOr<Database> OpenStateWriter(const StateOptions& options) {
     if (!Exists(directory)) return absl::NotFoundError("there is no " + directory);
     return DamagedState(path, "the file is missing");
   }
+  return OpenStateWriterAt(path);
+}
+
+absl::StatusOr<Database> OpenStateWriterAt(const std::string& path) {
   absl::StatusOr<Database> database = Database::Open(path, Database::Mode::kReadWrite);
   if (!database.ok()) return ExplainStateError(path, database.status());
-  absl::Status status = CheckFormat(*database, path);
+  absl::Status status = CheckStateFormat(*database, path).status();
   if (status.ok()) status = ConfigureWriter(*database);
   if (status.ok()) status = Upgrade(*database);
   if (!status.ok()) return ExplainStateError(path, status);
   return database;
 }
 
-absl::StatusOr<Database> OpenStateReader(const std::string& path) {
-  absl::StatusOr<Database> database = Database::Open(path, Database::Mode::kReadOnly);
+absl::StatusOr<Database> OpenStateReader(const std::string& path, Database::Mode mode) {
+  absl::StatusOr<Database> database = Database::Open(path, mode);
   if (!database.ok()) return database.status();
   sqlite3_busy_timeout(database->handle(), 1000);
   sqlite3_db_config(database->handle(), SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, nullptr);

@@ -115,7 +115,14 @@ absl::Status CreateStateDatabase(const StateOptions& options);
 // Opens the writer's connection and checks that the file is a state database of this cluster and
 // format. kNotFound: there is no such generation.
 absl::StatusOr<Database> OpenStateWriter(const StateOptions& options);
-absl::StatusOr<Database> OpenStateReader(const std::string& path);
+// The same for a file by its path, of whatever cluster.
+absl::StatusOr<Database> OpenStateWriterAt(const std::string& path);
+// kReadOnly for the live database, kImmutable for a copy.
+absl::StatusOr<Database> OpenStateReader(const std::string& path,
+                                         Database::Mode mode = Database::Mode::kReadOnly);
+// kDataLoss: no state database; kFailedPrecondition: a newer format. Else its format, which may be
+// older than this build's.
+absl::StatusOr<int64_t> CheckStateFormat(Database& database, const std::string& path);
 
 // The store's own row and the membership; kDataLoss when they cannot be what this code wrote.
 absl::StatusOr<StateMeta> LoadStateMeta(Database& database);

@@ -2,6 +2,7 @@
 // it is given.
 #pragma once
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -78,6 +79,13 @@ class FakeState final : public storage::State {
     return std::pair(raft::Index(), storage::StateHash());
   }
   absl::StatusOr<storage::HashCheck> CheckHash() override { return storage::HashCheck(); }
+  uint64_t generation() const override { return 1; }
+  absl::StatusOr<storage::StateCopy> Copy(const std::string&, const std::atomic<bool>&) override {
+    return absl::UnimplementedError("a state in memory is not copied");
+  }
+  absl::Status Install(uint64_t) override {
+    return absl::UnimplementedError("a state in memory is not installed");
+  }
   absl::StatusOr<std::vector<std::pair<raft::Index, storage::StateHash>>> RecordedHashes()
       override {
     return std::vector<std::pair<raft::Index, storage::StateHash>>();

@@ -37,7 +37,8 @@ Core::Impl::Impl(const CoreOptions& options, RecoveredState recovered, Instant n
       first_index_(recovered.first_index),
       commit_(recovered.applied),
       applied_(recovered.applied),
-      handed_out_(recovered.applied) {
+      handed_out_(recovered.applied),
+      read_request_(options.read_ids_from) {
   term_ = TermAfterStart(recovered, window_.last_term());
   CheckRecovered(recovered);
   persisted_ = window_.last_index();
@@ -86,13 +87,15 @@ void Core::Impl::Tick(Instant now) {
       ResetElectionDeadline();
     }
   }
+  AdvanceReads();
   CheckInvariants();
 }
 
 Instant Core::Impl::NextDeadline() const {
-  if (role_ != Role::kLeader) return election_deadline_;
-  return std::min(heartbeat_deadline_,
-                  MajorityContact(leader_since_, true) + options_.election_timeout_min);
+  const Instant reads = ReadDeadline().value_or(Instant::max());
+  if (role_ != Role::kLeader) return std::min(election_deadline_, reads);
+  return std::min({heartbeat_deadline_, reads,
+                   MajorityContact(leader_since_, true) + options_.election_timeout_min});
 }
 
 void Core::Impl::Step(const Message& message, Instant now) {
@@ -112,10 +115,15 @@ void Core::Impl::Step(const Message& message, Instant now) {
     HandleAppendReply(from, *reply);
   } else if (const auto* install = std::get_if<InstallSnapshot>(&message.body)) {
     HandleInstall(from, *install);
+  } else if (const auto* read = std::get_if<ReadIndex>(&message.body)) {
+    HandleReadIndex(from, *read);
+  } else if (const auto* index = std::get_if<ReadIndexReply>(&message.body)) {
+    HandleReadIndexReply(from, *index);
   } else {
     HandleInstallReply(from, std::get<InstallSnapshotReply>(message.body));
   }
   UpdateLeaderFreshness();
+  AdvanceReads();
   EvictWindow();
   CheckInvariants();
 }
@@ -135,6 +143,7 @@ void Core::Impl::OnPersisted(Ticket ticket) {
   }
   MaybeCommit();
   UpdateLeaderFreshness();
+  AdvanceReads();
   EvictWindow();
   CheckInvariants();
 }
@@ -173,7 +182,10 @@ void Core::Impl::OnOwnRead(const PendingRead& read, std::vector<EntryPtr> entrie
     CHECK(apply_stash_.empty() && read.from == handed_out_ + 1);
     apply_stash_ = std::move(entries);
   } else {
-    terms_read_ = std::move(entries);
+    while (!terms_read_.empty() && terms_read_.begin()->first <= commit_) {
+      terms_read_.erase(terms_read_.begin());  // committed entries need no comparison
+    }
+    for (const EntryPtr& entry : entries) terms_read_[entry->index] = entry->term;
     terms_wanted_.reset();
   }
 }
@@ -204,7 +216,7 @@ bool Core::Impl::HasPersist() const {
 
 bool Core::Impl::HasReady() const {
   if (!send_now_.empty() || !log_reads_.empty() || install_ready_ || HasPersist() || CanHandOut() ||
-      WantsApplyRead() || WantsTermRead()) {
+      WantsApplyRead() || WantsTermRead() || !read_results_.empty() || WantsReadBatch()) {
     return true;
   }
   return std::any_of(progress_.begin(), progress_.end(),
@@ -212,6 +224,7 @@ bool Core::Impl::HasReady() const {
 }
 
 Ready Core::Impl::TakeReady() {
+  PumpReads();
   Pump();
   PumpOwnReads();
   Ready ready;
@@ -219,6 +232,7 @@ Ready Core::Impl::TakeReady() {
   ready.log_reads = std::exchange(log_reads_, {});
   ready.snapshot_requests = std::exchange(snapshot_requests_, {});
   ready.install = std::exchange(install_ready_, std::nullopt);
+  ready.reads = std::exchange(read_results_, {});
   ready.committed = TakeCommitted();
   if (HasPersist()) {
     ++last_ticket_;
@@ -429,6 +443,10 @@ std::pair<size_t, ProposeStatus> Core::Propose(Term term, std::vector<Proposal> 
                                                Instant now) {
   return impl_->Propose(term, std::move(proposals), now);
 }
+void Core::RequestRead(uint64_t id, ReadMode mode, Instant now) {
+  impl_->RequestRead(id, mode, now);
+}
+void Core::SetLeases(bool on) { impl_->leases_ = on; }
 void Core::OnPersisted(Ticket ticket) { impl_->OnPersisted(ticket); }
 void Core::OnApplied(Index index) { impl_->OnApplied(index); }
 void Core::OnLogRead(StoreId peer, Index from, std::vector<EntryPtr> entries) {
@@ -455,6 +473,8 @@ Index Core::membership_index() const { return impl_->membership_index(); }
 bool Core::leader_ready() const { return impl_->leader_ready(); }
 std::vector<PeerView> Core::peers() const { return impl_->Peers(); }
 Duration Core::election_timeout() const { return impl_->election_timeout_; }
+std::optional<Instant> Core::lease_until() const { return impl_->LeaseUntil(); }
+bool Core::leases() const { return impl_->leases_; }
 std::optional<Instant> Core::fresh_as_of(Instant now) const { return impl_->FreshAsOf(now); }
 uint64_t Core::ignored_messages() const { return impl_->ignored_messages_; }
 bool Core::installing() const { return impl_->installing_.has_value(); }

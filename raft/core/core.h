@@ -10,8 +10,9 @@
 //
 // How the files divide the work: core.cc (construction, dispatch, Ready), election.cc (timers,
 // votes), replication.cc (the log of this node), pipeline.cc (the leader's side: sending, answers,
-// commit), snapshot.cc (cutting the log, snapshots), log_window.h (the entries in memory), quorum.h
-// (majorities), progress.h (what the leader knows of a peer), invariants.h (checked always).
+// commit), snapshot.cc (cutting the log, snapshots), read_index.cc (linearizable reads, leases),
+// log_window.h (the entries in memory), quorum.h (majorities), progress.h (what the leader knows of
+// a peer), invariants.h (checked always).
 #pragma once
 
 #include <cstdint>
@@ -43,6 +44,14 @@ struct CoreOptions {
   // A snapshot that failed is sent again after this, doubled up to the maximum while it fails.
   Duration snapshot_retry_min = std::chrono::milliseconds(200);
   Duration snapshot_retry_max = std::chrono::seconds(10);
+  // Reads (raft/core/read_index.h).
+  size_t reads_max = 4096;  // waiting for an answer, those of followers included; beyond: kTooMany
+  size_t read_rounds_max = 4;  // under way at once; what comes meanwhile goes into the next
+  // What this node's requests to leaders are numbered from. Another for each start of a process:
+  // random, below 2^62.
+  uint64_t read_ids_from = 0;
+  // How much faster than another's a clock may run, in thousandths: a lease is this much shorter.
+  uint32_t lease_drift_permille = 100;
 };
 
 // What the log says after a restart.
@@ -113,6 +122,14 @@ class Core {
   };
   std::pair<size_t, ProposeStatus> Propose(Term term, std::vector<Proposal> proposals, Instant now);
 
+  // Asks for a read index (raft/core/read_index.h); on the leader and elsewhere. Ready::reads
+  // answers each request once, with its id.
+  void RequestRead(uint64_t id, ReadMode mode, Instant now);
+  // Whether a leader may answer by its lease: off at the start, and never needed for safety,
+  // whatever the others have. A node must not be started again with a smaller minimum election
+  // timeout than it had while another may hold a lease.
+  void SetLeases(bool on);
+
   // The ticket and all before it are durable. A late notice is harmless: tickets name hand-overs,
   // not positions.
   void OnPersisted(Ticket ticket);
@@ -150,6 +167,10 @@ class Core {
   bool leader_ready() const;
   std::vector<PeerView> peers() const;  // leader only, by store id
   Duration election_timeout() const;    // the one drawn last
+  // Until when no later leader can be, by this node's clock and as far as it knows; nullopt: it
+  // does not lead, leases are off, nothing of its term is committed, or leadership was handed over.
+  std::optional<Instant> lease_until() const;
+  bool leases() const;
   // Local reads: this node's applied state contains everything acknowledged before this instant
   // of its own clock. nullopt: unknown (nothing heard yet since the start).
   std::optional<Instant> fresh_as_of(Instant now) const;

@@ -1,5 +1,5 @@
-// The state behind Core, shared by core.cc, election.cc, replication.cc, pipeline.cc and
-// snapshot.cc. Not for users.
+// The state behind Core, shared by core.cc, election.cc, replication.cc, pipeline.cc, snapshot.cc
+// and read_index.cc. Not for users.
 #pragma once
 
 #include <cstdint>
@@ -44,6 +44,10 @@ class Core::Impl {
   // --- snapshot.cc ---
   void Compact(Index index);
   void OnSnapshotFailed(StoreId peer, Term term, Instant now);
+
+  // --- read_index.cc ---
+  void RequestRead(uint64_t id, ReadMode mode, Instant now);
+  std::optional<Instant> LeaseUntil() const;
 
   bool leader_ready() const { return role_ == Role::kLeader && applied_ >= term_start_; }
   const Membership& membership() const {
@@ -119,7 +123,9 @@ class Core::Impl {
   std::map<StoreId, PendingRead> reads_;  // asked and not answered
   std::vector<EntryPtr> apply_stash_;     // read for applying, not yet handed out
   std::optional<Index> terms_wanted_;     // a term before the window is needed to judge an append
-  std::vector<EntryPtr> terms_read_;      // entries before the window, read for their terms
+  // Terms of entries before the window, as they were read. They add up, because a read may give one
+  // entry only: a newer read in the place of an older one would have the two asked for for ever.
+  std::map<Index, Term> terms_read_;
 
   // --- A snapshot that is being installed ---
   // Its record goes to the log with the next hand-over; durable, the state machine is told to
@@ -148,6 +154,32 @@ class Core::Impl {
   };
   std::deque<FreshSample> samples_;  // both ascending; bounded
   std::optional<Instant> fresh_as_of_;
+
+  // --- Linearizable reads ---
+  struct ReadAsker {
+    StoreId from;  // this node, or the follower that asks
+    uint64_t id = 0;
+    uint64_t call_id = 0;
+    ReadMode mode = ReadMode::kRound;
+    Instant deadline;
+  };
+  // A leader's is a round, any other node's one request to its leader.
+  struct ReadBatch {
+    uint64_t number = 0;
+    Index index;  // leader: what was committed when the round began
+    std::vector<ReadAsker> askers;
+  };
+  // In both, earlier deadlines come first. All are of one office: the term and leader below.
+  std::deque<ReadAsker> reads_waiting_;
+  std::deque<ReadBatch> read_batches_;  // begun, not answered
+  size_t reads_pending_ = 0;            // in both
+  Term reads_term_;
+  StoreId reads_leader_;
+  uint64_t read_round_ = 0;    // the last one that this node began as leader, in any term
+  uint64_t read_request_ = 0;  // the last one that it sent to a leader
+  std::vector<ReadResult> read_results_;
+  bool leases_ = false;
+  bool lease_given_up_ = false;  // in this term, for good
 
   // --- Output under construction ---
   std::vector<Message> send_now_;
@@ -216,6 +248,25 @@ class Core::Impl {
   Index MergeEntries(const AppendEntries& request);
   AppendEntriesReply ReplyTo(const AppendEntries& request) const;
   void SetCommit(Index commit);
+
+  // --- read_index.cc ---
+  void TakeRead(const ReadAsker& asker);
+  void AnswerRead(const ReadAsker& asker, ReadOutcome outcome, Index index,
+                  std::optional<Instant> lease_until = std::nullopt);
+  // What the input that is being handled means for the reads that wait. At the end of each.
+  void AdvanceReads();
+  void FailReads(ReadOutcome outcome);
+  void ExpireReads();
+  void ConfirmReads();
+  bool WantsReadBatch() const;
+  void PumpReads();
+  void BeginReadRound();
+  void AskLeaderToRead(ReadMode mode);
+  std::optional<Instant> ReadDeadline() const;
+  void HandleReadIndex(StoreId from, const ReadIndex& request);
+  void HandleReadIndexReply(StoreId from, const ReadIndexReply& reply);
+  // TimeoutNow is about to be sent: it may arrive late, so there is no lease in this term any more.
+  void GiveUpLease() { lease_given_up_ = true; }
 
   // --- pipeline.cc: the leader's side ---
   void HandleAppendReply(StoreId from, const AppendEntriesReply& reply);

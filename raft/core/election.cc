@@ -106,6 +106,7 @@ void Core::Impl::BecomeLeader() {
   votes_.clear();
   heartbeat_deadline_ = now_ + options_.heartbeat_interval;
   log_time_base_ms_ = window_.last_log_time_ms();
+  lease_given_up_ = false;
   progress_.clear();
   for (const Member& member : membership().members) {
     if (member.store == options_.self) continue;

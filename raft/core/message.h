@@ -6,6 +6,7 @@
 #include <variant>
 #include <vector>
 
+#include "raft/core/read_index.h"
 #include "raft/core/snapshot.h"
 #include "raft/core/types.h"
 
@@ -43,6 +44,9 @@ struct AppendEntries {
   // was when it sent this.
   Instant echoed_receiver_clock{};
   Duration majority_age{};
+  // The newest round of reads that the leader has begun in this term (read_index.h), echoed in the
+  // reply; 0: none yet.
+  uint64_t read_round = 0;
 };
 
 struct AppendEntriesReply {
@@ -59,6 +63,7 @@ struct AppendEntriesReply {
   Duration election_timeout_min{};  // the sender's smallest election timeout (leases, issue 3)
   Instant echoed_sent_at{};         // from the request
   Instant receiver_clock{};         // the follower's clock now, to be echoed back
+  uint64_t read_round = 0;          // from the request
 };
 
 // Raft paper, Figure 13, as far as it is the core's business. First an offer, before any of the
@@ -86,8 +91,26 @@ struct InstallSnapshotReply {
   uint64_t call_id = 0;
 };
 
+// A node that does not lead asks the leader of `term` for a read index (read_index.h). Lost ones
+// are not repeated: the asker gives up after a maximum election timeout.
+struct ReadIndex {
+  Term term;
+  // Names the request; no two of one store, before or after a restart, have the same.
+  uint64_t id = 0;
+  bool lease = false;    // the leader's lease will do
+  uint64_t call_id = 0;  // echoed in the reply, so that a transport can pair the two
+};
+
+struct ReadIndexReply {
+  Term term;
+  uint64_t id = 0;
+  ReadOutcome outcome = ReadOutcome::kLeaderLost;
+  Index index;  // kConfirmed
+  uint64_t call_id = 0;
+};
+
 using MessageBody = std::variant<RequestVote, RequestVoteReply, AppendEntries, AppendEntriesReply,
-                                 InstallSnapshot, InstallSnapshotReply>;
+                                 InstallSnapshot, InstallSnapshotReply, ReadIndex, ReadIndexReply>;
 
 struct Message {
   StoreId from;

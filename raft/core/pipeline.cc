@@ -45,12 +45,17 @@ void Core::Impl::HandleAppendReply(StoreId from, const AppendEntriesReply& reply
 
 void Core::Impl::NoteContact(Progress* peer, const AppendEntriesReply& reply) {
   peer->last_contact = now_;
+  // A round that was never begun is no echo.
+  if (reply.read_round <= read_round_) {
+    peer->read_round = std::max(peer->read_round, reply.read_round);
+  }
   const Instant sent_at = reply.echoed_sent_at;
   if (sent_at < leader_since_ || sent_at > now_) return;  // not an echo of this term
   if (!peer->acked_sent_at || sent_at >= *peer->acked_sent_at) {
     peer->acked_sent_at = sent_at;
     peer->receiver_clock = reply.receiver_clock;
     peer->last_index = reply.last_index;
+    peer->election_timeout_min = reply.election_timeout_min;
   }
   // The peer answered something that was sent after its acknowledgement of `match` had come in, and
   // its log ends below it: it has lost what it promised to keep. An older answer that was overtaken
@@ -241,6 +246,7 @@ void Core::Impl::SendAppend(StoreId store, Progress* peer, Index prev, Term prev
   append.prev_term = prev_term;
   append.commit = commit_;
   append.sent_at = now_;
+  append.read_round = read_round_;
   // Before an entry of this term is committed an earlier leader may have acknowledged more.
   const Instant contact = MajorityContact(Instant::min(), false);
   if (commit_ >= term_start_ && contact != Instant::min()) {

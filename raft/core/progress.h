@@ -89,7 +89,10 @@ struct Progress {
       acked_sent_at;         // our clock: when we sent the newest request that it answered
   Instant receiver_clock{};  // its clock in that answer, to be echoed
   Instant match_acked_at{};  // our clock: when `match` was told
-  bool lost_data = false;    // its log ended below `match`: never counted again in this term
+  uint64_t read_round = 0;   // the newest round of reads that it has answered
+  // The smallest election timeout that it has stated in this term; absent: it has said nothing.
+  std::optional<Duration> election_timeout_min;
+  bool lost_data = false;  // its log ended below `match`: never counted again in this term
 
   void BecomeProbe(Index next_index, std::optional<Term> term_before) {
     state = PeerState::kProbe;

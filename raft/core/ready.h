@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "raft/core/message.h"
+#include "raft/core/read_index.h"
 #include "raft/core/snapshot.h"
 #include "raft/core/types.h"
 
@@ -68,9 +69,12 @@ struct Ready {
   std::vector<LogRead> log_reads;
   std::vector<SnapshotRequest> snapshot_requests;
 
+  // Answers to RequestRead: one for each.
+  std::vector<ReadResult> reads;
+
   bool empty() const {
     return send_now.empty() && persist.empty() && send_after_persist.empty() && !install &&
-           committed.empty() && log_reads.empty() && snapshot_requests.empty();
+           committed.empty() && log_reads.empty() && snapshot_requests.empty() && reads.empty();
   }
 };
 

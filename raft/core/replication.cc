@@ -82,7 +82,7 @@ void Core::Impl::CutLog(Index from, Term term_before) {
     pending_cut_ = pending_cut_ ? std::min(*pending_cut_, from) : from;
     handed_over_ = from - 1;
   }
-  while (!terms_read_.empty() && terms_read_.back()->index >= from) terms_read_.pop_back();
+  terms_read_.erase(terms_read_.lower_bound(from), terms_read_.end());
   const auto own_read = reads_.find(options_.self);
   if (own_read != reads_.end() && !own_read->second.apply) own_read->second.stale = true;
 
@@ -97,11 +97,8 @@ void Core::Impl::CutLog(Index from, Term term_before) {
 
 std::optional<Term> Core::Impl::TermAt(Index index) const {
   if (const auto term = window_.TermAt(index)) return term;
-  if (terms_read_.empty() || index < terms_read_.front()->index ||
-      index > terms_read_.back()->index) {
-    return std::nullopt;
-  }
-  return terms_read_[index - terms_read_.front()->index]->term;
+  const auto read = terms_read_.find(index);
+  return read == terms_read_.end() ? std::nullopt : std::optional<Term>(read->second);
 }
 
 bool Core::Impl::WellFormed(const AppendEntries& request) const {
@@ -140,6 +137,7 @@ AppendEntriesReply Core::Impl::ReplyTo(const AppendEntries& request) const {
   reply.election_timeout_min = options_.election_timeout_min;
   reply.echoed_sent_at = request.sent_at;
   reply.receiver_clock = now_;
+  reply.read_round = request.read_round;
   return reply;
 }
 

@@ -62,12 +62,25 @@ class TestNode {
   void set_slow_apply(bool slow) { slow_apply_ = slow; }
   void set_slow_reads(bool slow) { slow_reads_ = slow; }
   // How much of the log a restart gives back as the window.
+  void set_leases(bool on) {
+    leases_ = on;
+    if (up()) core_->SetLeases(on);
+  }
   void set_recovered_window_bytes(size_t bytes) { recovered_window_bytes_ = bytes; }
 
   // Each is followed by taking the Ready and acting on it.
   void Tick();
   void Receive(const Message& message);
   std::pair<size_t, ProposeStatus> Propose(std::vector<std::string> payloads);
+  // Reads are numbered by the cluster; the oracle judges their answers.
+  void RequestRead(ReadMode mode);
+  size_t unanswered_reads() const { return asked_reads_.size(); }
+  struct ReadTotals {
+    uint64_t confirmed = 0;
+    uint64_t by_lease = 0;
+    uint64_t failed = 0;
+  };
+  const ReadTotals& read_totals() const { return read_totals_; }
   // The oldest `count` hand-overs become durable; with `report` the core is told.
   bool PersistNext(size_t count = 1, bool report = true);
   bool ApplyNext();
@@ -121,6 +134,7 @@ class TestNode {
   void WriteToDisk(const Persist& persist, size_t entries_max);
   void Report(const Pending& pending);
   void NoteChanges();
+  void NoteReads(const std::vector<ReadResult>& results);
   RecoveredState Recover() const;
   void Offer(const SnapshotRequest& request);
   void OnSnapshotReply(const Message& message);
@@ -137,6 +151,8 @@ class TestNode {
   bool slow_apply_ = false;
   bool slow_reads_ = false;
   size_t recovered_window_bytes_ = 16u << 20;
+  uint64_t starts_ = 0;
+  bool leases_ = false;
   std::deque<Pending> pending_;
   struct Applying {
     std::optional<InstallRecord> install;
@@ -153,6 +169,8 @@ class TestNode {
   bool slow_snapshots_ = false;
   uint64_t installs_ = 0;
   std::deque<LogRead> reads_;
+  std::map<uint64_t, Index> asked_reads_;  // what was committed anywhere when each was asked
+  ReadTotals read_totals_;
   Applied state_;
   Seen seen_;
   Duration clock_offset_{};
@@ -175,6 +193,9 @@ class Oracle {
   void CheckLogMatching();
   // Nobody says that its state is fresher than it is.
   void CheckFreshness(const TestNode& node);
+  // Whatever was committed anywhere when a read was asked for, the read shows: `least`.
+  Index highest_committed() const;
+  void OnReadConfirmed(const TestNode& node, const ReadResult& result, Index least);
   const std::map<Index, EntryPtr>& committed() const { return committed_; }
   // In a test that makes a disk go back on purpose.
   void ForgetDurability() { check_durability_ = false; }
@@ -207,6 +228,7 @@ class Cluster {
   // Exactly one live leader of the highest term among the live nodes, or nullptr.
   TestNode* Leader();
 
+  uint64_t NextReadId() { return ++last_read_id_; }
   Instant now() const { return now_; }
   void SetNow(Instant now) { now_ = now; }
   std::deque<Message>& network() { return network_; }
@@ -235,6 +257,7 @@ class Cluster {
   Instant now_{std::chrono::seconds(1000)};
   std::deque<Message> network_;
   std::vector<std::set<StoreId>> groups_;
+  uint64_t last_read_id_ = 0;
   std::ostream* trace_ = nullptr;
   bool failed_ = false;
 };
@@ -246,6 +269,8 @@ EntryPtr MakeMembershipEntry(Index index, Term term, const Membership& membershi
 // How things read in a conversation: entry 7 of term 3 is 7@3.
 std::string RoleName(Role role);
 std::string Print(const Cluster& cluster, const Message& message);
+std::string PrintOutcome(ReadOutcome outcome);
+std::string Print(const ReadResult& result);
 std::string PrintEntries(const std::vector<EntryPtr>& entries);
 std::string PrintMembership(const Membership& membership);
 

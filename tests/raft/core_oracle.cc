@@ -137,6 +137,21 @@ void Oracle::CheckFreshness(const TestNode& node) {
   }
 }
 
+Index Oracle::highest_committed() const {
+  return committed_.empty() ? Index() : committed_.rbegin()->first;
+}
+
+void Oracle::OnReadConfirmed(const TestNode& node, const ReadResult& result, Index least) {
+  if (result.index < least) {
+    cluster_->Fail(node.name() + " reads at " + ToString(result.index) + ", and entry " +
+                   ToString(least) + " was committed before it asked");
+  }
+  if (result.index > highest_committed()) {
+    cluster_->Fail(node.name() + " reads at " + ToString(result.index) +
+                   ", which nobody has committed");
+  }
+}
+
 void Oracle::CheckLogMatching() {
   const auto nodes = cluster_->nodes();
   for (size_t a = 0; a < nodes.size(); ++a) {
@@ -171,6 +186,30 @@ std::string RoleName(Role role) {
       return "leader";
   }
   return "?";
+}
+
+std::string PrintOutcome(ReadOutcome outcome) {
+  switch (outcome) {
+    case ReadOutcome::kConfirmed:
+      return "confirmed";
+    case ReadOutcome::kNoLeader:
+      return "no leader is known";
+    case ReadOutcome::kLeaderLost:
+      return "the leader was lost";
+    case ReadOutcome::kTimedOut:
+      return "nobody answered in time";
+    case ReadOutcome::kTooMany:
+      return "too many are waiting";
+  }
+  return "?";
+}
+
+std::string Print(const ReadResult& result) {
+  std::string out = "read " + std::to_string(result.id);
+  if (result.outcome != ReadOutcome::kConfirmed)
+    return out + " fails: " + PrintOutcome(result.outcome);
+  return out + " may be served once " + ToString(result.index) + " is applied" +
+         (result.lease_until ? ", by the lease" : "");
 }
 
 std::string PrintEntries(const std::vector<EntryPtr>& entries) {
@@ -214,6 +253,7 @@ std::string Print(const Cluster& cluster, const Message& message) {
            " prev=" + at(append->prev_index, append->prev_term);
     if (!append->entries.empty()) out += " entries=" + PrintEntries(append->entries);
     out += " commit=" + ToString(append->commit);
+    if (append->read_round > 0) out += " reads=#" + std::to_string(append->read_round);
   } else if (const auto* reply = std::get_if<AppendEntriesReply>(&message.body)) {
     out += "AppendReply term=" + ToString(reply->term);
     if (reply->success) {
@@ -222,6 +262,14 @@ std::string Print(const Cluster& cluster, const Message& message) {
       out += " no: prev=" + ToString(reply->match) +
              " hint=" + at(reply->hint_index, reply->hint_term);
     }
+    if (reply->read_round > 0) out += " reads=#" + std::to_string(reply->read_round);
+  } else if (const auto* read = std::get_if<ReadIndex>(&message.body)) {
+    out += "ReadIndex term=" + ToString(read->term) + " id=" + std::to_string(read->id) +
+           (read->lease ? " lease" : "");
+  } else if (const auto* index = std::get_if<ReadIndexReply>(&message.body)) {
+    out += "ReadIndexReply term=" + ToString(index->term) + " id=" + std::to_string(index->id);
+    out += index->outcome == ReadOutcome::kConfirmed ? " index=" + ToString(index->index)
+                                                     : " no: " + PrintOutcome(index->outcome);
   } else if (const auto* snapshot = std::get_if<InstallSnapshot>(&message.body)) {
     out += snapshot->generation == 0 ? "SnapshotOffer" : "Snapshot";
     out += " term=" + ToString(snapshot->term) +

@@ -26,6 +26,7 @@ struct Totals {
   uint64_t cuts = 0;
   uint64_t compactions = 0;
   uint64_t installs = 0;
+  TestNode::ReadTotals linearizable;
 };
 
 class History {
@@ -38,7 +39,11 @@ class History {
     }
     if (random_.Between(0, 3) == 0) GiveAJointMembership();
     cluster_.StartAll();
-    for (TestNode* node : cluster_.nodes()) SetSpeed(node);
+    const bool leases = random_.Between(0, 1) == 0;
+    for (TestNode* node : cluster_.nodes()) {
+      SetSpeed(node);
+      node->set_leases(leases);
+    }
   }
 
   bool Run(int steps, Totals* totals) {
@@ -52,6 +57,9 @@ class History {
     for (TestNode* node : cluster_.nodes()) {
       totals->cuts += node->cuts();
       totals->installs += node->installs();
+      totals->linearizable.confirmed += node->read_totals().confirmed;
+      totals->linearizable.by_lease += node->read_totals().by_lease;
+      totals->linearizable.failed += node->read_totals().failed;
       if (node->up()) totals->terms = std::max(totals->terms, node->core().term().value());
     }
     return !cluster_.failed();
@@ -68,6 +76,8 @@ class History {
     options.uncommitted_bytes_max = random_.Between(300, 5000);
     options.apply_bytes_max = random_.Between(64, 1000);
     compacting_ = random_.Between(0, 2) > 0;
+    options.reads_max = random_.Between(1, 20);
+    options.read_rounds_max = random_.Between(1, 4);
     std::vector<std::string> voters{"a", "b", "c", "d", "e"};
     voters.resize(random_.Between(2, 5));
     std::vector<std::string> learners;
@@ -189,6 +199,14 @@ class History {
     }
   }
 
+  void ReadSome() {
+    for (TestNode* node : cluster_.nodes()) {
+      if (!node->up() || node->paused() || Chance(50)) continue;
+      if (!node->core().leader() && Chance(95)) continue;
+      node->RequestRead(Chance(50) ? ReadMode::kRound : ReadMode::kLease);
+    }
+  }
+
   void Disturb(Totals* totals) {
     TestNode* node = Pick();
     switch (random_.Between(0, 5)) {
@@ -237,8 +255,10 @@ class History {
     } else if (what <= 900) {
       const milliseconds step(random_.Between(0, Chance(10) ? 200 : 20));
       cluster_.FireTimersUntil(cluster_.now() + step, false);
-    } else if (what <= 975) {
+    } else if (what <= 945) {
       ProposeSome();
+    } else if (what <= 975) {
+      ReadSome();
     } else if (what <= 978) {
       // A while without trouble, so that those who can hear each other leave the others behind.
       QuietWhile(totals);
@@ -297,6 +317,16 @@ class History {
       if (node->state() != leader->state()) cluster_.Fail("two states at one index");
       if (node->core().ignored_messages() != 0) cluster_.Fail("a message of ours was ignored");
     }
+    for (TestNode* node : cluster_.nodes()) {
+      if (leader->core().membership().Find(node->id()) == nullptr) continue;
+      if (node->unanswered_reads() > 0) cluster_.Fail(node->name() + " has forgotten a read");
+      const uint64_t before = node->read_totals().confirmed;
+      node->RequestRead(ReadMode::kRound);
+      cluster_.Settle();
+      if (node->read_totals().confirmed != before + 1) {
+        cluster_.Fail(node->name() + " cannot read after everything was healed");
+      }
+    }
     for (const PeerView& peer : leader->core().peers()) {
       if (peer.lost_data || !peer.active) cluster_.Fail("a false alarm about a peer");
       if (peer.match != last) cluster_.Fail("a peer has everything and the leader does not know");
@@ -328,9 +358,15 @@ TEST(RandomCluster, KeepsItsPromises) {
   EXPECT_GT(totals.compactions, 5 * last);
   EXPECT_GT(totals.installs, last);
   EXPECT_GE(totals.terms, 10u);
+  EXPECT_GT(totals.linearizable.confirmed, 4 * last);
+  EXPECT_GT(totals.linearizable.by_lease, last / 8);
+  EXPECT_GT(totals.linearizable.failed, last);
   std::cout << totals.commits << " commits, " << totals.restarts << " restarts, " << totals.reads
             << " reads, " << totals.cuts << " cuts, " << totals.compactions << " compactions, "
-            << totals.installs << " snapshots installed, highest term " << totals.terms << "\n";
+            << totals.installs << " snapshots installed, highest term " << totals.terms
+            << "; linearizable reads: " << totals.linearizable.confirmed << " confirmed, "
+            << totals.linearizable.by_lease << " of them by lease, " << totals.linearizable.failed
+            << " failed\n";
 }
 
 }  // namespace

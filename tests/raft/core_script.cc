@@ -148,6 +148,8 @@ void Script::MakeCluster(const std::vector<std::string>& words) {
   options.inflight_messages_max = Number(words, "inflight_messages", options.inflight_messages_max);
   options.uncommitted_bytes_max = Number(words, "uncommitted_bytes", options.uncommitted_bytes_max);
   options.apply_bytes_max = Number(words, "apply_bytes", options.apply_bytes_max);
+  options.reads_max = Number(words, "reads", options.reads_max);
+  options.read_rounds_max = Number(words, "read_rounds", options.read_rounds_max);
   std::vector<std::string> voters;
   for (const std::string& word : words) {
     if (word.find('=') == std::string::npos) voters.push_back(word);
@@ -312,8 +314,8 @@ bool Script::Local(const std::string& command, const std::vector<std::string>& w
     node.set_slow_apply(named("apply"));
     node.set_slow_reads(named("reads"));
     node.set_slow_snapshots(named("snapshots"));
-    while (command == "fast" && (node.PersistNext() || node.AnswerRead() || node.ApplyNext() ||
-                                 node.SendSnapshot())) {
+    while (command == "fast" &&
+           (node.PersistNext() || node.AnswerRead() || node.ApplyNext() || node.SendSnapshot())) {
     }
   } else if (command == "persist") {
     for (uint64_t i = CountAt(words, 1); i > 0; --i) cluster_->node(words.at(0)).PersistNext();
@@ -328,6 +330,11 @@ bool Script::Local(const std::string& command, const std::vector<std::string>& w
     cluster_->node(words.at(0)).SendSnapshot();
   } else if (command == "break") {
     cluster_->node(words.at(0)).FailSnapshots();
+  } else if (command == "ask") {
+    const bool lease = words.size() > 1 && words[1] == "lease";
+    cluster_->node(words.at(0)).RequestRead(lease ? ReadMode::kLease : ReadMode::kRound);
+  } else if (command == "leases") {
+    for (TestNode* node : cluster_->nodes()) node->set_leases(words.at(0) == "on");
   } else if (command == "read") {
     for (uint64_t i = CountAt(words, 1); i > 0; --i) cluster_->node(words.at(0)).AnswerRead();
   } else {
@@ -374,6 +381,16 @@ bool Script::Show(const std::string& command, const std::vector<std::string>& wo
           name + ": " +
           (fresh ? "shows everything acknowledged up to " + in_ms(cluster_->now() - *fresh) + " ago"
                  : "cannot tell how fresh it is"));
+    }
+  } else if (command == "lease") {
+    for (const std::string& name : words) {
+      TestNode& node = cluster_->node(name);
+      const auto until = node.core().lease_until();
+      cluster_->Say(name + ": " +
+                    (!until ? "has no lease"
+                     : *until <= node.Now()
+                         ? "its lease ended " + in_ms(node.Now() - *until) + " ago"
+                         : "its lease ends in " + in_ms(*until - node.Now())));
     }
   } else if (command == "clock") {
     cluster_->Say("clock: " + in_ms(cluster_->now() - began_));

@@ -36,6 +36,12 @@
 //                                             membership with voters a and b and learner c
 //   status | memberships | peers NODE | fresh NODE... | clock
 //   quietly COMMAND                           does it and prints nothing
+//
+//   ask NODE [lease]                          asks for a read index (`cluster` has the keys reads
+//                                             and read_rounds)
+//
+//   leases on|off                             for all nodes
+//   lease NODE...                             how long each leader's lease lasts
 #pragma once
 
 #include <memory>

@@ -105,6 +105,9 @@ absl::Status Applier::PrepareStatements() {
   absl::StatusOr<ItemTable> items = ItemTable::Prepare(database_);
   if (!items.ok()) return items.status();
   items_ = *std::move(items);
+  absl::StatusOr<Compactor> compactor = Compactor::Prepare(database_);
+  if (!compactor.ok()) return compactor.status();
+  compactor_ = *std::move(compactor);
   absl::StatusOr<SessionStore> sessions = SessionStore::Prepare(database_);
   if (!sessions.ok()) return sessions.status();
   session_store_ = *std::move(sessions);
@@ -318,6 +321,9 @@ absl::Status Applier::ExecuteRequest(const raft::Entry& entry) {
 }
 
 absl::Status Applier::ExecuteBody(const raft::Entry& entry) {
+  if (command_.body_case() == v1::Command::kCompactHistory) {
+    return compactor_->Execute(command_.compact_history(), meta_, answer_);
+  }
   CHECK(command_.body_case() == v1::Command::kTransaction);
   ItemTable::Context context{meta_.log_time_ms, entry.wall_time_ms, command_.author(),
                              command_.note()};

@@ -19,6 +19,7 @@
 #include "raft/core/types.h"
 #include "storage/sqlite.h"
 #include "storage/state.h"
+#include "storage/state_compact.h"
 #include "storage/state_hash.h"
 #include "storage/state_requests.h"
 #include "storage/state_schema.h"
@@ -123,6 +124,7 @@ class Applier {
   Database database_;  // first: statements must go before it
   Statement begin_, commit_, rollback_, put_store_, put_membership_, record_hash_, forget_hashes_;
   std::optional<ItemTable> items_;
+  std::optional<Compactor> compactor_;
   std::optional<SessionStore> session_store_;
   std::optional<RequestStore> request_store_;
 

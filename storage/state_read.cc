@@ -50,7 +50,7 @@ absl::StatusOr<std::unique_ptr<StateReader>> StateReader::Open(const std::string
       {&reader->items_until_,
        "SELECT key, row, create_revision, version FROM item WHERE key >= ?1 AND key < ?2"
        " ORDER BY key"},
-      {&reader->previous_, "SELECT previous FROM history WHERE row = ?1"},
+      {&reader->previous_, "SELECT previous, version FROM history WHERE row = ?1"},
       {&reader->history_,
        "SELECT kind, create_revision, version, value FROM history WHERE row = ?1"},
       {&reader->head_, "SELECT kind, create_revision, version FROM history WHERE row = ?1"},
@@ -82,12 +82,13 @@ absl::StatusOr<bool> StateReader::NeedsWalk(std::optional<Revision> at,
                                  " is ahead of this node, which is at " +
                                  ToString(bounds.revision));
   }
+  if (*at == bounds.revision) return false;  // now, whatever of the past is there
   if (*at <= bounds.compacted) {
     return absl::OutOfRangeError("revision " + ToString(*at) +
                                  " is compacted: history begins after " +
                                  ToString(bounds.compacted));
   }
-  return *at < bounds.revision;
+  return true;
 }
 
 absl::StatusOr<RowId> StateReader::RowAt(RowId row, Revision at) {
@@ -102,6 +103,8 @@ absl::StatusOr<RowId> StateReader::RowAt(RowId row, Revision at) {
     if (previous.value() >= row.value()) {
       return absl::DataLossError("history row " + std::to_string(row.value()) + " points ahead");
     }
+    // Before a first version the key was not there, and what says so may be compacted.
+    if (previous_.Uint(1) == 1 && previous.revision() <= at) return RowId();
     row = previous;
   }
   return row;

@@ -3,7 +3,7 @@
 // Bounds. Messages from peers: a count; the rest is dropped, as a network would. Proposals: a
 // count; the rest is refused. Notices of the node's own threads (persisted, applied, log reads) are
 // never dropped, or the core would wait for ever; they cannot pile up either: of the first two only
-// the latest counts, and at most one log read for a peer is under way.
+// the latest counts, and at most one log read for a peer is under way, and one snapshot.
 #pragma once
 
 #include <condition_variable>
@@ -37,8 +37,11 @@ class Inbox {
     std::optional<Ticket> persisted;
     std::optional<Index> applied;
     std::vector<ReadDone> reads;
+    std::vector<SnapshotRequest> failed_snapshots;
+    bool birth_complete = false;  // an installed snapshot says so; comes with `applied`
     bool empty() const {
-      return messages.empty() && proposals.empty() && !persisted && !applied && reads.empty();
+      return messages.empty() && proposals.empty() && !persisted && !applied && reads.empty() &&
+             failed_snapshots.empty();
     }
   };
   enum class Put { kTaken, kFull, kClosed };
@@ -75,6 +78,16 @@ class Inbox {
   }
   void PutApplied(Index index) {
     Change([&] { return batch_.applied = index, Put::kTaken; });
+  }
+  void PutInstalled(Index index, bool birth_complete) {
+    Change([&] {
+      batch_.applied = index;
+      batch_.birth_complete = batch_.birth_complete || birth_complete;
+      return Put::kTaken;
+    });
+  }
+  void PutSnapshotFailed(const SnapshotRequest& request) {
+    Change([&] { return batch_.failed_snapshots.push_back(request), Put::kTaken; });
   }
   void PutRead(ReadDone done) {
     Change([&] { return batch_.reads.push_back(std::move(done)), Put::kTaken; });

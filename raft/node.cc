@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <atomic>
 #include <functional>
+#include <map>
 #include <mutex>
 #include <thread>
 #include <utility>
 
 #include "base/check.h"
+#include "raft/cutting.h"
 #include "raft/inbox.h"
 #include "raft/work_queue.h"
 
@@ -27,7 +29,8 @@ std::thread Named(const char* name, std::function<void()> run) {
 }
 
 bool SameTrouble(const PeerView& a, const PeerView& b) {
-  return a.store == b.store && a.lost_data == b.lost_data && a.needs_snapshot == b.needs_snapshot;
+  return a.store == b.store && a.lost_data == b.lost_data &&
+         a.needs_snapshot == b.needs_snapshot && a.snapshot_sent == b.snapshot_sent;
 }
 
 bool SameForSubscribers(const NodeStatus& a, const NodeStatus& b) {
@@ -42,11 +45,13 @@ bool SameForSubscribers(const NodeStatus& a, const NodeStatus& b) {
 class Node::Impl {
  public:
   Impl(const NodeOptions& options, RecoveredState recovered, Ports ports)
-      : ports_(ports),
+      : options_(options),
+        ports_(ports),
         inbox_(options.inbox_messages_max, options.inbox_proposals_max),
         now_(ports.clock->Now()),
         core_(options.core, std::move(recovered), now_),
         birth_complete_(options.birth_complete),
+        next_cut_(now_),
         log_idle_since_(now_) {
     CHECK(ports.log && ports.transport && ports.state_machine);
     deadline_ = core_.NextDeadline().time_since_epoch().count();
@@ -55,7 +60,10 @@ class Node::Impl {
 
   void Start();
   void Stop();
-  void Receive(Message message) { inbox_.PutMessage(std::move(message)); }
+  bool Receive(Message message) {
+    return inbox_.PutMessage(std::move(message)) == Inbox::Put::kTaken;
+  }
+  void SnapshotFailed(const SnapshotRequest& request) { inbox_.PutSnapshotFailed(request); }
   void Propose(Term term, std::vector<Core::Proposal> proposals, ProposeDone done);
 
   std::shared_ptr<const NodeStatus> status() const {
@@ -76,13 +84,21 @@ class Node::Impl {
   struct HandOver {
     Persist persist;
     std::vector<Message> messages;  // to be sent once it is durable
+    std::optional<Index> cut;       // afterwards: the log may lose what is up to here
+  };
+  struct ToApply {
+    std::optional<InstallRecord> install;  // first
+    std::vector<EntryPtr> entries;
+    bool make_durable = false;  // alone
   };
 
   // The node's thread.
   void TakeProposals(Inbox::Proposals proposals);
   void TakeNotices(Inbox::Batch* batch);
   void MaybeCompleteBirth();
+  void MaybeCutLog();
   bool DispatchReady();
+  void DispatchSnapshots(const std::vector<SnapshotRequest>& requests);
   std::shared_ptr<const NodeStatus> MakeStatus();
   void Publish();
 
@@ -99,13 +115,15 @@ class Node::Impl {
   void RunLogRead();
 
   // Constant after construction; thread-safe themselves.
+  const NodeOptions options_;
   const Ports ports_;
   Inbox inbox_;
   WorkQueue<HandOver> to_log_;
-  WorkQueue<std::vector<EntryPtr>> to_apply_;
+  WorkQueue<ToApply> to_apply_;
   WorkQueue<LogRead> to_read_;
   std::atomic<bool> quiet_ = false;           // stopping: nothing more is sent
   std::atomic<Duration::rep> deadline_ = {};  // of RunOnce
+  std::atomic<bool> making_durable_ = false;  // asked of the state machine and not done
 
   // Set before Start.
   std::function<void(const NodeStatus&)> on_status_change_;
@@ -117,6 +135,8 @@ class Node::Impl {
   Index birth_complete_index_;  // handed out for applying; 0: not yet
   Term birth_proposed_in_;      // the term in which this node proposed BirthComplete
   std::shared_ptr<const Membership> membership_;
+  Instant next_cut_;
+  std::map<StoreId, Index> snapshots_from_;  // applied when each peer's snapshot was asked for
 
   // Of the log's thread.
   Instant log_idle_since_;
@@ -146,6 +166,7 @@ bool Node::Impl::RunOnce() {
   TakeNotices(&batch);
   core_.Tick(now_);
   MaybeCompleteBirth();
+  MaybeCutLog();
   worked = DispatchReady() || worked;
   deadline_ = core_.NextDeadline().time_since_epoch().count();
   if (worked) Publish();
@@ -164,9 +185,13 @@ void Node::Impl::TakeProposals(Inbox::Proposals proposals) {
 
 void Node::Impl::TakeNotices(Inbox::Batch* batch) {
   if (batch->persisted) core_.OnPersisted(*batch->persisted);
+  if (batch->birth_complete) birth_complete_ = true;
   if (batch->applied) {
     core_.OnApplied(*batch->applied);
     if (birth_complete_index_ && birth_complete_index_ <= *batch->applied) birth_complete_ = true;
+  }
+  for (const SnapshotRequest& failed : batch->failed_snapshots) {
+    core_.OnSnapshotFailed(failed.peer, failed.term, now_);
   }
   for (Inbox::ReadDone& read : batch->reads) {
     core_.OnLogRead(read.peer, read.from, std::move(read.entries));
@@ -191,6 +216,41 @@ void Node::Impl::MaybeCompleteBirth() {
   if (accepted == 1) birth_proposed_in_ = core_.term();  // otherwise again later
 }
 
+// Asks the log how long it is: never a disk.
+void Node::Impl::MaybeCutLog() {
+  if (now_ < next_cut_ || core_.installing()) return;
+  next_cut_ = now_ + options_.cut_interval;
+  CutFacts facts;
+  facts.applied = core_.applied();
+  facts.durable_applied = ports_.state_machine->durable_applied();
+  facts.tail_start = ports_.log->TailStart(options_.log_tail_bytes);
+  facts.pinned_start = ports_.log->TailStart(options_.log_pinned_bytes_max);
+  facts.peers = core_.peers();
+  facts.snapshots = snapshots_from_;
+  const Index through = CutThrough(facts);
+  if (through >= core_.first_index()) {
+    core_.Compact(through);
+    to_log_.Push({{}, {}, through});
+  }
+  // Only what is not durable yet may hold it back: then it is made durable.
+  facts.durable_applied = facts.applied;
+  if (CutThrough(facts) > std::max(through, core_.first_index()) && !making_durable_) {
+    making_durable_ = true;
+    to_apply_.Push({std::nullopt, {}, true});
+  }
+}
+
+void Node::Impl::DispatchSnapshots(const std::vector<SnapshotRequest>& requests) {
+  for (const SnapshotRequest& request : requests) {
+    snapshots_from_[request.peer] = core_.applied();
+    if (ports_.snapshots != nullptr) {
+      ports_.snapshots->Send(request);
+    } else {
+      SnapshotFailed(request);
+    }
+  }
+}
+
 bool Node::Impl::DispatchReady() {
   bool any = false;
   while (core_.HasReady()) {
@@ -198,15 +258,16 @@ bool Node::Impl::DispatchReady() {
     Ready ready = core_.TakeReady();
     Send(std::move(ready.send_now));
     if (ready.persist.ticket) {
-      to_log_.Push({std::move(ready.persist), std::move(ready.send_after_persist)});
+      to_log_.Push({std::move(ready.persist), std::move(ready.send_after_persist), std::nullopt});
     }
-    if (!ready.committed.empty()) {
+    DispatchSnapshots(ready.snapshot_requests);
+    if (ready.install || !ready.committed.empty()) {
       for (const EntryPtr& entry : ready.committed) {
         if (entry->type == EntryType::kBirthComplete && !birth_complete_index_) {
           birth_complete_index_ = entry->index;
         }
       }
-      to_apply_.Push(std::move(ready.committed));
+      to_apply_.Push({std::move(ready.install), std::move(ready.committed), false});
     }
     for (const LogRead& read : ready.log_reads) to_read_.Push(read);
   }
@@ -236,6 +297,7 @@ std::shared_ptr<const NodeStatus> Node::Impl::MakeStatus() {
   status->election_timeout = core_.election_timeout();
   status->fresh_as_of = core_.fresh_as_of(now_);
   status->birth_complete = birth_complete_;
+  status->installing = core_.installing();
   status->dropped_messages = inbox_.dropped();
   return status;
 }
@@ -264,20 +326,24 @@ bool Node::Impl::RunLogOnce() {
   std::deque<HandOver> batch = to_log_.TakeAll();
   if (batch.empty()) return MarkWhenIdle();
   bool written = false;
+  Index cut;
+  Ticket last;
   for (const HandOver& item : batch) {
+    cut = std::max(cut, item.cut.value_or(Index()));
+    last = std::max(last, item.persist.ticket);
     if (item.persist.empty()) continue;
     ports_.log->Append(item.persist);
     written = true;
   }
   if (written) ports_.log->Sync();
   log_idle_since_ = ports_.clock->Now();
-  const Ticket last = batch.back().persist.ticket;
   std::vector<Message> messages;
   for (HandOver& item : batch) {
     std::move(item.messages.begin(), item.messages.end(), std::back_inserter(messages));
   }
   Send(std::move(messages));
-  inbox_.PutPersisted(last);
+  if (last) inbox_.PutPersisted(last);
+  if (cut) ports_.log->Cut(cut);
   return true;
 }
 
@@ -296,10 +362,20 @@ bool Node::Impl::MarkWhenIdle() {
 }
 
 bool Node::Impl::RunApplyOnce() {
-  std::optional<std::vector<EntryPtr>> entries = to_apply_.TakeOne();
-  if (!entries) return false;
-  ports_.state_machine->Apply(*entries);
-  inbox_.PutApplied(entries->back()->index);
+  const std::optional<ToApply> work = to_apply_.TakeOne();
+  if (!work) return false;
+  if (work->install) {
+    const bool birth_complete = ports_.state_machine->Install(*work->install);
+    inbox_.PutInstalled(work->install->snapshot.index, birth_complete);
+  }
+  if (!work->entries.empty()) {
+    ports_.state_machine->Apply(work->entries);
+    inbox_.PutApplied(work->entries.back()->index);
+  }
+  if (work->make_durable) {
+    ports_.state_machine->MakeDurable();
+    making_durable_ = false;
+  }
   return true;
 }
 
@@ -383,7 +459,8 @@ Node::~Node() { Stop(); }
 
 void Node::Start() { impl_->Start(); }
 void Node::Stop() { impl_->Stop(); }
-void Node::Receive(Message message) { impl_->Receive(std::move(message)); }
+bool Node::Receive(Message message) { return impl_->Receive(std::move(message)); }
+void Node::SnapshotFailed(const SnapshotRequest& request) { impl_->SnapshotFailed(request); }
 void Node::Propose(Term term, std::vector<Core::Proposal> proposals, ProposeDone done) {
   impl_->Propose(term, std::move(proposals), std::move(done));
 }

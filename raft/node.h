@@ -3,8 +3,9 @@
 // Threads. The node has four jobs, each a threadless step that returns whether it did anything:
 //   RunOnce         steps the core: inbox, timers, Ready out          (never touches a disk)
 //   RunLogOnce      appends and flushes what Ready wants durable, then sends what waited for it;
-//                   takes everything that queued up during the last flush as one batch
-//   RunApplyOnce    applies committed entries
+//                   takes everything that queued up during the last flush as one batch; cuts the
+//                   log where it is long enough (raft/cutting.h)
+//   RunApplyOnce    applies committed entries, switches to an installed snapshot
 //   RunLogReadOnce  reads old entries for followers that lag behind the window
 // Start() gives each a thread of its own, so that heartbeats wait neither for a disk nor for data.
 // The simulator calls the steps itself, in any order, on one thread. A step of the log also writes
@@ -33,6 +34,11 @@ struct NodeOptions {
   // What the state machine says about birth at the start. While false, a leader that is ready
   // proposes BirthComplete once every member has acknowledged entry 1 (DESIGN.md, "Birth").
   bool birth_complete = false;
+  // The log is cut behind a tail of this many bytes, looked at in this interval; for followers that
+  // still read from it, it may grow longer.
+  uint64_t log_tail_bytes = 64u << 20;
+  uint64_t log_pinned_bytes_max = uint64_t{1} << 30;
+  Duration cut_interval = std::chrono::seconds(1);
 };
 
 // A consistent view of the core, published after every RunOnce.
@@ -49,6 +55,7 @@ struct NodeStatus {
   Duration election_timeout{};
   std::optional<Instant> fresh_as_of;
   bool birth_complete = false;  // applied here
+  bool installing = false;      // a received snapshot is being made the state
   uint64_t dropped_messages = 0;
 };
 
@@ -59,6 +66,7 @@ class Node {
     Transport* transport;
     StateMachine* state_machine;
     Clock* clock;
+    SnapshotSender* snapshots = nullptr;  // null: nobody can be sent one, each request fails
   };
   Node(const NodeOptions& options, RecoveredState recovered, Ports ports);
   ~Node();  // Stop()s
@@ -70,8 +78,11 @@ class Node {
   // flushed or applied: to the simulator this is a crash.
   void Stop();
 
-  // A message from a peer; dropped when the inbox is full.
-  void Receive(Message message);
+  // A message from a peer; dropped when the inbox is full, or the node has stopped: false.
+  bool Receive(Message message);
+
+  // See SnapshotSender.
+  void SnapshotFailed(const SnapshotRequest& request);
 
   // Proposes in order; `done(accepted, status)` runs once: the first `accepted` proposals are in
   // this leader's log, the others are certainly in no log. It runs on the node's thread, except
@@ -83,8 +94,8 @@ class Node {
   std::shared_ptr<const NodeStatus> status() const;
 
   // Called on the node's thread whenever role, term, leader, leader_ready, birth_complete or
-  // membership changed, or a peer's lost_data or needs_snapshot. Set before Start or the first
-  // RunOnce; must not block.
+  // membership changed, or a peer's lost_data, needs_snapshot or snapshot_sent. Set before Start
+  // or the first RunOnce; must not block.
   void OnStatusChange(std::function<void(const NodeStatus&)> callback);
 
   bool RunOnce();

@@ -30,12 +30,29 @@ Applier::Applier(storage::State* state, Fatal fatal)
 void Applier::Apply(const std::vector<raft::EntryPtr>& entries) {
   if (entries.empty()) return;
   absl::StatusOr<std::vector<storage::Applied>> applied = state_->Apply(entries);
-  if (!applied.ok()) {
-    fatal_(applied.status());
-    CHECK(false, "the process must have ended");
-  }
+  EndUnless(applied.status());
   if (hook_) hook_(*applied);
+  Reached(state_->Summary());
+}
+
+bool Applier::Install(const raft::InstallRecord& record) {
+  EndUnless(state_->Install(record.generation));
   const storage::StateSummary summary = state_->Summary();
+  CHECK(summary.applied == record.snapshot.index, "another state than the log names");
+  if (installed_hook_) installed_hook_(summary);
+  Reached(summary);
+  return summary.birth_complete;
+}
+
+void Applier::MakeDurable() { EndUnless(state_->Checkpoint().status()); }
+
+void Applier::EndUnless(const absl::Status& status) {
+  if (status.ok()) return;
+  fatal_(status);
+  CHECK(false, "the process must have ended");
+}
+
+void Applier::Reached(const storage::StateSummary& summary) {
   std::vector<std::function<void()>> reached;
   {
     std::lock_guard lock(mutex_);

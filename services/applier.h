@@ -30,8 +30,17 @@ class Applier final : public raft::StateMachine {
   // Set before the node starts. Run on the apply thread: must not block.
   void OnApplied(AppliedHook hook) { hook_ = std::move(hook); }
 
+  // The same for a snapshot that has just replaced the state: what it holds was never applied here
+  // entry by entry. Before whoever waits for it.
+  using InstalledHook = std::function<void(const storage::StateSummary&)>;
+  void OnInstalled(InstalledHook hook) { installed_hook_ = std::move(hook); }
+
   // Apply thread (raft::Node).
   void Apply(const std::vector<raft::EntryPtr>& entries) override;
+  bool Install(const raft::InstallRecord& record) override;
+  void MakeDurable() override;
+  // Any thread.
+  raft::Index durable_applied() override { return state_->durable_applied(); }
 
   // --- Any thread ---
 
@@ -55,11 +64,15 @@ class Applier final : public raft::StateMachine {
   using Waits = std::multimap<uint64_t, Wait>;  // by what they wait for
 
   WaitId Add(Waits* waits, uint64_t target, uint64_t reached, std::function<void()> done);
+  void Reached(const storage::StateSummary& summary);
+  void EndUnless(const absl::Status& status);
   static void TakeReached(Waits* waits, uint64_t reached, std::vector<std::function<void()>>* out);
 
   storage::State* const state_;
   const Fatal fatal_;
-  AppliedHook hook_;  // constant once the node runs
+  // Constant once the node runs.
+  AppliedHook hook_;
+  InstalledHook installed_hook_;
 
   mutable std::mutex mutex_;
   // Protected by mutex_.

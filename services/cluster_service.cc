@@ -114,6 +114,7 @@ v1::StatusResponse MakeStatus(const ClusterView& view) {
     status.set_commit_index(node.commit.value());
     status.set_log_first_index(node.first_index.value());
     status.set_log_last_index(node.last_index.value());
+    status.set_snapshot_index(view.snapshot_index.value());
     status.set_snapshot_generation(view.generation);
     if (node.membership != nullptr) {
       for (const raft::Member& member : node.membership->members) {

@@ -35,6 +35,7 @@ struct ClusterView {
   std::shared_ptr<const raft::NodeStatus> node;
   std::optional<storage::StateSummary> state;
   uint64_t generation = 0;
+  raft::Index snapshot_index;
   bool healthy = false;
   uint64_t log_bytes = 0;
   uint64_t database_bytes = 0;

@@ -44,6 +44,7 @@ constexpr Key kRaftKeys[] = {
     {"heartbeatInterval"},
     {"electionTimeout"},
     {"performanceMultiplier"},
+    {"logTail"},
     {"autopilot", "members are not added or removed by themselves"},
     {"zone", "voters are not spread over zones"},
     {"nonVoter", "every node votes"},
@@ -69,6 +70,7 @@ constexpr std::string_view kPaths[] = {
     "controlPlane.raft.heartbeatInterval",
     "controlPlane.raft.electionTimeout",
     "controlPlane.raft.performanceMultiplier",
+    "controlPlane.raft.logTail",
 };
 
 constexpr char kControlPlane[] = "controlPlane";
@@ -233,6 +235,18 @@ void Parser::ReadTiming(const Section& section) {
     } else {
       reader_.Problem(section.at("performanceMultiplier"), path + "performanceMultiplier",
                       "`" + *text + "` is out of range; write a number from 1 to 10");
+    }
+  }
+  if (const auto text =
+          reader_.ReadOptional(section, "logTail", kRaft, "a size from 64KiB to 64GiB")) {
+    const auto bytes = ParseBytes(*text);
+    if (bytes && *bytes >= (64u << 10) && *bytes <= (uint64_t{64} << 30)) {
+      raft_.log_tail_bytes = *bytes;
+    } else {
+      reader_.Problem(section.at("logTail"), path + "logTail",
+                      "`" + *text +
+                          "` is not a size from 64KiB to 64GiB; write a whole number and KiB, MiB "
+                          "or GiB, such as 64MiB");
     }
   }
   raft_.heartbeat_interval *= raft_.performance_multiplier;

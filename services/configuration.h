@@ -59,6 +59,9 @@ struct RaftConfiguration {
   Duration election_timeout_min = std::chrono::milliseconds(150);
   Duration election_timeout_max = std::chrono::milliseconds(300);
   int performance_multiplier = 1;  // 1 to 10
+  // logTail: how much of the log stays on disk for followers that come back; one that has been away
+  // for longer gets the whole state. A whole number and KiB, MiB or GiB, from 64KiB to 64GiB.
+  uint64_t log_tail_bytes = 64u << 20;
 };
 
 struct Configuration {

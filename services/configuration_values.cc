@@ -49,6 +49,15 @@ std::optional<int> ParseInt(std::string_view text, int min, int max) {
   return number;
 }
 
+std::optional<uint64_t> ParseBytes(std::string_view text) {
+  uint64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const std::string_view unit(end, static_cast<size_t>(text.data() + text.size() - end));
+  const int shift = unit == "KiB" ? 10 : unit == "MiB" ? 20 : unit == "GiB" ? 30 : 0;
+  if (error != std::errc() || shift == 0 || number > (UINT64_MAX >> shift)) return std::nullopt;
+  return number << shift;
+}
+
 std::string_view StemOf(std::string_view name) {
   const size_t dash = name.rfind('-');
   if (dash == std::string_view::npos || dash == 0 || dash + 1 == name.size()) return {};

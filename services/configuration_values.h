@@ -4,6 +4,7 @@
 // Pure functions; any thread.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -20,6 +21,9 @@ bool IsHostName(std::string_view host);
 
 // A whole decimal number within [min, max] and nothing else.
 std::optional<int> ParseInt(std::string_view text, int min, int max);
+
+// A whole number and its unit, `KiB`, `MiB` or `GiB`; nothing that overflows.
+std::optional<uint64_t> ParseBytes(std::string_view text);
 
 // The part of a name before its ordinal, dash included (`quorate-` of `quorate-2`); empty: none.
 std::string_view StemOf(std::string_view name);

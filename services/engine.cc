@@ -8,6 +8,7 @@
 #include "services/logging.h"
 #include "storage/log.h"
 #include "storage/log_store.h"
+#include "storage/state_install.h"
 
 namespace quorate::services {
 namespace {
@@ -48,6 +49,8 @@ class MeteredLog final : public raft::LogStore {
   std::vector<raft::EntryPtr> Read(raft::Index from, raft::Index last, size_t bytes) override {
     return log_.Read(from, last, bytes);
   }
+  void Cut(raft::Index through) override { log_.Cut(through); }
+  raft::Index TailStart(uint64_t bytes) override { return log_.TailStart(bytes); }
   bool WantsMark() override { return log_.WantsMark(); }
   void WriteMark() override { log_.WriteMark(); }
 
@@ -66,6 +69,9 @@ class MeteredStateMachine final : public raft::StateMachine {
     applier_->Apply(entries);
     metrics_->RecordApply(BootNow() - before, entries.size());
   }
+  bool Install(const raft::InstallRecord& record) override { return applier_->Install(record); }
+  void MakeDurable() override { applier_->MakeDurable(); }
+  raft::Index durable_applied() override { return applier_->durable_applied(); }
 
  private:
   Applier* const applier_;
@@ -117,7 +123,7 @@ absl::Status Engine::Create(storage::Disk* disk, storage::DataDirectory* directo
   storage::IdentityFile* identity = directory->identity();
   if (identity->current().log_made) return absl::OkStatus();
   // Born is durable, but no vote and no acknowledgement can have left: the node has never run.
-  if (absl::Status status = RemoveAll(directory->state_directory(kGeneration)); !status.ok()) {
+  if (absl::Status status = RemoveAll(directory->state_directory(kFirstGeneration)); !status.ok()) {
     return status;
   }
   const std::string log_directory = directory->log_directory();
@@ -131,7 +137,7 @@ absl::Status Engine::Create(storage::Disk* disk, storage::DataDirectory* directo
   if (absl::Status status = disk->SyncDirectory(log_directory); !status.ok()) return status;
 
   const absl::StatusOr<std::unique_ptr<storage::State>> state =
-      storage::State::Create(StateOptionsOf(*directory, birth.cluster, kGeneration));
+      storage::State::Create(StateOptionsOf(*directory, birth.cluster, kFirstGeneration));
   if (!state.ok()) return state.status();
   const absl::StatusOr<std::unique_ptr<storage::Log>> log = storage::Log::Create(
       disk, LogOptionsOf(*directory, birth.cluster, identity->current().store));
@@ -163,32 +169,76 @@ std::unique_ptr<Forwarder> Engine::MakeForwarder(const storage::Identity& identi
           .random = [] { return storage::RandomId(); }});
 }
 
-absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const EngineOptions& options, Ports ports) {
-  const storage::Identity identity = ports.directory->identity()->current();
-  std::unique_ptr<Engine> engine(new Engine);
-  engine->cluster_ = identity.cluster;
-
-  absl::StatusOr<std::unique_ptr<storage::State>> state =
-      storage::State::Open(StateOptionsOf(*ports.directory, identity.cluster, kGeneration));
-  if (!state.ok()) return state.status();
-  engine->state_ = *std::move(state);
-  const storage::StateSummary summary = engine->state_->Summary();
-
-  auto log = storage::Log::Open(ports.disk,
-                                LogOptionsOf(*ports.directory, identity.cluster, identity.store),
-                                summary.applied);
+// State and log, as they belong together: the log names the state's generation. What it does not
+// name was left by a transfer that was killed, or is what the last one replaced.
+absl::StatusOr<storage::RecoveredLog> Engine::OpenData(const storage::Identity& identity,
+                                                       const EngineOptions& options,
+                                                       const Ports& ports) {
+  const auto open_state = [&](uint64_t named) -> absl::StatusOr<raft::Index> {
+    auto state = storage::OpenNamedState(
+        StateOptionsOf(*ports.directory, identity.cluster, kFirstGeneration), named);
+    if (!state.ok()) return state.status();
+    state_ = *std::move(state);
+    return state_->Summary().applied;
+  };
+  storage::LogOptions log_options =
+      LogOptionsOf(*ports.directory, identity.cluster, identity.store);
+  log_options.segment_bytes = SegmentBytesOf(options.log_tail_bytes);
+  auto log = storage::Log::Open(ports.disk, log_options, open_state);
   if (!log.ok()) return log.status();
-  engine->log_ = std::make_unique<MeteredLog>(std::move(log->first), ports.metrics);
+  log_ = std::make_unique<MeteredLog>(std::move(log->first), ports.metrics);
   storage::RecoveredLog& recovered = log->second;
+  if (absl::Status status = storage::RemoveOtherGenerations(ports.disk, ports.directory->path(),
+                                                            state_->generation());
+      !status.ok()) {
+    return status;
+  }
   for (const std::string& damage : recovered.cured) {
     LogWarning("one copy of term and vote was damaged, the other one is good", {{"at", damage}});
   }
+  const storage::StateSummary summary = state_->Summary();
   LogInfo("recovered", {{"applied", summary.applied},
                         {"log_first", recovered.first_index},
                         {"log_last", recovered.last_index},
                         {"term", recovered.hard_state.term},
                         {"revision", summary.revision},
+                        {"generation", state_->generation()},
                         {"torn_bytes", recovered.torn_bytes}});
+  snapshot_index_ = recovered.generation_index.value();
+  return std::move(log->second);
+}
+
+void Engine::MakeTransport(const storage::Identity& identity, const EngineOptions& options,
+                           const Ports& ports) {
+  transport_ = std::make_unique<PeerTransport>(
+      PeerTransportOptions{.cluster = identity.cluster,
+                           .self = identity.store,
+                           .vote_timeout = options.election_timeout_max},
+      ports.channels);
+  snapshot_receiver_ = std::make_unique<SnapshotReceiver>(
+      SnapshotReceiverOptions{.cluster = identity.cluster,
+                              .self = identity.store,
+                              .data_directory = ports.directory->path()},
+      ports.disk, state_.get());
+  transport_->OnSnapshotReply([receiver = snapshot_receiver_.get()](
+                                  const raft::InstallSnapshotReply& reply) {
+    receiver->OnReply(reply);
+  });
+  SnapshotSenderOptions sender;
+  sender.cluster = identity.cluster;
+  sender.self = identity.store;
+  sender.directory = ports.directory->snapshot_directory();
+  snapshot_sender_ = std::make_unique<SnapshotSender>(sender, state_.get(), ports.channels);
+}
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const EngineOptions& options, Ports ports) {
+  const storage::Identity identity = ports.directory->identity()->current();
+  std::unique_ptr<Engine> engine(new Engine);
+  engine->cluster_ = identity.cluster;
+  absl::StatusOr<storage::RecoveredLog> recovered =
+      engine->OpenData(identity, options, ports);
+  if (!recovered.ok()) return recovered.status();
+  const storage::StateSummary summary = engine->state_->Summary();
 
   engine->applier_ =
       std::make_unique<Applier>(engine->state_.get(), [](const absl::Status& status) {
@@ -199,11 +249,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const EngineOptions& option
       });
   engine->state_machine_ =
       std::make_unique<MeteredStateMachine>(engine->applier_.get(), ports.metrics);
-  engine->transport_ = std::make_unique<PeerTransport>(
-      PeerTransportOptions{.cluster = identity.cluster,
-                           .self = identity.store,
-                           .vote_timeout = options.election_timeout_max},
-      ports.channels);
+  engine->MakeTransport(identity, options, ports);
 
   engine->forwarder_ = engine->MakeForwarder(identity, options, ports);
 
@@ -214,20 +260,26 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const EngineOptions& option
   node.core.election_timeout_min = options.election_timeout_min;
   node.core.election_timeout_max = options.election_timeout_max;
   node.birth_complete = summary.birth_complete;
+  node.log_tail_bytes = options.log_tail_bytes;
   engine->node_ =
-      std::make_unique<raft::Node>(node, Recovered(std::move(recovered), summary),
+      std::make_unique<raft::Node>(node, Recovered(*std::move(recovered), summary),
                                    raft::Node::Ports{.log = engine->log_.get(),
                                                      .transport = engine->transport_.get(),
                                                      .state_machine = engine->state_machine_.get(),
-                                                     .clock = &engine->clock_});
+                                                     .clock = &engine->clock_,
+                                                     .snapshots = engine->snapshot_sender_.get()});
+  engine->applier_->OnInstalled([engine = engine.get()](const storage::StateSummary& installed) {
+    engine->snapshot_index_ = installed.applied.value();
+  });
   engine->applier_->OnApplied(
       [forwarder = engine->forwarder_.get()](const std::vector<storage::Applied>& applied) {
         forwarder->OnApplied(applied);
       });
   engine->node_->OnStatusChange(
-      [forwarder = engine->forwarder_.get(),
+      [forwarder = engine->forwarder_.get(), sender = engine->snapshot_sender_.get(),
        changed = std::move(ports.status_changed)](const raft::NodeStatus& status) {
         forwarder->OnStatusChange(status);
+        sender->OnStatusChange(status);
         changed(status);
       });
   return engine;
@@ -236,6 +288,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const EngineOptions& option
 Engine::~Engine() { Stop(); }
 
 void Engine::Start() {
+  snapshot_receiver_->Start(node_.get());
+  snapshot_sender_->Start(node_.get());
   transport_->Start(node_.get());
   forwarder_->Start(node_.get());
   node_->Start();
@@ -245,6 +299,8 @@ void Engine::Start() {
 void Engine::Stop() {
   if (!std::exchange(started_, false)) return;
   forwarder_->Stop();
+  snapshot_sender_->Stop();
+  snapshot_receiver_->Stop();
   node_->Stop();
   transport_->Stop();
 }

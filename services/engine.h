@@ -16,8 +16,11 @@
 #include "services/metrics.h"
 #include "services/peer_channels.h"
 #include "services/peer_transport.h"
+#include "services/snapshot_receiver.h"
+#include "services/snapshot_sender.h"
 #include "services/system_clock.h"
 #include "storage/directory.h"
+#include "storage/log.h"
 #include "storage/state.h"
 
 namespace quorate::services {
@@ -28,7 +31,14 @@ struct EngineOptions {
   Duration election_timeout_max{};
   uint64_t seed = 0;           // for election timeouts
   uint64_t session_nonce = 0;  // random per process
+  // What of the log stays for followers that come back (raft::NodeOptions::log_tail_bytes).
+  uint64_t log_tail_bytes = 64u << 20;
 };
+
+// The log is cut in whole segments, so they are no longer than its tail.
+inline size_t SegmentBytesOf(uint64_t log_tail_bytes) {
+  return std::clamp<uint64_t>(log_tail_bytes, 64u << 10, 64u << 20);
+}
 
 // How long a write waits for a leader: three seconds, or four times the longest election timeout,
 // so that a failed election and the next one fit in whatever timeouts are configured.
@@ -66,17 +76,25 @@ class Engine {
   void Stop();
 
   ClusterId cluster() const { return cluster_; }
-  uint64_t generation() const { return kGeneration; }
+  uint64_t generation() const { return state_->generation(); }
+  // The state was installed as a snapshot of this index; 0: never.
+  raft::Index snapshot_index() const { return raft::Index(snapshot_index_.load()); }
   storage::State* state() { return state_.get(); }
   raft::Node* node() { return node_.get(); }
   PeerTransport* transport() { return transport_.get(); }
   Forwarder* forwarder() { return forwarder_.get(); }
+  SnapshotReceiver* snapshot_receiver() { return snapshot_receiver_.get(); }
+  SnapshotSender* snapshot_sender() { return snapshot_sender_.get(); }
 
  private:
-  // The only one until snapshots are installed (issue 3).
-  static constexpr uint64_t kGeneration = 1;
+  // The one that birth makes. Each snapshot that is installed is the next.
+  static constexpr uint64_t kFirstGeneration = 1;
 
   Engine() = default;
+  absl::StatusOr<storage::RecoveredLog> OpenData(const storage::Identity& identity,
+                                                 const EngineOptions& options, const Ports& ports);
+  void MakeTransport(const storage::Identity& identity, const EngineOptions& options,
+                     const Ports& ports);
   std::unique_ptr<Forwarder> MakeForwarder(const storage::Identity& identity,
                                            const EngineOptions& engine, const Ports& ports);
 
@@ -87,8 +105,11 @@ class Engine {
   std::unique_ptr<Applier> applier_;
   std::unique_ptr<raft::StateMachine> state_machine_;
   std::unique_ptr<PeerTransport> transport_;
+  std::unique_ptr<SnapshotReceiver> snapshot_receiver_;
+  std::unique_ptr<SnapshotSender> snapshot_sender_;
   std::unique_ptr<Forwarder> forwarder_;
   std::unique_ptr<raft::Node> node_;
+  std::atomic<uint64_t> snapshot_index_{0};
   bool started_ = false;
 };
 

@@ -124,6 +124,17 @@ std::vector<MetricFamily> Sampled(const std::string& node, const MetricsSample& 
           s.writes_not_accepted);
   gauge("quorate_writes_unanswered", "Writes sent and not answered yet.", s.writes_unanswered);
   gauge("quorate_writes_waiting", "Writes not sent yet.", s.writes_waiting);
+  counter("quorate_snapshots_sent_total", "Snapshots that a peer has installed.", s.snapshots_sent);
+  counter("quorate_snapshots_not_sent_total", "Snapshots for a peer that came to nothing.",
+          s.snapshots_not_sent);
+  counter("quorate_snapshot_sent_bytes_total", "Bytes of snapshots sent.", s.snapshot_bytes_sent);
+  counter("quorate_snapshots_installed_total", "Snapshots that became this node's state.",
+          s.snapshots_installed);
+  counter("quorate_snapshots_not_installed_total",
+          "Snapshots that this node began to receive and did not install.",
+          s.snapshots_not_installed);
+  counter("quorate_snapshot_received_bytes_total", "Bytes of snapshots received.",
+          s.snapshot_bytes_received);
   return families;
 }
 

@@ -60,6 +60,12 @@ struct MetricsSample {
   uint64_t writes_not_accepted = 0;
   uint64_t writes_unanswered = 0;
   uint64_t writes_waiting = 0;
+  uint64_t snapshots_sent = 0;
+  uint64_t snapshots_not_sent = 0;
+  uint64_t snapshot_bytes_sent = 0;
+  uint64_t snapshots_installed = 0;
+  uint64_t snapshots_not_installed = 0;
+  uint64_t snapshot_bytes_received = 0;
 };
 
 class Metrics {

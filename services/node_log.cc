@@ -73,8 +73,8 @@ void NodeLog::ObservePeers(const raft::NodeStatus& status) {
           {name, store, {"last", peer.last_index}, {"term", status.term}});
     }
     if (peer.needs_snapshot && !needs_snapshot) {
-      LogError("a peer lacks entries that this node's log no longer holds: it cannot catch up here",
-               {name, store, {"match", peer.match}, {"log_first", status.first_index}});
+      LogInfo("a peer lacks entries that this log no longer holds: it is sent the whole state",
+              {name, store, {"match", peer.match}, {"log_first", status.first_index}});
     }
   }
   peers_ = status.peers;

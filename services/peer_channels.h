@@ -32,7 +32,7 @@ void SetPeerServerOptions(grpc::ServerBuilder* builder);
 
 class PeerChannels {
  public:
-  enum class Kind : uint8_t { kReplication, kControl, kForward };
+  enum class Kind : uint8_t { kReplication, kControl, kForward, kSnapshot };
   using Stub = std::shared_ptr<v1::Raft::Stub>;
 
   // `directory` outlives this. Null credentials: plain text.

@@ -163,4 +163,55 @@ raft::AppendEntriesReply FromProto(const v1::AppendEntriesResponse& proto) {
   return message;
 }
 
+void ToProto(const raft::InstallSnapshot& message, v1::SnapshotBegin* proto) {
+  const raft::SnapshotMeta& snapshot = message.snapshot;
+  proto->set_term(message.term.value());
+  proto->set_index(snapshot.index.value());
+  proto->set_index_term(snapshot.term.value());
+  proto->set_log_time_ms(snapshot.log_time_ms);
+  proto->set_membership_index(snapshot.membership_index.value());
+  proto->set_membership(raft::EncodeMembership(snapshot.membership));
+}
+
+void ToProto(const raft::InstallSnapshotReply& message, v1::InstallSnapshotResponse* proto) {
+  proto->set_term(message.term.value());
+  proto->set_index(message.index.value());
+  proto->set_index_term(message.index_term.value());
+  proto->set_answer(static_cast<uint32_t>(message.answer));
+}
+
+std::optional<raft::InstallSnapshot> FromProto(const v1::SnapshotBegin& proto) {
+  constexpr uint64_t kMax = uint64_t{1} << 62;  // beyond is not of this world
+  auto membership = raft::DecodeMembership(proto.membership());
+  if (proto.term() == 0 || proto.term() >= kMax || proto.index() == 0 || proto.index() >= kMax ||
+      proto.index_term() == 0 || proto.index_term() > proto.term() ||
+      proto.membership_index() == 0 || proto.membership_index() > proto.index() || !membership ||
+      membership->members.empty()) {
+    return std::nullopt;
+  }
+  raft::InstallSnapshot message;
+  message.term = raft::Term(proto.term());
+  message.snapshot.index = raft::Index(proto.index());
+  message.snapshot.term = raft::Term(proto.index_term());
+  message.snapshot.log_time_ms = proto.log_time_ms();
+  message.snapshot.membership_index = raft::Index(proto.membership_index());
+  message.snapshot.membership = *std::move(membership);
+  return message;
+}
+
+std::optional<raft::InstallSnapshotReply> FromProto(const v1::InstallSnapshotResponse& proto) {
+  const auto answer = static_cast<raft::SnapshotAnswer>(proto.answer());
+  switch (answer) {
+    case raft::SnapshotAnswer::kInstalled:
+    case raft::SnapshotAnswer::kBusy:
+    case raft::SnapshotAnswer::kRefused:
+      break;
+    default:
+      return std::nullopt;
+  }
+  if (proto.answer() > 0xff) return std::nullopt;
+  return raft::InstallSnapshotReply{raft::Term(proto.term()), raft::Index(proto.index()),
+                                    raft::Term(proto.index_term()), answer, 0};
+}
+
 }  // namespace quorate::services

@@ -38,4 +38,10 @@ raft::RequestVoteReply FromProto(const v1::RequestVoteResponse& proto);
 std::optional<raft::AppendEntries> FromProto(v1::AppendEntriesRequest&& proto);
 raft::AppendEntriesReply FromProto(const v1::AppendEntriesResponse& proto);
 
+// Snapshots. nullopt: an index, term or membership that no leader sends; an answer that is none.
+void ToProto(const raft::InstallSnapshot& message, v1::SnapshotBegin* proto);
+void ToProto(const raft::InstallSnapshotReply& message, v1::InstallSnapshotResponse* proto);
+std::optional<raft::InstallSnapshot> FromProto(const v1::SnapshotBegin& proto);
+std::optional<raft::InstallSnapshotReply> FromProto(const v1::InstallSnapshotResponse& proto);
+
 }  // namespace quorate::services

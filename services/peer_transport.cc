@@ -44,6 +44,7 @@ class PeerTransport::Impl : public std::enable_shared_from_this<PeerTransport::I
   void RemoveInbound(StoreId peer, uint64_t id);
   uint64_t AddVote(AnswerVote answer);
   bool RemoveVote(uint64_t call_id);
+  void OnSnapshotReply(SnapshotReplyHook hook) { on_snapshot_reply_ = std::move(hook); }
   Counters counters() const;
 
  private:
@@ -86,6 +87,7 @@ class PeerTransport::Impl : public std::enable_shared_from_this<PeerTransport::I
 
   const PeerTransportOptions options_;
   PeerChannels* const channels_;
+  SnapshotReplyHook on_snapshot_reply_;  // constant once started
   std::thread sender_;
   std::map<StoreId, PeerPtr> peers_;  // the sender thread's, and Stop's after it has ended
 
@@ -341,6 +343,8 @@ void PeerTransport::Impl::Dispatch(raft::Message message) {
     AskForVote(to, *vote);
   } else if (const auto* answer = std::get_if<raft::RequestVoteReply>(&message.body)) {
     AnswerVoteCall(*answer);
+  } else if (const auto* snapshot = std::get_if<raft::InstallSnapshotReply>(&message.body)) {
+    if (on_snapshot_reply_) on_snapshot_reply_(*snapshot);
   }
 }
 
@@ -548,6 +552,9 @@ uint64_t PeerTransport::AddInbound(StoreId peer, WriteReply write) {
 void PeerTransport::RemoveInbound(StoreId peer, uint64_t id) { impl_->RemoveInbound(peer, id); }
 uint64_t PeerTransport::AddVote(AnswerVote answer) { return impl_->AddVote(std::move(answer)); }
 bool PeerTransport::RemoveVote(uint64_t call_id) { return impl_->RemoveVote(call_id); }
+void PeerTransport::OnSnapshotReply(SnapshotReplyHook hook) {
+  impl_->OnSnapshotReply(std::move(hook));
+}
 PeerTransport::Counters PeerTransport::counters() const { return impl_->counters(); }
 
 }  // namespace quorate::services

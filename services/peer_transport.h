@@ -1,7 +1,8 @@
 // Carries the core's messages to and from the other nodes (raft::Transport over gRPC).
 //
 // Out: one AppendEntries stream to each peer that this node leads, one RequestVote call for each
-// question. In: RaftService hands what it received to the node, and registers here where the
+// question. Snapshots have a transport of their own (services/snapshot_sender.h), but for this
+// node's answers. In: RaftService hands what it received to the node, and registers here where the
 // node's replies go: an AppendEntriesReply to the latest inbound stream of that peer, a
 // RequestVoteReply to the call that asked.
 //
@@ -72,6 +73,10 @@ class PeerTransport final : public raft::Transport {
   using AnswerVote = std::function<void(const raft::RequestVoteReply&)>;
   uint64_t AddVote(AnswerVote answer);
   bool RemoveVote(uint64_t call_id);
+
+  // Where this node's answers to snapshots go. Set before Start; must not block.
+  using SnapshotReplyHook = std::function<void(const raft::InstallSnapshotReply&)>;
+  void OnSnapshotReply(SnapshotReplyHook hook);
 
   struct Counters {
     uint64_t sent = 0;     // messages given to gRPC

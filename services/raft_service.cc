@@ -391,13 +391,16 @@ grpc::ServerUnaryReactor* RaftService::Found(grpc::CallbackServerContext* contex
   return Finished(context, grpc::Status::OK);
 }
 
-// --- Not in this build yet ---
-
 grpc::ServerReadReactor<v1::InstallSnapshotRequest>* RaftService::InstallSnapshot(
-    grpc::CallbackServerContext*, v1::InstallSnapshotResponse*) {
-  return new RefusedStream<grpc::ServerReadReactor<v1::InstallSnapshotRequest>>(
-      MakeUnimplemented("quorate.v1.Raft/InstallSnapshot"));
+    grpc::CallbackServerContext* context, v1::InstallSnapshotResponse* response) {
+  grpc::Status status;
+  const Shared::Use use = shared_->Enter(&status);
+  if (use && use->snapshots != nullptr) return use->snapshots->Serve(context, response);
+  if (status.ok()) status = MakeUnimplemented("quorate.v1.Raft/InstallSnapshot");
+  return new RefusedStream<grpc::ServerReadReactor<v1::InstallSnapshotRequest>>(status);
 }
+
+// --- Not in this build yet ---
 
 grpc::ServerUnaryReactor* RaftService::TimeoutNow(grpc::CallbackServerContext* context,
                                                   const v1::TimeoutNowRequest*,

@@ -19,6 +19,7 @@
 #include "services/forwarder.h"
 #include "services/peer_directory.h"
 #include "services/peer_transport.h"
+#include "services/snapshot_receiver.h"
 
 namespace quorate::services {
 
@@ -41,6 +42,7 @@ class RaftService final : public v1::Raft::CallbackService {
     raft::Node* node = nullptr;
     PeerTransport* transport = nullptr;
     Forwarder* forwarder = nullptr;
+    SnapshotReceiver* snapshots = nullptr;
   };
   void Serve(const Running& running);
   // The Raft calls are refused again (NOT_BORN's place is taken by SHUTTING_DOWN) and nothing
@@ -62,9 +64,10 @@ class RaftService final : public v1::Raft::CallbackService {
   grpc::ServerBidiReactor<v1::ForwardRequest, v1::ForwardResponse>* Forward(
       grpc::CallbackServerContext* context) override;
 
-  // Not in this build yet: UNIMPLEMENTED naming the call.
   grpc::ServerReadReactor<v1::InstallSnapshotRequest>* InstallSnapshot(
       grpc::CallbackServerContext* context, v1::InstallSnapshotResponse* response) override;
+
+  // Not in this build yet: UNIMPLEMENTED naming the call.
   grpc::ServerUnaryReactor* TimeoutNow(grpc::CallbackServerContext* context,
                                        const v1::TimeoutNowRequest* request,
                                        v1::TimeoutNowResponse* response) override;

@@ -114,6 +114,7 @@ absl::Status Server::Impl::OpenEngine() {
   options.election_timeout_max = raft.election_timeout_max;
   options.seed = storage::RandomId();
   options.session_nonce = nonce_;
+  options.log_tail_bytes = raft.log_tail_bytes;
   auto engine = Engine::Open(options, {.disk = disk_.get(),
                                        .directory = directory_.get(),
                                        .channels = &channels_,
@@ -244,7 +245,8 @@ void Server::Impl::RunEngine() {
     raft_service_->Serve({.cluster = engine->cluster(),
                           .node = engine->node(),
                           .transport = engine->transport(),
-                          .forwarder = engine->forwarder()});
+                          .forwarder = engine->forwarder(),
+                          .snapshots = engine->snapshot_receiver()});
   }
   engine_running_ = engine;
 }

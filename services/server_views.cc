@@ -61,6 +61,7 @@ ClusterView Server::Impl::View() const {
     view.node = engine->node()->status();
     view.state = engine->state()->Summary();
     view.generation = engine->generation();
+    view.snapshot_index = engine->snapshot_index();
   }
   return view;
 }
@@ -113,6 +114,14 @@ MetricsSample Server::Impl::Sample() const {
   sample.writes_not_accepted = writes.ingress.not_accepted;
   sample.writes_unanswered = writes.unanswered;
   sample.writes_waiting = writes.waiting;
+  const SnapshotSender::Counters sent = engine->snapshot_sender()->counters();
+  sample.snapshots_sent = sent.sent;
+  sample.snapshots_not_sent = sent.failed;
+  sample.snapshot_bytes_sent = sent.bytes;
+  const SnapshotReceiver::Counters received = engine->snapshot_receiver()->counters();
+  sample.snapshots_installed = received.installed;
+  sample.snapshots_not_installed = received.failed;
+  sample.snapshot_bytes_received = received.bytes;
   return sample;
 }
 

@@ -521,6 +521,7 @@ absl::StatusOr<std::pair<std::unique_ptr<Log>, RecoveredLog>> Log::Open(
   recovered.last_index = state.last_index();
   recovered.memberships = state.memberships();
   recovered.generation = state.generation().generation;
+  recovered.generation_index = state.generation().index;
   recovered.torn_bytes = scan->torn_bytes;
   recovered.cured = scan->cured;
   const raft::Index window_first =

@@ -35,6 +35,11 @@ std::vector<raft::EntryPtr> LogStore::Read(raft::Index from, raft::Index last, s
   return *std::move(entries);
 }
 
+void LogStore::Cut(raft::Index through) {
+  const absl::StatusOr<raft::Index> first = log_->CutPrefix(through, 0);
+  if (!first.ok()) Die("cutting", first.status());
+}
+
 void LogStore::WriteMark() {
   absl::Status status = log_->WriteMark();
   if (!status.ok()) Die("marking", status);

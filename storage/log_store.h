@@ -22,6 +22,8 @@ class LogStore final : public raft::LogStore {
   void Append(const raft::Persist& persist) override;
   void Sync() override;
   std::vector<raft::EntryPtr> Read(raft::Index from, raft::Index last, size_t bytes) override;
+  void Cut(raft::Index through) override;
+  raft::Index TailStart(uint64_t bytes) override { return log_->TailStart(bytes); }
   bool WantsMark() override { return log_->WantsMark(); }
   void WriteMark() override;
 

@@ -98,7 +98,7 @@ class NodeThreadsTest : public ::testing::Test {
       options.core.election_timeout_max = milliseconds(1000);
       m.node = std::make_unique<Node>(
           options, m.Recover(),
-          Node::Ports{m.log.get(), m.transport.get(), m.state.get(), &clock_});
+          Node::Ports{m.log.get(), m.transport.get(), m.state.get(), &clock_, nullptr});
       m.node->OnStatusChange([this](const NodeStatus&) { ++changes_; });
     }
     for (Machine& m : machines_) m.node->Start();

@@ -26,7 +26,18 @@ class MemoryLog : public LogStore {
  public:
   struct Contents {
     HardState hard_state;
-    std::vector<EntryPtr> entries;  // entry i has index i + 1
+    Index before;                   // the entry before the first, and its term
+    Term before_term;
+    std::vector<EntryPtr> entries;  // the first has index before + 1
+    std::optional<InstallRecord> installed;
+    Index last() const { return before + entries.size(); }
+    void CutFrom(Index index) { entries.resize(index - before - 1); }
+    void CutThrough(Index index) {
+      if (index <= before) return;
+      before_term = entries[index - before - 1]->term;
+      entries.erase(entries.begin(), entries.begin() + static_cast<ptrdiff_t>(index - before));
+      before = index;
+    }
   };
   explicit MemoryLog(EntryPtr first) {
     durable_.entries.push_back(std::move(first));
@@ -38,12 +49,15 @@ class MemoryLog : public LogStore {
     EXPECT_FALSE(persist.empty()) << "nothing to write";
     EXPECT_GT(persist.ticket, last_ticket_) << "hand-overs out of order";
     last_ticket_ = persist.ticket;
-    std::vector<EntryPtr>& entries = written_.entries;
-    if (persist.cut_from) entries.resize(persist.cut_from->value() - 1);
+    if (persist.cut_from) written_.CutFrom(*persist.cut_from);
     if (persist.hard_state) written_.hard_state = *persist.hard_state;
+    if (persist.install) {
+      const SnapshotMeta& snapshot = persist.install->snapshot;
+      written_ = {written_.hard_state, snapshot.index, snapshot.term, {}, persist.install};
+    }
     for (const EntryPtr& entry : persist.entries) {
-      EXPECT_EQ(entry->index.value(), entries.size() + 1) << "a gap";
-      entries.push_back(entry);
+      EXPECT_EQ(entry->index, written_.last() + 1) << "a gap";
+      written_.entries.push_back(entry);
     }
     ++appends_;
   }
@@ -59,13 +73,27 @@ class MemoryLog : public LogStore {
     ++reads_;
     std::vector<EntryPtr> found;
     size_t total = 0;
-    for (Index i = from; i <= last && i.value() <= written_.entries.size(); ++i) {
-      const EntryPtr& entry = written_.entries[i.value() - 1];
+    for (Index i = from; from > written_.before && i <= std::min(last, written_.last()); ++i) {
+      const EntryPtr& entry = written_.entries[i - written_.before - 1];
       total += entry->bytes();
       if (!found.empty() && total > bytes) break;
       found.push_back(entry);
     }
     return found;
+  }
+  void Cut(Index through) override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    EXPECT_LE(through, durable_.last()) << "cuts what is not durable";
+    written_.CutThrough(through);
+    durable_.CutThrough(through);
+  }
+  Index TailStart(uint64_t bytes) override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    Index start = written_.last() + 1;
+    for (uint64_t total = 0; start > written_.before + 1 && total < bytes; start = start - 1) {
+      total += written_.entries[start - written_.before - 2]->bytes();
+    }
+    return start;
   }
   bool WantsMark() override {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -90,7 +118,7 @@ class MemoryLog : public LogStore {
   }
   Index durable_last() const {
     std::lock_guard<std::mutex> lock(mutex_);
-    return Index(durable_.entries.size());
+    return durable_.last();
   }
   HardState durable_hard_state() const {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -125,6 +153,38 @@ class MemoryState : public StateMachine {
       applied_.push_back(entry);
     }
   }
+  // Snapshots of these tests carry everything that was applied, under their generation.
+  bool Install(const InstallRecord& record) override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    const std::vector<EntryPtr>& received = (*snapshots_)[record.generation];
+    EXPECT_GT(received.size(), applied_.size()) << "falls back";
+    EXPECT_EQ(received.back()->index, record.snapshot.index);
+    applied_ = received;
+    durable_ = record.snapshot.index;
+    ++installs_;
+    return Has(EntryType::kBirthComplete);
+  }
+  void MakeDurable() override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    durable_ = Index(applied_.size());
+    ++made_durable_;
+  }
+  Index durable_applied() override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return durable_;
+  }
+  using Snapshots = std::map<uint64_t, std::vector<EntryPtr>>;
+  void set_snapshots(Snapshots* snapshots) { snapshots_ = snapshots; }
+  size_t installs() const { return installs_; }
+  size_t made_durable() const { return made_durable_; }
+  // A start opens what the log names.
+  void Recover(const std::optional<InstallRecord>& installed) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (!installed || installed->snapshot.index.value() <= applied_.size()) return;
+    applied_ = (*snapshots_)[installed->generation];
+    durable_ = installed->snapshot.index;
+  }
+
   std::vector<EntryPtr> applied() const {
     std::lock_guard<std::mutex> lock(mutex_);
     return applied_;
@@ -144,14 +204,22 @@ class MemoryState : public StateMachine {
   }
   size_t Count(EntryType type) const {
     std::lock_guard<std::mutex> lock(mutex_);
+    return Counted(type);
+  }
+
+ private:
+  size_t Counted(EntryType type) const {
     size_t count = 0;
     for (const EntryPtr& entry : applied_) count += entry->type == type;
     return count;
   }
+  bool Has(EntryType type) const { return Counted(type) > 0; }
 
- private:
   mutable std::mutex mutex_;
   std::vector<EntryPtr> applied_;
+  Index durable_;
+  Snapshots* snapshots_ = nullptr;
+  std::atomic<size_t> installs_ = 0, made_durable_ = 0;
 };
 
 class FakeClock : public Clock {
@@ -193,6 +261,36 @@ class CheckingTransport : public Transport {
   std::function<void(Message)> deliver_;
 };
 
+// Sends all that the machine has applied, in one message.
+class MemorySnapshots : public SnapshotSender {
+ public:
+  MemorySnapshots(StoreId self, const MemoryState* state, MemoryState::Snapshots* all,
+                  std::function<void(Message)> deliver)
+      : self_(self), state_(state), all_(all), deliver_(std::move(deliver)) {}
+
+  void Send(const SnapshotRequest& request) override {
+    const std::vector<EntryPtr> entries = state_->applied();
+    InstallSnapshot install;
+    install.term = request.term;
+    install.snapshot.index = entries.back()->index;
+    install.snapshot.term = entries.back()->term;
+    for (const EntryPtr& entry : entries) {
+      if (entry->type != EntryType::kMembership) continue;
+      install.snapshot.membership_index = entry->index;
+      install.snapshot.membership = *DecodeMembership(entry->payload);
+    }
+    install.generation = all_->size() + 1;
+    (*all_)[install.generation] = entries;
+    deliver_({self_, request.peer, std::move(install)});
+  }
+
+ private:
+  const StoreId self_;
+  const MemoryState* const state_;
+  MemoryState::Snapshots* const all_;
+  const std::function<void(Message)> deliver_;
+};
+
 inline StoreId NodeStore(size_t i) { return StoreId(0xa0 + i); }
 
 // Founders of one cluster.
@@ -214,17 +312,25 @@ struct Machine {
   std::unique_ptr<MemoryLog> log;
   std::unique_ptr<MemoryState> state = std::make_unique<MemoryState>();
   std::unique_ptr<CheckingTransport> transport;
+  std::unique_ptr<SnapshotSender> snapshots;
   std::unique_ptr<Node> node;
 
   RecoveredState Recover() const {
     const MemoryLog::Contents contents = log->durable();
+    state->Recover(contents.installed);
     RecoveredState recovered;
     recovered.hard_state = contents.hard_state;
+    recovered.prev_index = contents.before;
+    recovered.prev_term = contents.before_term;
     recovered.entries = contents.entries;
-    recovered.first_index = Index(1);
+    recovered.first_index = contents.before + 1;
     recovered.applied = state->applied_index();
-    for (const EntryPtr& entry : contents.entries) {
+    for (const EntryPtr& entry : state->applied()) {
       if (entry->type != EntryType::kMembership) continue;
+      recovered.memberships = {{entry->index, *DecodeMembership(entry->payload)}};
+    }
+    for (const EntryPtr& entry : contents.entries) {
+      if (entry->type != EntryType::kMembership || entry->index <= recovered.applied) continue;
       recovered.memberships.emplace_back(entry->index, *DecodeMembership(entry->payload));
     }
     return recovered;
@@ -242,6 +348,10 @@ class NodeWorld {
       m.log = std::make_unique<MemoryLog>(FirstEntryOf(nodes));
       m.transport = std::make_unique<CheckingTransport>(
           m.log.get(), [this](Message message) { flights_.push_back(std::move(message)); });
+      m.state->set_snapshots(&snapshots_);
+      m.snapshots = std::make_unique<MemorySnapshots>(
+          NodeStore(i), m.state.get(), &snapshots_,
+          [this](Message message) { flights_.push_back(std::move(message)); });
     }
   }
   ~NodeWorld() {
@@ -264,7 +374,8 @@ class NodeWorld {
     options.core.seed = random_();
     options.birth_complete = m.state->Count(EntryType::kBirthComplete) > 0 || born_complete_;
     m.node = std::make_unique<Node>(
-        options, m.Recover(), Node::Ports{m.log.get(), m.transport.get(), m.state.get(), &clock_});
+        options, m.Recover(),
+        Node::Ports{m.log.get(), m.transport.get(), m.state.get(), &clock_, m.snapshots.get()});
   }
   void StartAll() {
     for (size_t i = 0; i < size(); ++i) {
@@ -394,6 +505,7 @@ class NodeWorld {
   NodeOptions options_;
   FakeClock clock_;
   std::vector<Message> flights_;
+  MemoryState::Snapshots snapshots_;
   std::set<std::pair<size_t, Job>> starved_;
   std::set<StoreId> isolated_;
   bool born_complete_ = false;

@@ -119,6 +119,16 @@ TEST(Configuration, TheMultiplierScalesAllThreeTimeouts) {
   EXPECT_EQ(raft.election_timeout_max, milliseconds(3000));
 }
 
+TEST(Configuration, TheLogsTailIsASizeWithAUnit) {
+  EXPECT_EQ(MustParse(std::string(kPeers)).raft->log_tail_bytes, 64u << 20);
+  const auto tail = [](const std::string& text) {
+    return MustParse(std::string(kPeers) + "    logTail: " + text + "\n").raft->log_tail_bytes;
+  };
+  EXPECT_EQ(tail("64KiB"), 64u << 10);
+  EXPECT_EQ(tail("3MiB"), 3u << 20);
+  EXPECT_EQ(tail("64GiB"), uint64_t{64} << 30);
+}
+
 TEST(Configuration, AnElectionTimeoutIsARangeOrItsMinimum) {
   RaftConfiguration raft =
       *MustParse(std::string(kPeers) + "    electionTimeout: 1s-2500ms\n").raft;
@@ -400,6 +410,19 @@ constexpr BadRaft kBadRafts[] = {
      "q.yaml:8:24: controlPlane.raft.heartbeatInterval: an electionTimeout from 150ms is less "
      "than two heartbeatIntervals of 100ms: one lost heartbeat would be an election; write one of "
      "at least 200ms"},
+    {"LogTailTooShort",
+     "    nodeId: a\n    bindAddress: :7000\n    peers: [a=a:7000]\n    logTail: 63KiB\n",
+     "q.yaml:8:14: controlPlane.raft.logTail: `63KiB` is not a size from 64KiB to 64GiB; write a "
+     "whole number and KiB, MiB or GiB, such as 64MiB"},
+    {"LogTailWithoutAUnit",
+     "    nodeId: a\n    bindAddress: :7000\n    peers: [a=a:7000]\n    logTail: 1000000\n",
+     "q.yaml:8:14: controlPlane.raft.logTail: `1000000` is not a size from 64KiB to 64GiB; write "
+     "a whole number and KiB, MiB or GiB, such as 64MiB"},
+    {"LogTailThatOverflows",
+     "    nodeId: a\n    bindAddress: :7000\n    peers: [a=a:7000]\n"
+     "    logTail: 18446744073709551615GiB\n",
+     "q.yaml:8:14: controlPlane.raft.logTail: `18446744073709551615GiB` is not a size from 64KiB "
+     "to 64GiB; write a whole number and KiB, MiB or GiB, such as 64MiB"},
     {"RaftNotBuiltYet",
      "    nodeId: a\n    bindAddress: :7000\n    peers: [a=a:7000]\n"
      "    tls: {}\n    autopilot: {}\n    zone: b\n    nonVoter: true\n",

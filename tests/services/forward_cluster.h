@@ -47,10 +47,14 @@ class MemoryLog final : public raft::LogStore {
  public:
   void Append(const raft::Persist& persist) override {
     std::lock_guard lock(mutex_);
-    if (persist.cut_from) entries_.resize(persist.cut_from->value() - 1);
+    if (persist.cut_from) entries_.resize(persist.cut_from->value() - 1 - before_);
     if (persist.hard_state) hard_state_ = *persist.hard_state;
+    if (persist.install) {
+      entries_.clear();
+      before_ = persist.install->snapshot.index.value();
+    }
     for (const raft::EntryPtr& entry : persist.entries) {
-      CHECK(entry->index.value() == entries_.size() + 1);
+      CHECK(entry->index.value() == before_ + entries_.size() + 1);
       entries_.push_back(entry);
     }
   }
@@ -59,18 +63,23 @@ class MemoryLog final : public raft::LogStore {
     std::lock_guard lock(mutex_);
     std::vector<raft::EntryPtr> read;
     size_t size = 0;
-    for (uint64_t i = from.value(); i <= last.value() && i <= entries_.size(); ++i) {
-      size += entries_[i - 1]->bytes();
+    if (from.value() <= before_) return read;
+    for (uint64_t i = from.value(); i <= last.value() && i <= before_ + entries_.size(); ++i) {
+      const raft::EntryPtr& entry = entries_[i - before_ - 1];
+      size += entry->bytes();
       if (!read.empty() && size > bytes) break;
-      read.push_back(entries_[i - 1]);
+      read.push_back(entry);
     }
     return read;
   }
+  void Cut(raft::Index) override { CHECK(false, "these tests keep the whole log"); }
+  raft::Index TailStart(uint64_t) override { return raft::Index(1); }
   bool WantsMark() override { return false; }
   void WriteMark() override {}
 
   raft::RecoveredState Recovered(const raft::Membership& membership, raft::Index applied) {
     std::lock_guard lock(mutex_);
+    CHECK(before_ == 0, "these tests do not restart behind a snapshot");
     raft::RecoveredState state;
     state.hard_state = hard_state_;
     state.entries = entries_;
@@ -83,6 +92,7 @@ class MemoryLog final : public raft::LogStore {
  private:
   std::mutex mutex_;
   raft::HardState hard_state_{raft::Term(1), StoreId()};
+  uint64_t before_ = 0;  // the entry before the first
   std::vector<raft::EntryPtr> entries_;
 };
 
@@ -102,6 +112,7 @@ class ForwardCluster {
     std::unique_ptr<storage::State> state;
     std::unique_ptr<Applier> applier;
     std::unique_ptr<PeerTransport> transport;
+    std::unique_ptr<SnapshotReceiver> snapshots;
     std::unique_ptr<Forwarder> forwarder;
     std::unique_ptr<raft::Node> raft;
     std::unique_ptr<RaftService> service;
@@ -248,6 +259,12 @@ class ForwardCluster {
     node.raft->OnStatusChange([forwarder = node.forwarder.get()](const auto& status) {
       forwarder->OnStatusChange(status);
     });
+    node.snapshots = std::make_unique<SnapshotReceiver>(
+        SnapshotReceiverOptions{kTestCluster, node.store, state.directory}, disk_.get(),
+        node.state.get());
+    node.transport->OnSnapshotReply(
+        [receiver = node.snapshots.get()](const auto& reply) { receiver->OnReply(reply); });
+    node.snapshots->Start(node.raft.get());
     node.transport->Start(node.raft.get());
     node.forwarder->Start(node.raft.get());
     Serve(i);
@@ -259,7 +276,8 @@ class ForwardCluster {
     node.service->Serve({.cluster = kTestCluster,
                          .node = node.raft.get(),
                          .transport = node.transport.get(),
-                         .forwarder = node.forwarder.get()});
+                         .forwarder = node.forwarder.get(),
+                         .snapshots = node.snapshots.get()});
   }
 
   void StartAll() {
@@ -272,10 +290,12 @@ class ForwardCluster {
     if (node.raft == nullptr) return;
     if (node.service != nullptr) node.service->StopServing();
     node.forwarder->Stop();
+    node.snapshots->Stop();
     node.raft->Stop();
     node.transport->Stop();
     CloseServer(i);
     node.raft = nullptr;
+    node.snapshots = nullptr;
     node.forwarder = nullptr;
     node.transport = nullptr;
     node.applier = nullptr;
@@ -284,6 +304,7 @@ class ForwardCluster {
   }
 
   Node& node(size_t i) { return *nodes_[i]; }
+  std::filesystem::path DirectoryOf(size_t i) const { return directory_ / nodes_[i]->name; }
   size_t size() const { return nodes_.size(); }
   const raft::Membership& membership() const { return membership_; }
 
@@ -305,6 +326,7 @@ class ForwardCluster {
  private:
   static inline std::atomic<int> clusters_{0};
   std::filesystem::path directory_;
+  const std::unique_ptr<storage::Disk> disk_ = storage::MakePosixDisk();
   std::vector<std::unique_ptr<Node>> nodes_;
   raft::Membership membership_;
 };

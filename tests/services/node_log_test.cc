@@ -90,7 +90,7 @@ TEST_F(NodeLogTest, ALeaderNamesThePeersThatNeedHelpOnce) {
   EXPECT_EQ(Observe(), "");
   status_.peers[0].needs_snapshot = true;
   const std::string lacks = Observe();
-  EXPECT_NE(lacks.find("level=error msg=\"a peer lacks entries"), std::string::npos) << lacks;
+  EXPECT_NE(lacks.find("level=info msg=\"a peer lacks entries"), std::string::npos) << lacks;
   EXPECT_EQ(lacks.find("has lost"), std::string::npos) << lacks;
   // Cured and then again: said again.
   status_.peers[0].lost_data = false;

@@ -205,11 +205,6 @@ TEST_F(RaftServiceTest, WhatIsNotBuiltYetSaysSo) {
   v1::ReadIndexResponse read;
   status = Call(&v1::Raft::Stub::ReadIndex, v1::ReadIndexRequest(), &read);
   EXPECT_EQ(DetailsOf(status).metadata.at("what"), "quorate.v1.Raft/ReadIndex");
-  grpc::ClientContext context;
-  v1::InstallSnapshotResponse installed;
-  auto stream = stub_->InstallSnapshot(&context, &installed);
-  stream->Write(v1::InstallSnapshotRequest());
-  EXPECT_EQ(DetailsOf(stream->Finish()).metadata.at("what"), "quorate.v1.Raft/InstallSnapshot");
 }
 
 TEST_F(RaftServiceTest, FoundWithoutAStepIsRefused) {

@@ -1,0 +1,149 @@
+"""A follower for whom the log is too short comes back by a snapshot.
+
+Over SIGKILL of the one who sends it and of the one who receives it, at every step of the transfer:
+nothing is lost, and in the end all three have the same state."""
+
+import threading
+import time
+import unittest
+
+from quorate_cluster import PATIENCE_S, Cluster, eventually, main, story
+
+# More than the window in memory (16 MiB), from which a follower is served whatever the disk has.
+VALUE, COUNT = "x" * (900 << 10), 22
+
+
+class Snapshot(unittest.TestCase):
+    def leave_behind(self, cluster, away, written):
+        """Kills `away`, and writes and cuts until the others' logs no longer reach back to it."""
+        away.kill()
+        others = [n for n in cluster.nodes if n is not away]
+        cluster.leader(others)
+        for i in range(COUNT):
+            key = f"big/{written[0]:04}"
+            others[i % 2].put(key, VALUE, timeout=60)
+            written[0] += 1
+
+        def cut():
+            first = [n.status() for n in others]
+            return all(s.log_first_index + 5 > s.applied_index for s in first) and first
+        statuses = eventually(cut, "both logs are cut close to their ends", PATIENCE_S * 2)
+        story(f"{away.name} is away; the others' logs now begin at "
+              f"{', '.join(str(s.log_first_index) for s in statuses)}")
+        return others
+
+    def check_all(self, cluster, away, written):
+        cluster.wait_ready()
+        statuses = cluster.wait_equal()
+        self.assertEqual(len(away.list_all("big/", timeout=60)), written[0])
+        return statuses[away.name]
+
+    def states(self, node):
+        return sorted(p.name for p in node.data.glob("state-*"))
+
+    def test_far_behind_the_cut_log(self):
+        written = [0]
+        with Cluster(3, extra_raft="    logTail: 64KiB\n") as cluster:
+            cluster.start().wait_ready()
+            away = cluster.followers()[0]
+            before = away.status()
+            self.assertEqual((before.snapshot_index, before.snapshot_generation), (0, 1))
+            self.leave_behind(cluster, away, written)
+            away.start()
+            after = self.check_all(cluster, away, written)
+            self.assertEqual(after.snapshot_generation, 2)
+            self.assertGreater(after.snapshot_index, COUNT)
+            self.assertGreater(after.log_first_index, COUNT)
+            self.assertEqual(away.metric("quorate_snapshots_installed_total"), 1)
+            self.assertGreater(away.metric("quorate_snapshot_received_bytes_total"),
+                               COUNT * len(VALUE))
+            eventually(lambda: self.states(away) == ["state-2"], "the old state is removed")
+            story(f"{away.name} is back: state of {after.snapshot_index}, generation 2, its log from "
+                  f"{after.log_first_index} on")
+            away.put("after", "the snapshot")
+            away.kill()
+            away.start()
+            again = self.check_all(cluster, away, written)
+            self.assertEqual(again.snapshot_generation, 2)
+            self.assertEqual(again.snapshot_index, after.snapshot_index)
+            self.assertEqual(away.get("after").item.text, "the snapshot")
+            for node in cluster.nodes:
+                node.kill()
+            cluster.start()
+            self.check_all(cluster, away, written)
+            story("all three were killed at once and agree again")
+
+    def reached(self, step, cluster, away):
+        """Whether the transfer to `away` has come this far."""
+        if step == "copying":
+            return any((n.data / "snapshot" / "outgoing.db").exists() for n in cluster.nodes)
+        if step == "receiving":
+            return any(n.endswith(".new") for n in self.states(away))
+        if step == "placed":
+            return len([n for n in self.states(away) if not n.endswith(".new")]) > 1
+        raise ValueError(step)
+
+    def kill_at(self, step, victim_is, cluster, written):
+        """Brings a follower back by a snapshot, and kills one of the two at that step."""
+        away = cluster.followers()[0]
+        self.leave_behind(cluster, away, written)
+        leader = cluster.leader([n for n in cluster.nodes if n is not away])
+        victim = away if victim_is == "receiver" else leader
+        away.start()
+        deadline = time.monotonic() + PATIENCE_S
+        while not self.reached(step, cluster, away):
+            self.assertLess(time.monotonic(), deadline, f"no transfer came to {step}")
+            time.sleep(0.001)
+        victim.kill()
+        story(f"the {victim_is}, {victim.name}, is killed while {step}")
+        victim.start()
+        status = self.check_all(cluster, away, written)
+        eventually(lambda: len(self.states(away)) == 1, "only one state is left")
+        eventually(lambda: not any((n.data / "snapshot" / "outgoing.db").exists()
+                                   for n in cluster.nodes), "no copy is left")
+        story(f"{away.name} came back all the same, generation {status.snapshot_generation}")
+
+    def test_killed_at_every_step(self):
+        written = [0]
+        with Cluster(3, extra_raft="    logTail: 64KiB\n") as cluster:
+            cluster.start().wait_ready()
+            for step in ("copying", "receiving", "placed"):
+                for victim in ("receiver", "sender"):
+                    self.kill_at(step, victim, cluster, written)
+
+    def test_under_load(self):
+        """Writes go on, acknowledged ones are all there in the end."""
+        written = [0]
+        with Cluster(3, extra_raft="    logTail: 64KiB\n") as cluster:
+            cluster.start().wait_ready()
+            away = cluster.followers()[0]
+            others = self.leave_behind(cluster, away, written)
+            stop, acknowledged, failures = threading.Event(), [], []
+
+            def load():
+                i = 0
+                while not stop.is_set():
+                    try:
+                        others[i % 2].put(f"load/{i:06}", "y" * 2000, timeout=10)
+                        acknowledged.append(i)
+                    except Exception as error:  # pylint: disable=broad-except
+                        failures.append(error)
+                    i += 1
+            thread = threading.Thread(target=load)
+            thread.start()
+            try:
+                away.start()
+                eventually(lambda: away.status().snapshot_generation == 2, "it is installed",
+                           PATIENCE_S * 2)
+                cluster.wait_ready()
+            finally:
+                stop.set()
+                thread.join()
+            self.assertFalse(failures, f"writes failed: {failures[:3]}")
+            self.check_all(cluster, away, written)
+            self.assertEqual(len(away.list_all("load/", timeout=60)), len(acknowledged))
+            story(f"{len(acknowledged)} writes went on meanwhile; {away.name} has them all")
+
+
+if __name__ == "__main__":
+    main()

@@ -53,8 +53,8 @@ struct IngressOptions {
   Duration leader_wait = std::chrono::seconds(3);
   // A write is given up this long before its caller's deadline (at most a quarter of the time that
   // it had), so that its outcome still arrives: NO_LEADER or QUEUE_FULL while it waits, unknown
-  // once it is sent.
-  Duration deadline_margin = std::chrono::milliseconds(20);
+  // once it is sent. A busy machine's threads may well take half of it.
+  Duration deadline_margin = std::chrono::milliseconds(100);
   // A refused write is sent again after this; doubled while the refusals go on, up to the maximum.
   Duration refused_backoff_min = std::chrono::milliseconds(5);
   Duration refused_backoff_max = std::chrono::milliseconds(100);

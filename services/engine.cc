@@ -243,8 +243,8 @@ void Engine::Start() {
 }
 
 void Engine::Stop() {
+  if (forwarder_ != nullptr) forwarder_->Stop();
   if (!std::exchange(started_, false)) return;
-  forwarder_->Stop();
   node_->Stop();
   transport_->Stop();
 }

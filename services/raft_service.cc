@@ -62,7 +62,9 @@ class RaftService::Shared {
           MakeError(grpc::StatusCode::UNAVAILABLE, "SHUTTING_DOWN", "this node is shutting down");
     } else {
       *status =
-          MakeError(grpc::StatusCode::UNAVAILABLE, "NOT_BORN", "this node is in no cluster yet");
+          MakeError(grpc::StatusCode::UNAVAILABLE, "NOT_RUNNING",
+                    "this node takes no part yet: it is in no cluster, or it has just started and "
+                    "asks its peers first whether another process has its store id");
     }
     return use;
   }

@@ -71,7 +71,7 @@ absl::Status Server::Impl::Start() {
   metrics_.SetSampler([this] { return Sample(); });
   housekept_at_ = BootNow();
   housekeeping_ = std::thread([this] { Housekeep(); });
-  if (engine_ != nullptr) RunEngine();
+  if (engine_ != nullptr) ServeClients();
   std::vector<raft::PeerAddress> ask;
   if (configuration_.raft) {
     for (const Peer& peer : configuration_.raft->peers) ask.push_back({peer.address, peer.node_id});
@@ -146,6 +146,7 @@ void Server::Impl::MakeBirth() {
   options.seed = storage::RandomId();
   if (configuration_.raft) {
     options.address = configuration_.raft->advertise_address;
+    options.ask_first_max = configuration_.raft->election_timeout_min;
     options.founders = configuration_.raft->founders;
     birth_client_ = std::make_unique<BirthClient>(identity_.store, &channels_, &addresses_);
   } else {
@@ -159,6 +160,7 @@ void Server::Impl::MakeBirth() {
     return Engine::Create(disk_.get(), directory_.get(), birth);
   };
   ports.born = [this] { OnBorn(); };
+  ports.run = [this] { RunEngine(); };
   ports.halt = [this](const std::string& reason) { OnHalt(reason); };
   ports.exit = [](const std::string& reason) {
     Fatal("another live process has this store's identity: both stop", {{"reason", reason}});
@@ -220,7 +222,7 @@ absl::Status Server::Impl::StartServers() {
   return absl::OkStatus();
 }
 
-void Server::Impl::RunEngine() {
+void Server::Impl::ServeClients() {
   Engine* engine = engine_.get();
   const auto status = engine->node()->status();
   if (status->membership != nullptr) addresses_.LearnMembership(*status->membership);
@@ -238,15 +240,7 @@ void Server::Impl::RunEngine() {
   };
   backend->cancel = [engine](ingress::WriteId id) { return engine->forwarder()->Cancel(id); };
   config_.SetBackend(std::move(backend));
-
-  engine->Start();
-  if (raft_service_ != nullptr) {
-    raft_service_->Serve({.cluster = engine->cluster(),
-                          .node = engine->node(),
-                          .transport = engine->transport(),
-                          .forwarder = engine->forwarder()});
-  }
-  engine_running_ = engine;
+  engine_open_ = engine;
 }
 
 // --- Birth's thread ---
@@ -256,7 +250,17 @@ void Server::Impl::OnBorn() {
     Fatal("this store is born but its data cannot be opened",
           {{"error", std::string(status.message())}});
   }
-  RunEngine();
+  ServeClients();
+}
+
+void Server::Impl::RunEngine() {
+  Engine* engine = engine_.get();
+  engine->Start();
+  if (raft_service_ == nullptr) return;
+  raft_service_->Serve({.cluster = engine->cluster(),
+                        .node = engine->node(),
+                        .transport = engine->transport(),
+                        .forwarder = engine->forwarder()});
 }
 
 void Server::Impl::OnHalt(const std::string& reason) {
@@ -269,7 +273,7 @@ void Server::Impl::OnHalt(const std::string& reason) {
   changed_.notify_all();
   config_.Stop();
   if (raft_service_ != nullptr) raft_service_->StopServing();
-  if (Engine* engine = engine_running_.load()) engine->Stop();
+  if (Engine* engine = this->engine()) engine->Stop();
 }
 
 // --- The node's thread ---

@@ -9,17 +9,23 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <condition_variable>
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "grpcpp/create_channel.h"
 #include "grpcpp/security/credentials.h"
+#include "grpcpp/security/server_credentials.h"
+#include "grpcpp/server_builder.h"
 #include "quorate/v1/cluster.grpc.pb.h"
 #include "quorate/v1/config.grpc.pb.h"
+#include "quorate/v1/raft.grpc.pb.h"
 #include "services/errors.h"
 
 namespace quorate::services {
@@ -109,6 +115,66 @@ struct TestNode {
   }
   bool Ready() { return Http("/readyz") == "200 ok\n"; }
 };
+
+// Stands where a peer should be and answers "who are you" when it is told to.
+class SlowPeer final : public v1::Raft::Service {
+ public:
+  explicit SlowPeer(const std::string& address) {
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort(address, grpc::InsecureServerCredentials());
+    builder.RegisterService(this);
+    server_ = builder.BuildAndStart();
+  }
+  ~SlowPeer() override {
+    Release();
+    server_->Shutdown();
+  }
+
+  grpc::Status Identify(grpc::ServerContext*, const v1::IdentifyRequest*,
+                        v1::IdentifyResponse*) override {
+    std::unique_lock lock(mutex_);
+    asked_ = true;
+    changed_.notify_all();
+    changed_.wait(lock, [this] { return released_; });
+    return {grpc::StatusCode::UNAVAILABLE, "not now"};
+  }
+  void WaitUntilAsked() {
+    std::unique_lock lock(mutex_);
+    EXPECT_TRUE(changed_.wait_for(lock, seconds(30), [this] { return asked_; }));
+  }
+  void Release() {
+    std::lock_guard lock(mutex_);
+    released_ = true;
+    changed_.notify_all();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool asked_ = false;
+  bool released_ = false;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+// What a peer hears that asks for a vote and sends an append: the reason of each refusal.
+std::pair<std::string, std::string> AskToTakePart(const TestNode& node) {
+  const auto stub = v1::Raft::NewStub(grpc::CreateChannel(node.configuration.raft->bind_address,
+                                                          grpc::InsecureChannelCredentials()));
+  const auto deadline = std::chrono::system_clock::now() + seconds(10);
+  grpc::ClientContext vote;
+  vote.set_deadline(deadline);
+  v1::RequestVoteResponse voted;
+  const grpc::Status refused = stub->RequestVote(&vote, v1::RequestVoteRequest(), &voted);
+  grpc::ClientContext append;
+  append.set_deadline(deadline);
+  const auto stream = stub->AppendEntries(&append);
+  stream->Write(v1::AppendEntriesRequest());
+  stream->WritesDone();
+  v1::AppendEntriesResponse response;
+  while (stream->Read(&response)) {
+  }
+  return {DetailsOf(refused).reason, DetailsOf(stream->Finish()).reason};
+}
 
 class ServerTest : public ::testing::Test {
  protected:
@@ -238,6 +304,28 @@ TEST_F(ServerTest, WritesGoOnWithoutTheLeader) {
     v1::GetResponse got;
     return leader.Get("a", &got).ok() && got.item().version() == 3;
   });
+}
+
+TEST_F(ServerTest, ANodeThatStartsAgainAsksItsPeersBeforeItVotesOrAcknowledges) {
+  Configure(2);
+  StartAll();
+  for (TestNode& node : nodes_) node.Stop();
+  // So long that only the answer can be what ends the wait.
+  nodes_[0].configuration.raft->election_timeout_min = seconds(40);
+  nodes_[0].configuration.raft->election_timeout_max = seconds(60);
+  SlowPeer peer(nodes_[1].configuration.raft->bind_address);
+  ASSERT_TRUE(nodes_[0].Start().ok());
+  peer.WaitUntilAsked();
+  const std::pair<std::string, std::string> not_yet("NOT_RUNNING", "NOT_RUNNING");
+  EXPECT_EQ(AskToTakePart(nodes_[0]), not_yet);
+  // Clients are not turned away meanwhile: their reads wait for the first leader, for a second.
+  v1::GetResponse got;
+  const grpc::Status read = nodes_[0].Get("a", &got);
+  EXPECT_EQ(read.error_code(), grpc::StatusCode::NOT_FOUND) << read.error_message();
+  EXPECT_EQ(nodes_[0].Http("/readyz"), "503 no leader is known\n");
+  peer.Release();
+  // Now it looks at what it is sent: a header without a cluster.
+  Eventually("it takes part", [&] { return AskToTakePart(nodes_[0]) != not_yet; });
 }
 
 TEST_F(ServerTest, MetricsAndProbesAnswer) {

@@ -466,6 +466,73 @@ TEST_F(ConfigServiceTest, AFailingDatabaseIsAnError) {
   EXPECT_EQ(answer.Reason(), "READ_FAILED");
 }
 
+TEST_F(ConfigServiceTest, ABusyDatabaseIsSaidInTimeAndMayBeAskedAgain) {
+  std::vector<milliseconds> waits;
+  node_.state.on_read = [&](const storage::ReadLimits& limits) { waits.push_back(limits.wait); };
+  node_.state.failure = absl::DeadlineExceededError("all 4 database readers are busy");
+  v1::GetRequest request;
+  request.set_key("a");
+  for (const Duration timeout :
+       {Duration(seconds(60)), Duration(seconds(2)), Duration(milliseconds(20))}) {
+    Answer answer;
+    Call("Get", request, &answer, timeout);
+    EXPECT_EQ(answer.Wait().error_code(), grpc::StatusCode::UNAVAILABLE);
+    EXPECT_EQ(answer.Reason(), "READERS_BUSY");
+    EXPECT_TRUE(DetailsOf(answer.Wait()).retry_delay.has_value());
+  }
+  // Never longer than the caller waits, and then it still has to hear it.
+  EXPECT_EQ(waits, (std::vector<milliseconds>{seconds(10), milliseconds(1950), milliseconds(0)}));
+}
+
+TEST_F(ConfigServiceTest, AReadEndsWhenItsDeadlinePasses) {
+  node_.state.on_read = [&](const storage::ReadLimits& limits) {
+    EXPECT_FALSE(limits.abandon());
+    now_ = kStart + seconds(3);
+  };
+  v1::ListRequest request;
+  request.set_count_only(true);
+  Answer answer;
+  Call("List", request, &answer, seconds(3));
+  EXPECT_EQ(answer.Wait().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_EQ(answer.Reason(), "READ_DEADLINE");
+}
+
+TEST_F(ConfigServiceTest, AReadEndsWhenItsCallerGoesAwayOrTheNodeStops) {
+  for (const bool stops : {false, true}) {
+    std::mutex mutex;
+    std::condition_variable changed;
+    bool reading = false;
+    bool go_on = false;
+    node_.state.on_read = [&](const storage::ReadLimits& limits) {
+      EXPECT_FALSE(limits.abandon());
+      std::unique_lock lock(mutex);
+      reading = true;
+      changed.notify_all();
+      changed.wait(lock, [&] { return go_on; });
+    };
+    v1::ListRequest request;
+    request.set_count_only(true);
+    Answer answer;
+    Call("List", request, &answer);
+    {
+      std::unique_lock lock(mutex);
+      changed.wait(lock, [&] { return reading; });
+    }
+    if (stops) {
+      service_.Stop();
+    } else {
+      call_->Cancel();
+    }
+    {
+      std::lock_guard lock(mutex);
+      go_on = true;
+    }
+    changed.notify_all();
+    EXPECT_EQ(answer.Wait().error_code(),
+              stops ? grpc::StatusCode::UNAVAILABLE : grpc::StatusCode::CANCELLED);
+  }
+}
+
 TEST_F(ConfigServiceTest, ADeadlineThatHasPassedIsNotRead) {
   v1::GetRequest request;
   request.set_key("a");

@@ -72,13 +72,15 @@ inline constexpr char kReasonNoLeader[] = "NO_LEADER";
 inline constexpr char kReasonQueueFull[] = "QUEUE_FULL";
 inline constexpr char kReasonDeadline[] = "DEADLINE_TOO_SHORT";
 inline constexpr char kReasonStopping[] = "SHUTTING_DOWN";
+// The leader cannot apply the command: sending it again is no use.
+inline constexpr char kReasonNotUnderstood[] = "WRITE_NOT_UNDERSTOOD";
+inline constexpr char kReasonMalformed[] = "WRITE_MALFORMED";
 
 // How a write ended.
 struct Outcome {
   enum class Kind : uint8_t {
     kAnswered,     // applied, executed or refused by the state machine: `answer`
-    kNotAccepted,  // certainly in no log: UNAVAILABLE/RESOURCE_EXHAUSTED with `reason`, retry is
-                   // safe
+    kNotAccepted,  // certainly in no log: an error with `reason`, retry is safe
     kUnknown,      // may or may not be applied: DEADLINE_EXCEEDED
   };
   Kind kind = Kind::kUnknown;
@@ -132,6 +134,11 @@ class Ingress {
   // Not taken for now: everything from this sequence on is sent again after a short while; 0: the
   // session must be opened again.
   void OnRefused(Instant now, uint64_t link, uint64_t from_sequence);
+  // The leader cannot apply this write's command, and has not appended it. Sent on no other link,
+  // it ends as not accepted: WRITE_NOT_UNDERSTOOD when the leader may be an older build (`newer`),
+  // else WRITE_MALFORMED; otherwise as unknown. Skip takes its place.
+  void OnRejected(Instant now, uint64_t link, uint64_t sequence, bool newer,
+                  const std::string& reason);
   // The cluster does not know the session (any more). Nothing unanswered may be sent under a new
   // session, or it could run twice: it all ends as unknown. Output::session_lost asks for a new
   // one. This and OnOpened are ignored when they speak of another session than the current one.

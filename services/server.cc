@@ -240,6 +240,7 @@ void Server::Impl::ServeClients() {
   };
   backend->cancel = [engine](ingress::WriteId id) { return engine->forwarder()->Cancel(id); };
   config_.SetBackend(std::move(backend));
+  MeasureSizes();  // who sees the node sees its sizes
   engine_open_ = engine;
 }
 
@@ -325,12 +326,16 @@ void Server::Impl::HousekeepOnce(const std::shared_ptr<const raft::NodeStatus>& 
     const bool ready = NotReady().empty();
     health_->Set(ready, ready && status != nullptr && status->leader_ready);
   }
-  const bool just_born = status != nullptr && !std::exchange(sized_running_, true);
-  if (just_born || now - sized_at_ >= kSizeInterval) {
+  // Before there is an engine nothing has a size.
+  if (status != nullptr && now - sized_at_ >= kSizeInterval) {
     sized_at_ = now;
-    log_bytes_ = BytesBelow(directory_->log_directory());
-    database_bytes_ = BytesBelow(directory_->state_directory(1));
+    MeasureSizes();
   }
+}
+
+void Server::Impl::MeasureSizes() {
+  log_bytes_ = BytesBelow(directory_->log_directory());
+  database_bytes_ = BytesBelow(directory_->state_directory(1));
 }
 
 void Server::Impl::PassOn(const raft::NodeStatus& status) {

@@ -58,6 +58,7 @@ class Server::Impl {
   void Housekeep();
   void HousekeepOnce(const std::shared_ptr<const raft::NodeStatus>& status);
   void PassOn(const raft::NodeStatus& status);
+  void MeasureSizes();  // also when the engine opens, before housekeeping sees it
 
   // Any thread.
   Engine* engine() const { return engine_open_.load(); }  // null until this store is born
@@ -112,7 +113,6 @@ class Server::Impl {
 
   // Housekeeping's own.
   Instant sized_at_;
-  bool sized_running_ = false;  // at least once since the node runs
   raft::Index membership_passed_on_;
   bool completion_passed_on_ = false;
   std::thread housekeeping_;

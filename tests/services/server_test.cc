@@ -249,9 +249,12 @@ TEST_F(ServerTest, OneNodeIsBornAloneAndKeepsWhatItAcknowledged) {
   const v1::StatusResponse before = nodes_[0].Status();
   EXPECT_EQ(before.birth(), v1::BIRTH_STATE_COMPLETE);
   EXPECT_EQ(before.boot(), 1u);
+  EXPECT_GT(before.database_bytes(), 0u);
 
   nodes_[0].Stop();
-  StartAll();
+  ASSERT_TRUE(nodes_[0].Start().ok());
+  EXPECT_GT(nodes_[0].Status().database_bytes(), 0u) << "the sizes are there from the start";
+  Eventually("ready", [&] { return nodes_[0].Ready(); });
   ASSERT_TRUE(nodes_[0].Get("a", &got).ok());
   EXPECT_EQ(got.item().text(), "one");
   const v1::StatusResponse after = nodes_[0].Status();

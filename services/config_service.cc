@@ -54,6 +54,16 @@ grpc::Status ReadError(const absl::Status& status) {
   }
 }
 
+// What a header would say, for an answer that has none.
+ErrorMetadata Freshness(uint64_t revision, std::optional<Instant> fresh_as_of, Instant now) {
+  std::string age = "unknown";
+  if (fresh_as_of) {
+    const Duration exact = std::max(now - *fresh_as_of, Duration::zero());
+    age = std::to_string(std::chrono::ceil<std::chrono::milliseconds>(exact).count());
+  }
+  return {{"revision", std::to_string(revision)}, {"staleness_ms", age}};
+}
+
 // What the metrics count when nobody waits any more. gRPC cancels a call whose deadline has passed,
 // too; its timer may run a little ahead of the deadline that we derived.
 grpc::Status CallerGone(Instant deadline, Instant now, std::string_view reason) {
@@ -136,12 +146,12 @@ void ConfigService::Get(const std::string& bytes, CallPtr call, CallDone done) {
   read->execute = [backend = read->backend, response = response.get(),
                    key = request.key()](const storage::ReadLimits& limits) -> grpc::Status {
     auto [item, revision] = backend->state->Get(key, std::nullopt, limits);
+    response->mutable_header()->set_revision(revision.value());
     if (absl::IsNotFound(item.status())) {
       return MakeError(grpc::StatusCode::NOT_FOUND, "KEY_NOT_FOUND", "key: there is no such key",
                        {{"key", key}});
     }
     if (!item.ok()) return ReadError(item.status());
-    response->mutable_header()->set_revision(revision.value());
     FillItem(*std::move(item), false, response->mutable_item());
     return grpc::Status::OK;
   };
@@ -280,7 +290,14 @@ void ConfigService::RunRead(const ReadPtr& read, std::optional<Instant> fresh_as
   grpc::Status status = read->execute(limits);
   if (!status.ok() && !Wanted(*read)) status = WhyNotWanted(*read);
   const Instant now = now_();
-  if (status.ok()) status = CheckStaleness(fresh_as_of, read->wish.max_staleness, now);
+  // That there is no such key is an answer too: it may not be older than the caller takes, and says
+  // how old it is. An error has no header.
+  const bool absent = status.error_code() == grpc::StatusCode::NOT_FOUND;
+  if (grpc::Status fresh = CheckStaleness(fresh_as_of, read->wish.max_staleness, now);
+      (status.ok() || absent) && !fresh.ok()) {
+    return read->done(std::move(fresh), "");
+  }
+  if (absent) status = AddMetadata(status, Freshness(read->header->revision(), fresh_as_of, now));
   if (!status.ok()) return read->done(std::move(status), "");
   // A later page shows the first one's revision, whose age only the first page's answer knew.
   if (!read->wish.revision) {

@@ -134,6 +134,13 @@ ErrorDetails DetailsOf(const grpc::Status& status) {
   return details;
 }
 
+grpc::Status AddMetadata(const grpc::Status& status, const ErrorMetadata& metadata) {
+  ErrorDetails details = DetailsOf(status);
+  details.metadata.insert(metadata.begin(), metadata.end());
+  return MakeError(status.error_code(), details.reason, status.error_message(), details.metadata,
+                   details.retry_delay);
+}
+
 google::rpc::Status ToProto(const grpc::Status& status) {
   google::rpc::Status proto;
   if (status.error_details().empty() || !proto.ParseFromString(status.error_details())) {

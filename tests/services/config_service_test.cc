@@ -271,6 +271,35 @@ TEST_F(ConfigServiceTest, NoSuchKeyIsNotFound) {
   EXPECT_EQ(answer.Reason(), "KEY_NOT_FOUND");
 }
 
+TEST_F(ConfigServiceTest, NoSuchKeySaysOfWhenItKnows) {
+  node_.state.Put("b", "v");
+  Set(kStart - milliseconds(20) - std::chrono::microseconds(1));
+  v1::GetRequest request;
+  request.set_key("a");
+  Answer known;
+  Call("Get", request, &known);
+  EXPECT_EQ(DetailsOf(known.Wait()).metadata,
+            (ErrorMetadata{{"key", "a"}, {"revision", "2"}, {"staleness_ms", "21"}}));
+  EXPECT_EQ(known.Reason(), "KEY_NOT_FOUND");
+  Set(std::nullopt);
+  Answer unknown;
+  Call("Get", request, &unknown);
+  now_ = kStart + seconds(1);
+  service_.Tick();
+  EXPECT_EQ(DetailsOf(unknown.Wait()).metadata.at("staleness_ms"), "unknown");
+}
+
+// Reading takes time: what was fresh enough before may not be after.
+TEST_F(ConfigServiceTest, NoSuchKeyIsNotSaidWhenItMayBeTooOld) {
+  node_.state.on_read = [&](const storage::ReadLimits&) { now_ = kStart + milliseconds(20); };
+  v1::GetRequest request;
+  request.set_key("a");
+  request.mutable_read()->mutable_max_staleness()->set_nanos(30'000'000);
+  Answer answer;
+  Call("Get", request, &answer);
+  EXPECT_EQ(answer.Reason(), "TOO_STALE");
+}
+
 TEST_F(ConfigServiceTest, BadBytesAreRefusedByName) {
   for (const char* method : {"Get", "List", "Put", "Delete"}) {
     Answer answer;

@@ -25,9 +25,9 @@ grpc::ServerUnaryReactor* Finished(grpc::CallbackServerContext* context,
 
 // A stream that ends before it begins.
 template <typename Base>
-class RefusedStream final : public Base {
+class RefusedReactor final : public Base {
  public:
-  explicit RefusedStream(const grpc::Status& status) { this->Finish(status); }
+  explicit RefusedReactor(const grpc::Status& status) { this->Finish(status); }
   void OnDone() override { delete this; }
 };
 
@@ -348,7 +348,7 @@ RaftService::AppendEntries(grpc::CallbackServerContext*) {
   grpc::Status status;
   if (!shared_->Enter(&status)) {
     using Base = grpc::ServerBidiReactor<v1::AppendEntriesRequest, v1::AppendEntriesResponse>;
-    return new RefusedStream<Base>(status);
+    return new RefusedReactor<Base>(status);
   }
   const auto reactor = std::make_shared<AppendReactor>(shared_);
   reactor->Begin(reactor);
@@ -360,7 +360,7 @@ grpc::ServerBidiReactor<v1::ForwardRequest, v1::ForwardResponse>* RaftService::F
   grpc::Status status;
   const Shared::Use use = shared_->Enter(&status);
   if (use) return use->forwarder->Serve(context);
-  return new RefusedStream<grpc::ServerBidiReactor<v1::ForwardRequest, v1::ForwardResponse>>(
+  return new RefusedReactor<grpc::ServerBidiReactor<v1::ForwardRequest, v1::ForwardResponse>>(
       status);
 }
 
@@ -397,7 +397,7 @@ grpc::ServerUnaryReactor* RaftService::Found(grpc::CallbackServerContext* contex
 
 grpc::ServerReadReactor<v1::InstallSnapshotRequest>* RaftService::InstallSnapshot(
     grpc::CallbackServerContext*, v1::InstallSnapshotResponse*) {
-  return new RefusedStream<grpc::ServerReadReactor<v1::InstallSnapshotRequest>>(
+  return new RefusedReactor<grpc::ServerReadReactor<v1::InstallSnapshotRequest>>(
       MakeUnimplemented("quorate.v1.Raft/InstallSnapshot"));
 }
 

@@ -53,7 +53,7 @@ int FreePort() {
   }
 }
 
-std::string Loopback(int port) { return "127.0.0.1:" + std::to_string(port); }
+std::string LoopbackText(int port) { return "127.0.0.1:" + std::to_string(port); }
 
 // Asks until it is so; the test fails when it is not within half a minute.
 void Eventually(const std::string& what, const std::function<bool()>& is_so) {
@@ -193,15 +193,15 @@ class ServerTest : public ::testing::Test {
     std::vector<Peer> peers;
     std::vector<std::string> founders;
     for (size_t i = 1; count > 1 && i <= count; ++i) {
-      peers.push_back({"n" + std::to_string(i), Loopback(FreePort())});
+      peers.push_back({"n" + std::to_string(i), LoopbackText(FreePort())});
       founders.push_back(peers.back().node_id);
     }
     nodes_.resize(count);
     for (size_t i = 0; i < count; ++i) {
       Configuration& configuration = nodes_[i].configuration;
-      configuration.address = Loopback(FreePort());
+      configuration.address = LoopbackText(FreePort());
       nodes_[i].ops_port = FreePort();
-      configuration.metrics_address = Loopback(nodes_[i].ops_port);
+      configuration.metrics_address = LoopbackText(nodes_[i].ops_port);
       configuration.store_path = root_ + "/data" + std::to_string(i + 1);
       if (peers.empty()) continue;
       RaftConfiguration raft;

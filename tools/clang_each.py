@@ -3,9 +3,10 @@
 
 usage: tools/clang_each.py syntax|tidy BUILD_DIR FILE...
 
-`syntax` compiles each .cc without writing anything, with the flags that g++ got and the same
-warnings as errors: a second compiler's opinion. `tidy` runs clang-tidy with .clang-tidy over up
-to eight .cc of a folder at once: it spends most of its time in the headers, which they share.
+`syntax` compiles without writing anything, with the flags that g++ got and the same warnings as
+errors: a second compiler's opinion. `tidy` runs clang-tidy with .clang-tidy. Both take up to eight
+.cc of a target at once: most of their time goes into the headers, which they share. (That each
+file stands alone is what g++ shows, in the release build.)
 Prints what a tool says only where it says something; exits 1 if there was one.
 """
 
@@ -19,7 +20,7 @@ import tempfile
 
 ROOT = os.path.realpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 RUN_SECONDS_MAX = 300
-TIDY_FILES_MAX = 8
+FILES_MAX = 8
 
 # Of g++'s command line: what names a header, a macro or the language. Optimisation and
 # instrumentation are not clang's business here.
@@ -37,33 +38,38 @@ def flags_of(entry):
     return flags
 
 
-def syntax_commands(entries):
-    """One command a file: each must stand alone."""
-    # -Wno-restrict and its like are g++'s own names.
-    return {path: ["clang++-14", "-fsyntax-only", *flags_of(entry),
-                   "-Wno-unknown-warning-option", entry["file"]]
-            for path, entry in entries.items()}
-
-
-def tidy_commands(entries, scratch):
-    """One command for some files of a folder, which a file in `scratch` includes."""
-    folders = {}
-    for path, entry in entries.items():
-        folders.setdefault(os.path.dirname(path), []).append(entry)
-    commands = {}
-    for folder, members in folders.items():
-        count = -(-len(members) // TIDY_FILES_MAX)
+def batches(entries, scratch):
+    """Some files of one target each, which a file in `scratch` includes: name, file, flags."""
+    targets = {}
+    for entry in entries.values():
+        command = shlex.split(entry["command"])
+        target = os.path.dirname(command[command.index("-o") + 1])
+        targets.setdefault(target, []).append(entry)
+    for target, members in targets.items():
+        words = target.removesuffix(".dir").split("/CMakeFiles/")
+        count = -(-len(members) // FILES_MAX)
         for number in range(count):
             some = members[number::count]
             # By this name the analyzer knows that what is included is code, not headers.
-            one = os.path.join(scratch, f"UnifiedSource_{folder.replace('/', '_')}_{number}.cc")
+            one = os.path.join(scratch, f"UnifiedSource_{words[-1]}_{number}.cc")
             with open(one, "w", encoding="utf-8") as file:
                 for entry in some:
                     file.write(f'#include "{entry["file"]}"'
                                "  // NOLINT(bugprone-suspicious-include)\n")
-            commands[f"{folder} ({number + 1} of {count})"] = [
-                "clang-tidy-14", "--quiet", f"--config-file={ROOT}/.clang-tidy", one, "--",
-                *flags_of(some[0]), "-Wno-unknown-warning-option"]
+            # They have the same but for a definition that one of them has in addition.
+            # -Wno-restrict and its like are g++'s own names.
+            flags = [*max(map(flags_of, some), key=len), "-Wno-unknown-warning-option"]
+            yield f"{' '.join(words)} ({number + 1} of {count})", one, flags
+
+
+def commands_of(tool, entries, scratch):
+    commands = {}
+    for name, one, flags in batches(entries, scratch):
+        if tool == "syntax":
+            commands[name] = ["clang++-14", "-fsyntax-only", *flags, one]
+        else:
+            commands[name] = ["clang-tidy-14", "--quiet", f"--config-file={ROOT}/.clang-tidy", one,
+                              "--", *flags]
     return commands
 
 
@@ -89,9 +95,9 @@ def main():
     unknown = [path for path in wanted if path not in entries]
     known = {path: entries[path] for path in wanted if path in entries}
     bad = 0
-    with tempfile.TemporaryDirectory(prefix="quorate-tidy-") as scratch, \
+    with tempfile.TemporaryDirectory(prefix="quorate-clang-") as scratch, \
             concurrent.futures.ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        commands = syntax_commands(known) if tool == "syntax" else tidy_commands(known, scratch)
+        commands = commands_of(tool, known, scratch)
         jobs = {name: pool.submit(run, command) for name, command in commands.items()}
         for name, job in jobs.items():
             said = job.result()

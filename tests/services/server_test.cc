@@ -1,10 +1,12 @@
 // Whole nodes in this process, on loopback: the wiring, by its effects.
 #include "services/server.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <httplib.h>
 #include <netinet/in.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -19,6 +21,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/check.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/security/credentials.h"
 #include "grpcpp/security/server_credentials.h"
@@ -37,10 +40,33 @@ using std::chrono::seconds;
 // Sanitizers make everything slower: so are the timeouts of Raft.
 constexpr int kMultiplier = 4;
 
-// A port that was free a moment ago, below the range that the kernel gives out.
+// Tests run side by side: each process takes a block of ports for itself, until it ends.
+constexpr int kPortsMin = 20000;  // up to 32000: below the range that the kernel gives out
+constexpr int kPortBlocks = 200;
+constexpr int kPortsOfABlock = 60;
+
+int ReservePorts() {
+  for (int tried = 0; tried < kPortBlocks; ++tried) {
+    const int block = (static_cast<int>(getpid()) + tried) % kPortBlocks;
+    const std::string name = testing::TempDir() + "/quorate-ports-" + std::to_string(block);
+    const int fd = open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    // Held, and so kept open, until the process ends.
+    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0) return kPortsMin + block * kPortsOfABlock;
+    if (fd >= 0) close(fd);
+  }
+  CHECK(false, "every block of ports is taken");
+  return 0;
+}
+
+// A port of this process's blocks that nobody listens on.
 int FreePort() {
-  static int next = 20000 + static_cast<int>(getpid()) % 4000;
+  static int next = 0;
+  static int end = 0;
   while (true) {
+    if (next == end) {
+      next = ReservePorts();
+      end = next + kPortsOfABlock;
+    }
     const int port = next++;
     const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     sockaddr_in address{};

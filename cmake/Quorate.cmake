@@ -8,6 +8,10 @@ function(quorate_warnings target)
     # GCC bug 105651: a false alarm on std::string's operator+, fixed in 13.
     target_compile_options(${target} PRIVATE -Wno-restrict)
   endif()
+  if(CMAKE_UNITY_BUILD AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    # It takes a .cc that another one includes for a header.
+    target_compile_options(${target} PRIVATE -Wno-subobject-linkage)
+  endif()
 endfunction()
 
 # quorate_library(NAME DEPS...): the library of this folder's *.cc (not of its subfolders);

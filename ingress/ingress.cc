@@ -24,7 +24,8 @@ struct Write {
   Instant deadline;
   Instant timer;  // when Tick has to look at it: one entry of Impl::timers_
   size_t bytes = 0;
-  uint64_t last_link = 0;      // the link that it was sent on last
+  uint64_t first_link = 0;     // the link that it was sent on first
+  uint64_t last_link = 0;      // and last
   bool given_up = false;       // to be sent as Skip if it has to be sent again
   bool is_skip = false;        // `encoded` is a Skip
   bool found_applied = false;  // counted as such
@@ -55,6 +56,8 @@ class Ingress::Impl {
   void OnAnswer(const SessionId& session, uint64_t sequence,
                 std::shared_ptr<const std::string> answer);
   void OnRefused(Instant now, uint64_t link, uint64_t from_sequence);
+  void OnRejected(Instant now, uint64_t link, uint64_t sequence, bool newer,
+                  const std::string& reason);
   void LoseSession(Instant now, const std::string& reason);
   void NewSession(Instant now, uint64_t boot, uint64_t nonce);
   void Close();
@@ -324,6 +327,30 @@ void Ingress::Impl::OnRefused(Instant now, uint64_t link, uint64_t from_sequence
   Pause(now);
 }
 
+void Ingress::Impl::OnRejected(Instant now, uint64_t link, uint64_t sequence, bool newer,
+                               const std::string& reason) {
+  if (!IsCurrent(link) || !is_open() || lost_) return;
+  const auto found = unanswered_.find(sequence);
+  if (found == unanswered_.end()) return;
+  Write& write = found->second;
+  // A Skip of ours that this leader does not know: the session stands until another one leads.
+  if (write.is_skip) Pause(now);
+  write.given_up = true;
+  cursor_ = std::min(cursor_, sequence);
+  if (!write.id) return;
+  if (write.first_link != link) {
+    // An earlier leader may have been of this node's build.
+    return EndUnknown(&write, "the leader does not take the write (the command " + reason +
+                                  "), but an earlier one may have: it may have been applied");
+  }
+  // It was sent, but to nobody else.
+  Finish(&write,
+         {Outcome::Kind::kNotAccepted, nullptr, newer ? kReasonNotUnderstood : kReasonMalformed,
+          newer ? "the leader runs an older build, which cannot apply this write: the command " +
+                      reason + "; finish the upgrade, then try again"
+                : "the leader cannot read what this node sent: the command " + reason});
+}
+
 void Ingress::Impl::LoseSession(Instant now, const std::string& reason) {
   if (lost_) return;
   for (auto& [sequence, write] : unanswered_) {
@@ -448,7 +475,7 @@ void Ingress::Impl::SendFirst(std::vector<OutgoingWrite>* out) {
   write.encoded = Encode(&write.command, next_sequence_);
   write.command.Clear();
   write.sequence = next_sequence_++;
-  write.last_link = link_;
+  write.first_link = write.last_link = link_;
   ++counters_.sent;
   // From here on only an answer or the deadline ends it; its timer stays.
   places_[write.id] = {.sent = true, .waiting = {}, .sequence = write.sequence};
@@ -521,6 +548,10 @@ void Ingress::OnAnswer(Instant, const SessionId& session, uint64_t sequence,
 }
 void Ingress::OnRefused(Instant now, uint64_t link, uint64_t from_sequence) {
   impl_->OnRefused(now, link, from_sequence);
+}
+void Ingress::OnRejected(Instant now, uint64_t link, uint64_t sequence, bool newer,
+                         const std::string& reason) {
+  impl_->OnRejected(now, link, sequence, newer, reason);
 }
 void Ingress::OnSessionUnknown(Instant now, uint64_t link, const SessionId& session,
                                const std::string& reason) {

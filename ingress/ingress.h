@@ -53,8 +53,8 @@ struct IngressOptions {
   Duration leader_wait = std::chrono::seconds(3);
   // A write is given up this long before its caller's deadline (at most a quarter of the time that
   // it had), so that its outcome still arrives: NO_LEADER or QUEUE_FULL while it waits, unknown
-  // once it is sent.
-  Duration deadline_margin = std::chrono::milliseconds(20);
+  // once it is sent. A busy machine's threads may well take half of it.
+  Duration deadline_margin = std::chrono::milliseconds(100);
   // A refused write is sent again after this; doubled while the refusals go on, up to the maximum.
   Duration refused_backoff_min = std::chrono::milliseconds(5);
   Duration refused_backoff_max = std::chrono::milliseconds(100);
@@ -72,13 +72,15 @@ inline constexpr char kReasonNoLeader[] = "NO_LEADER";
 inline constexpr char kReasonQueueFull[] = "QUEUE_FULL";
 inline constexpr char kReasonDeadline[] = "DEADLINE_TOO_SHORT";
 inline constexpr char kReasonStopping[] = "SHUTTING_DOWN";
+// The leader cannot apply the command: sending it again is no use.
+inline constexpr char kReasonNotUnderstood[] = "WRITE_NOT_UNDERSTOOD";
+inline constexpr char kReasonMalformed[] = "WRITE_MALFORMED";
 
 // How a write ended.
 struct Outcome {
   enum class Kind : uint8_t {
     kAnswered,     // applied, executed or refused by the state machine: `answer`
-    kNotAccepted,  // certainly in no log: UNAVAILABLE/RESOURCE_EXHAUSTED with `reason`, retry is
-                   // safe
+    kNotAccepted,  // certainly in no log: an error with `reason`, retry is safe
     kUnknown,      // may or may not be applied: DEADLINE_EXCEEDED
   };
   Kind kind = Kind::kUnknown;
@@ -132,6 +134,11 @@ class Ingress {
   // Not taken for now: everything from this sequence on is sent again after a short while; 0: the
   // session must be opened again.
   void OnRefused(Instant now, uint64_t link, uint64_t from_sequence);
+  // The leader cannot apply this write's command, and has not appended it. Sent on no other link,
+  // it ends as not accepted: WRITE_NOT_UNDERSTOOD when the leader may be an older build (`newer`),
+  // else WRITE_MALFORMED; otherwise as unknown. Skip takes its place.
+  void OnRejected(Instant now, uint64_t link, uint64_t sequence, bool newer,
+                  const std::string& reason);
   // The cluster does not know the session (any more). Nothing unanswered may be sent under a new
   // session, or it could run twice: it all ends as unknown. Output::session_lost asks for a new
   // one. This and OnOpened are ignored when they speak of another session than the current one.

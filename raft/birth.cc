@@ -59,6 +59,7 @@ const char* ToString(Refusal refusal) {
 Birth::Birth(const BirthOptions& options, BirthRecord record, Instant now)
     : options_(options),
       founders_(Sorted(options.founders)),
+      started_(now),
       random_state_(options.seed ^ options.store.value() ^ (options.nonce << 1)),
       record_(std::move(record)),
       complete_(options.birth_complete) {
@@ -166,7 +167,7 @@ void Birth::Tick(Instant now) {
 
 Instant Birth::NextDeadline() const {
   if (halted_) return exit_at_;
-  Instant next = Instant::max();
+  Instant next = asked_first_ ? Instant::max() : started_ + options_.ask_first_max;
   for (const auto& [id, call] : calls_) next = std::min(next, call.deadline);
   for (const auto& [address, peer] : peers_) {
     if (peer.listed && !peer.asking) next = std::min(next, peer.ask_at);
@@ -277,9 +278,7 @@ void Birth::OnReply(uint64_t id, const BirthReply& reply, Instant now) {
   }
   calls_.erase(found);
   auto peer = peers_.find(call.address);
-  if (peer != peers_.end()) {
-    (call.kind == CallKind::kIdentify ? peer->second.asking : peer->second.telling) = false;
-  }
+  if (peer != peers_.end()) peer->second.Ended(call.kind);
   if (identified != nullptr) {
     OnIdentified(call.address, *identified, now);
   } else if (const auto* pledged = std::get_if<PledgeReply>(&reply)) {
@@ -301,7 +300,7 @@ void Birth::OnCallFailed(uint64_t id, const std::string& reason, Instant now) {
   calls_.erase(found);
   auto peer = peers_.find(call.address);
   if (peer == peers_.end()) return;
-  (call.kind == CallKind::kIdentify ? peer->second.asking : peer->second.telling) = false;
+  peer->second.Ended(call.kind);
   peer->second.error = reason.substr(0, 200);
   Advance(now);
 }
@@ -439,7 +438,15 @@ bool Birth::Overtaken() const {
                      });
 }
 
+bool Birth::EverybodyAsked() const {
+  return addresses_known_ && std::all_of(peers_.begin(), peers_.end(), [](const auto& item) {
+           const Peer& peer = item.second;
+           return peer.listed ? peer.asked : !peer.asking;
+         });
+}
+
 void Birth::Advance(Instant now) {
+  asked_first_ = asked_first_ || EverybodyAsked() || now - started_ >= options_.ask_first_max;
   if (halted_ || record_.born || !First() || ExistingCluster(now) != nullptr) return;
   if (std::optional<std::vector<Founder>> founders = Candidates(now)) {
     const bool mine = record_.pledge && record_.pledge->proposer == options_.store;

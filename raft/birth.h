@@ -27,7 +27,9 @@
 //
 // It also keeps the rule of copied directories: a *direct* answer, to a question that this process
 // asked, with its own store id and another nonce proves a live double, and both ends stop. Messages
-// of a former self prove nothing; what others report only makes this process ask there.
+// of a former self prove nothing; what others report only makes this process ask there. So that a
+// copy neither votes nor acknowledges in the name of its original, a process asks first and takes
+// part in Raft afterwards (may_run).
 //
 // Not thread-safe: the driver calls it under one lock.
 #pragma once
@@ -65,6 +67,9 @@ struct BirthOptions {
   Duration call_timeout = std::chrono::seconds(2);           // an answer after it is ignored
   Duration answer_lifetime = std::chrono::seconds(3);        // an older answer says nothing
   Duration halt_linger = std::chrono::seconds(3);  // so that the double's own question is answered
+  // How long the node waits for the answers to its first questions at most. One minimum election
+  // timeout costs nothing: for that long after its start the core neither votes nor campaigns.
+  Duration ask_first_max = std::chrono::milliseconds(150);
 };
 
 struct PeerAddress {
@@ -134,27 +139,36 @@ class Birth {
 
   // --- Views ---
   BirthStatus Status(Instant now) const;
-  // Born, and the log holds entry 1: the node may run.
-  bool ready_for_log() const { return record_.log_created && !halted_; }
+  // The node may take part in Raft: born, the log holds entry 1, and no other process with this
+  // store id was found. For the latter every address has answered this process once, or failed to;
+  // and whatever other places were named in those answers, too. At most ask_first_max is waited for
+  // the slow ones. True from then on, until a double is found.
+  bool may_run() const { return record_.log_created && asked_first_ && !halted_; }
   const BirthRecord& record() const { return record_; }
 
   static constexpr size_t kAddressesMax = 64;
 
  private:
+  enum class CallKind : uint8_t { kIdentify, kPropose, kBorn };
   // What this process knows of one address.
   struct Peer {
+    void Ended(CallKind kind) {
+      (kind == CallKind::kIdentify ? asking : telling) = false;
+      asked = asked || kind == CallKind::kIdentify;
+    }
+
     std::string expected_name;  // empty: anybody
     bool listed = false;        // by SetAddresses; otherwise asked once, for a double
     Instant ask_at{};
     Instant asked_at{};
     bool asking = false;   // an Identify call is open
+    bool asked = false;    // one has ended, well or not
     bool telling = false;  // a Propose or Born call is open
     std::optional<IdentifyReply> answer;
     Instant answered_at{};
     std::string error;  // why the last call brought no answer; empty: it did, or none was made
     Refusal refusal = Refusal::kNone;  // of the last Propose or Born
   };
-  enum class CallKind : uint8_t { kIdentify, kPropose, kBorn };
   struct OpenCall {
     CallKind kind = CallKind::kIdentify;
     std::string address;
@@ -192,6 +206,8 @@ class Birth {
   void Advance(Instant now);
   // All founders, each with the one store that answers to its name; nullopt: not yet.
   std::optional<std::vector<Founder>> Candidates(Instant now) const;
+  // Nobody is left of whom it is not known whether it is a double.
+  bool EverybodyAsked() const;
   void StartRound(std::vector<Founder> founders);
   bool AllPledged() const;
   bool Overtaken() const;  // a founder has pledged itself to a later proposal than ours
@@ -216,11 +232,14 @@ class Birth {
   const BirthOptions options_;
   const std::vector<std::string> founders_;  // sorted bytewise
 
+  const Instant started_;
+
   uint64_t random_state_;
   BirthRecord record_;      // as of the last output: durable before the next input
   std::string membership_;  // born: encoded, the latest known
   bool complete_ = false;
   bool addresses_known_ = false;
+  bool asked_first_ = false;
   std::map<std::string, Peer> peers_;  // by address
   std::map<uint64_t, OpenCall> calls_;
   uint64_t next_call_ = 1;

@@ -109,7 +109,7 @@ void BirthRunner::Process() {
   if (output.create_log) create_log_ = std::move(output.create_log);
   if (output.halt) halt_ = std::move(output.halt);
   exit_ = exit_ || output.exit;
-  if (!calls_.empty() || create_log_ || halt_ || exit_) changed_.notify_all();
+  if (!calls_.empty() || create_log_ || halt_ || exit_ || RunWanted()) changed_.notify_all();
 }
 
 void BirthRunner::Run() {
@@ -128,7 +128,7 @@ void BirthRunner::Run() {
     changed_.wait_for(lock, std::min<Duration>(deadline - now, std::chrono::milliseconds(100)),
                       [this] {
                         return stopped_ || !calls_.empty() || create_log_ || halt_ || exit_ ||
-                               membership_ || complete_;
+                               membership_ || complete_ || RunWanted();
                       });
   }
 }
@@ -146,6 +146,9 @@ void BirthRunner::Act(std::unique_lock<std::mutex>* lock) {
   const auto create_log = std::exchange(create_log_, std::nullopt);
   const auto halt = std::exchange(halt_, std::nullopt);
   const bool exit = exit_;
+  // One who is halted may not run: with a double found in this round, too.
+  const bool run = RunWanted();
+  ran_ = ran_ || run;
   lock->unlock();
 
   LogStatus();
@@ -154,6 +157,7 @@ void BirthRunner::Act(std::unique_lock<std::mutex>* lock) {
     ports_.halt(halt_reason_);
   }
   if (exit) ports_.exit(halt_reason_);
+  if (run) ports_.run();
   for (const raft::BirthCall& call : calls) {
     if (ports_.client == nullptr) continue;
     ports_.client->Call(

@@ -31,9 +31,12 @@ class BirthRunner {
     // Makes the log and the state, durably; called again after a crash in between. Birth thread. An
     // error ends the process.
     std::function<absl::Status(const raft::BirthOutput::CreateLog&)> create_log;
-    // The store is born and has its log: its node may run. Birth thread, at most once, and not
-    // when it was so at the start already.
+    // The store is born and has its log: it may be opened. Birth thread, at most once, and not when
+    // it was so at the start already.
     std::function<void()> born;
+    // No other process with this store id was found (raft::Birth::may_run): the node may take part
+    // in Raft. Birth thread, after `born`, at most once, never after `halt`.
+    std::function<void()> run;
     // Another live process has this store id: stop voting and serving, now. Birth thread, at most
     // once; on return that must be so.
     std::function<void(const std::string& reason)> halt;
@@ -66,6 +69,8 @@ class BirthRunner {
   void Run();
   // One round of what the thread does without the lock.
   void Act(std::unique_lock<std::mutex>* lock);
+  // REQUIRES: mutex_ held.
+  bool RunWanted() const { return !ran_ && birth_.may_run(); }
   void LogStatus();
   void Save(const raft::BirthRecord& record);
 
@@ -83,6 +88,7 @@ class BirthRunner {
   bool exit_ = false;
   std::optional<raft::Membership> membership_;
   bool complete_ = false;
+  bool ran_ = false;
 
   std::string halt_reason_;                 // birth thread
   std::optional<raft::BirthState> logged_;  // birth thread: what was said last

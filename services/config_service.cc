@@ -1,5 +1,7 @@
 #include "services/config_service.h"
 
+#include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "base/check.h"
@@ -44,10 +46,22 @@ grpc::Status ReadError(const absl::Status& status) {
     case absl::StatusCode::kOutOfRange:
       return MakeError(grpc::StatusCode::OUT_OF_RANGE, "REVISION_COMPACTED", message);
     case absl::StatusCode::kDeadlineExceeded:
-      return MakeError(grpc::StatusCode::DEADLINE_EXCEEDED, "READ_DEADLINE", message);
+    case absl::StatusCode::kUnavailable:
+      return MakeError(grpc::StatusCode::UNAVAILABLE, "READERS_BUSY",
+                       message + "; try again or ask another node", {}, kRetryDelay);
     default:
       return MakeError(grpc::StatusCode::INTERNAL, "READ_FAILED", message);
   }
+}
+
+// What a header would say, for an answer that has none.
+ErrorMetadata Freshness(uint64_t revision, std::optional<Instant> fresh_as_of, Instant now) {
+  std::string age = "unknown";
+  if (fresh_as_of) {
+    const Duration exact = std::max(now - *fresh_as_of, Duration::zero());
+    age = std::to_string(std::chrono::ceil<std::chrono::milliseconds>(exact).count());
+  }
+  return {{"revision", std::to_string(revision)}, {"staleness_ms", age}};
 }
 
 // What the metrics count when nobody waits any more. gRPC cancels a call whose deadline has passed,
@@ -88,7 +102,7 @@ struct ConfigService::Read {
   // The response and its header within; `execute` reads into it, on the pool.
   std::shared_ptr<google::protobuf::Message> response;
   v1::ResponseHeader* header = nullptr;
-  std::function<grpc::Status()> execute;
+  std::function<grpc::Status(const storage::ReadLimits&)> execute;
 };
 
 ConfigService::ConfigService(std::string node_id, ReadPool* pool, std::function<Instant()> now)
@@ -130,14 +144,14 @@ void ConfigService::Get(const std::string& bytes, CallPtr call, CallDone done) {
   read->header = response->mutable_header();
   read->backend = backend();
   read->execute = [backend = read->backend, response = response.get(),
-                   key = request.key()]() -> grpc::Status {
-    auto [item, revision] = backend->state->Get(key, std::nullopt);
+                   key = request.key()](const storage::ReadLimits& limits) -> grpc::Status {
+    auto [item, revision] = backend->state->Get(key, std::nullopt, limits);
+    response->mutable_header()->set_revision(revision.value());
     if (absl::IsNotFound(item.status())) {
       return MakeError(grpc::StatusCode::NOT_FOUND, "KEY_NOT_FOUND", "key: there is no such key",
                        {{"key", key}});
     }
     if (!item.ok()) return ReadError(item.status());
-    response->mutable_header()->set_revision(revision.value());
     FillItem(*std::move(item), false, response->mutable_item());
     return grpc::Status::OK;
   };
@@ -168,9 +182,10 @@ void ConfigService::List(const std::string& bytes, CallPtr call, CallDone done) 
     read->wish.revision = token.revision;
   }
   read->execute = [backend = read->backend, response = response.get(), request = std::move(request),
-                   token = std::move(token), shape]() -> grpc::Status {
+                   token = std::move(token),
+                   shape](const storage::ReadLimits& limits) -> grpc::Status {
     if (request.count_only()) {
-      const auto count = backend->state->Count(request.prefix(), std::nullopt);
+      const auto count = backend->state->Count(request.prefix(), std::nullopt, limits);
       if (!count.ok()) return ReadError(count.status());
       response->set_count(count->first);
       response->mutable_header()->set_revision(count->second.value());
@@ -183,7 +198,7 @@ void ConfigService::List(const std::string& bytes, CallPtr call, CallDone done) 
     query.items_max = request.page_size() == 0 ? kPageItemsMax : request.page_size();
     query.bytes_max = kPageBytesMax;
     query.keys_only = request.keys_only();
-    absl::StatusOr<storage::ListPage> page = backend->state->List(query);
+    absl::StatusOr<storage::ListPage> page = backend->state->List(query, limits);
     if (!page.ok()) return ReadError(page.status());
     const Revision shown = token.revision ? token.revision : page->revision;
     response->mutable_header()->set_revision(shown.value());
@@ -251,21 +266,38 @@ void ConfigService::Judge(const ReadPtr& read) {
   read->done(ShuttingDown(), "");
 }
 
+bool ConfigService::Wanted(const Read& read) const {
+  return !stopped_ && !read.call->cancelled() && now_() < read.wish.deadline;
+}
+
+grpc::Status ConfigService::WhyNotWanted(const Read& read) const {
+  if (stopped_) return ShuttingDown();
+  if (read.call->cancelled()) return CallerGone(read.wish.deadline, now_(), "READ_DEADLINE");
+  return MakeError(grpc::StatusCode::DEADLINE_EXCEEDED, "READ_DEADLINE",
+                   "the deadline passed before the read was done");
+}
+
 void ConfigService::RunRead(const ReadPtr& read, std::optional<Instant> fresh_as_of) {
-  if (stopped_) return read->done(ShuttingDown(), "");
-  if (read->call->cancelled()) {
-    return read->done(CallerGone(read->call->deadline(), now_(), "READ_DEADLINE"), "");
-  }
-  if (now_() >= read->call->deadline()) {
-    return read->done(MakeError(grpc::StatusCode::DEADLINE_EXCEEDED, "READ_DEADLINE",
-                                "the deadline passed before the read's turn came"),
-                      "");
-  }
+  if (!Wanted(*read)) return read->done(WhyNotWanted(*read), "");
+  storage::ReadLimits limits;
+  // "Busy" is said in time for the caller to hear it.
+  limits.wait = std::clamp(std::chrono::duration_cast<std::chrono::milliseconds>(
+                               read->wish.deadline - kReadDeadlineMargin - now_()),
+                           std::chrono::milliseconds(0), limits.wait);
+  limits.abandon = [this, wanted = read.get()] { return !Wanted(*wanted); };
   // Who leads, as of before the read; execute adds the revision.
   *read->header = MakeResponseHeader(node_id_, read->backend->cluster, *read->backend->status());
-  grpc::Status status = read->execute();
+  grpc::Status status = read->execute(limits);
+  if (!status.ok() && !Wanted(*read)) status = WhyNotWanted(*read);
   const Instant now = now_();
-  if (status.ok()) status = CheckStaleness(fresh_as_of, read->wish.max_staleness, now);
+  // That there is no such key is an answer too: it may not be older than the caller takes, and says
+  // how old it is. An error has no header.
+  const bool absent = status.error_code() == grpc::StatusCode::NOT_FOUND;
+  if (grpc::Status fresh = CheckStaleness(fresh_as_of, read->wish.max_staleness, now);
+      (status.ok() || absent) && !fresh.ok()) {
+    return read->done(std::move(fresh), "");
+  }
+  if (absent) status = AddMetadata(status, Freshness(read->header->revision(), fresh_as_of, now));
   if (!status.ok()) return read->done(std::move(status), "");
   // A later page shows the first one's revision, whose age only the first page's answer knew.
   if (!read->wish.revision) {

@@ -7,8 +7,9 @@
 //
 // Errors: services/validate.h, services/request_parser.h and services/read_gate.h say theirs.
 // Beside them: KEY_NOT_FOUND (NOT_FOUND), REVISION_COMPACTED (OUT_OF_RANGE), TOO_MANY_READS
-// (RESOURCE_EXHAUSTED), NOT_BORN and SHUTTING_DOWN (UNAVAILABLE), READ_FAILED (INTERNAL), and what
-// the state machine answers to a write (REVISION_MISMATCH, ...).
+// (RESOURCE_EXHAUSTED), NOT_BORN, READERS_BUSY and SHUTTING_DOWN (UNAVAILABLE), READ_DEADLINE
+// (DEADLINE_EXCEEDED), READ_FAILED (INTERNAL), and what the state machine answers to a write
+// (REVISION_MISMATCH, ...).
 //
 // Every method may be called from any thread.
 #pragma once
@@ -69,8 +70,8 @@ class ConfigService {
   void Tick();
   bool has_waiting() const { return waiting_count_.load() > 0; }
 
-  // Answers what is parked, what waits for the pool, and every later read and write UNAVAILABLE
-  // (SHUTTING_DOWN). Writes that the ingress has are answered by it.
+  // Answers what is parked, what waits for the pool or is being read, and every later read and
+  // write UNAVAILABLE (SHUTTING_DOWN). Writes that the ingress has are answered by it.
   void Stop();
 
  private:
@@ -90,6 +91,10 @@ class ConfigService {
   void Judge(const ReadPtr& read);
   // On the pool.
   void RunRead(const ReadPtr& read, std::optional<Instant> fresh_as_of);
+  // Somebody still waits for its answer.
+  bool Wanted(const Read& read) const;
+  // What a read that is not wanted is answered.
+  grpc::Status WhyNotWanted(const Read& read) const;
   // The serialized response of a write that was executed: `answer` has one result.
   using MakeResponse =
       std::function<std::string(const v1::Answer& answer, const v1::ResponseHeader& header)>;

@@ -297,8 +297,8 @@ void Engine::Start() {
 }
 
 void Engine::Stop() {
+  if (forwarder_ != nullptr) forwarder_->Stop();
   if (!std::exchange(started_, false)) return;
-  forwarder_->Stop();
   snapshot_sender_->Stop();
   snapshot_receiver_->Stop();
   node_->Stop();

@@ -66,13 +66,14 @@ class Engine {
   static absl::Status Create(storage::Disk* disk, storage::DataDirectory* directory,
                              const raft::BirthOutput::CreateLog& birth);
 
-  // Opens and recovers; nothing runs yet. Errors say what to do.
+  // Opens and recovers; nothing runs yet, but writes may be given to the forwarder, which keeps
+  // them until Start. Errors say what to do.
   static absl::StatusOr<std::unique_ptr<Engine>> Open(const EngineOptions& options, Ports ports);
   ~Engine();  // Stop()s
 
   void Start();
-  // Answers every write with what is known of it, then ends the node. The services and the peer
-  // port must not give it anything any more.
+  // Answers every write with what is known of it, then ends the node; also one that was never
+  // started. The services and the peer port must not give it anything any more.
   void Stop();
 
   ClusterId cluster() const { return cluster_; }

@@ -11,7 +11,7 @@ namespace quorate::services {
 namespace {
 
 constexpr size_t kMessageBytesMax = 1024;
-constexpr size_t kValueBytesMax = 256;
+constexpr size_t kPrintedBytesMax = 256;
 constexpr size_t kMetadataEntriesMax = 8;
 
 // Invalid UTF-8 would make a string field that no client can parse; a control character could
@@ -70,7 +70,7 @@ google::rpc::ErrorInfo MakeErrorInfo(std::string_view reason, const ErrorMetadat
   size_t count = 0;
   for (const auto& [key, value] : metadata) {
     if (++count > kMetadataEntriesMax) break;
-    (*info.mutable_metadata())[Printable(key, 64)] = Printable(value, kValueBytesMax);
+    (*info.mutable_metadata())[Printable(key, 64)] = Printable(value, kPrintedBytesMax);
   }
   return info;
 }
@@ -97,7 +97,7 @@ grpc::Status MakeFieldError(std::string_view reason, std::string_view field,
                             std::string_view description) {
   google::rpc::Status proto;
   proto.set_code(grpc::StatusCode::INVALID_ARGUMENT);
-  const std::string field_text = Printable(field, kValueBytesMax);
+  const std::string field_text = Printable(field, kPrintedBytesMax);
   const std::string description_text = Printable(description, kMessageBytesMax);
   proto.set_message(field_text + ": " + description_text);
   AddDetail(&proto, MakeErrorInfo(reason, {{"field", field_text}}));
@@ -132,6 +132,13 @@ ErrorDetails DetailsOf(const grpc::Status& status) {
     }
   }
   return details;
+}
+
+grpc::Status AddMetadata(const grpc::Status& status, const ErrorMetadata& metadata) {
+  ErrorDetails details = DetailsOf(status);
+  details.metadata.insert(metadata.begin(), metadata.end());
+  return MakeError(status.error_code(), details.reason, status.error_message(), details.metadata,
+                   details.retry_delay);
 }
 
 google::rpc::Status ToProto(const grpc::Status& status) {

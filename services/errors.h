@@ -41,6 +41,9 @@ grpc::Status MakeFieldError(std::string_view reason, std::string_view field,
 // UNIMPLEMENTED (NOT_IN_THIS_BUILD) naming the call or the field.
 grpc::Status MakeUnimplemented(std::string_view what);
 
+// The same error of ours with this beside its metadata.
+grpc::Status AddMetadata(const grpc::Status& status, const ErrorMetadata& metadata);
+
 // What a status carries, for clients of ours, peers and tests.
 struct ErrorDetails {
   std::string reason;  // empty: no ErrorInfo of ours

@@ -1,13 +1,22 @@
 #include "services/forward_streams.h"
 
+#include <chrono>
+
 #include "base/check.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "google/protobuf/wire_format_lite.h"
 #include "services/errors.h"
 #include "services/logging.h"
+#include "services/system_clock.h"
 #include "storage/command_check.h"
 
 namespace quorate::services {
+
+namespace {
+
+constexpr Duration kRejectionLogInterval = std::chrono::seconds(10);
+
+}  // namespace
 
 using google::protobuf::internal::WireFormatLite;
 using google::protobuf::io::CodedInputStream;
@@ -15,15 +24,10 @@ using google::protobuf::io::CodedInputStream;
 bool HasPosition(const std::string& command, const ingress::SessionId& session, uint64_t sequence) {
   CodedInputStream in(reinterpret_cast<const uint8_t*>(command.data()),
                       static_cast<int>(command.size()));
-  bool format = false;
   bool position = false;
   while (const uint32_t tag = in.ReadTag()) {
     const int field = WireFormatLite::GetTagFieldNumber(tag);
-    if (field == v1::Command::kFormatFieldNumber) {
-      uint32_t value = 0;
-      if (!in.ReadVarint32(&value)) return false;
-      format = value >= 1 && value <= ingress::kCommandFormat;
-    } else if (field == v1::Command::kSessionFieldNumber) {
+    if (field == v1::Command::kSessionFieldNumber) {
       uint32_t size = 0;
       if (position || !in.ReadVarint32(&size)) return false;  // twice would be merged by a parser
       std::string bytes;
@@ -39,7 +43,7 @@ bool HasPosition(const std::string& command, const ingress::SessionId& session, 
       return false;
     }
   }
-  return format && position && in.ConsumedEntireMessage();
+  return position && in.ConsumedEntireMessage();
 }
 
 // --- To the leader ---
@@ -154,18 +158,31 @@ void ForwardServerStream::OnMessage(const std::shared_ptr<ForwardServerStream>& 
     }
     // Once committed it would end every node.
     if (absl::Status status = storage::CheckCommand(write.command()); !status.ok()) {
-      return EndPoisoned(write.sequence(), std::string(status.message()));
+      Reject(write.sequence(), status);
+      continue;
     }
     intake->Write(me, session_, write.sequence(), std::move(*write.mutable_command()));
   }
   if (ending_ == nullptr) reactor_->ReadNext();
 }
 
-void ForwardServerStream::EndPoisoned(uint64_t sequence, const std::string& why) {
-  LogWarning("a forwarded write was refused: no node could apply it",
-             {{"from_store", peer_}, {"sequence", sequence}, {"reason", why}});
-  End(MakeError(grpc::StatusCode::INVALID_ARGUMENT, "MALFORMED",
-                "the command of write " + std::to_string(sequence) + " " + why));
+void ForwardServerStream::Reject(uint64_t sequence, const absl::Status& why) {
+  v1::WriteRejected* rejected = Add(session_)->mutable_rejected();
+  rejected->set_sequence(sequence);
+  rejected->set_newer(absl::IsFailedPrecondition(why));
+  rejected->set_reason(std::string(why.message()));
+  // During an upgrade it may be every write of that node.
+  const Instant now = BootNow();
+  if (rejection_logged_at_ && now - *rejection_logged_at_ < kRejectionLogInterval) {
+    ++rejections_unlogged_;
+    return;
+  }
+  rejection_logged_at_ = now;
+  LogWarning("a forwarded write was refused: no node of this build could apply it",
+             {{"from_store", peer_},
+              {"sequence", sequence},
+              {"reason", std::string(why.message())},
+              {"unlogged_before", std::exchange(rejections_unlogged_, 0)}});
 }
 
 void ForwardServerStream::OnWritten(bool ok) {

@@ -7,10 +7,12 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "base/ids.h"
 #include "base/time.h"
 #include "grpcpp/client_context.h"
@@ -27,8 +29,8 @@ namespace quorate::services {
 // Runs a function on the forward thread, later; any thread. It outlives every stream.
 using ForwardPost = std::function<void(std::function<void()>)>;
 
-// True when `command` is a serialized v1::Command of a known format whose session position is
-// exactly this. Reads only those two fields: payloads are large.
+// True when `command` is a serialized v1::Command whose session position is exactly this. Reads
+// only that field (payloads are large), whatever the format: storage::CheckCommand judges the rest.
 bool HasPosition(const std::string& command, const ingress::SessionId& session, uint64_t sequence);
 
 // This node's stream to the leader. Made, used and dropped on the forward thread; deletes itself
@@ -103,7 +105,8 @@ class ForwardServerStream final : public IntakeSink {
   void set_term(uint64_t term) { term_ = term; }
 
  private:
-  void EndPoisoned(uint64_t sequence, const std::string& why);
+  // Tells the other side that no node of this build could apply a command.
+  void Reject(uint64_t sequence, const absl::Status& why);
   v1::ForwardResponse* Add(const ingress::SessionId& session);
   void WriteNext();
   void Settle();
@@ -113,6 +116,8 @@ class ForwardServerStream final : public IntakeSink {
   StoreId peer_;      // who it is, by its first message
   uint64_t term_ = 0;
   ingress::SessionId session_;  // opened on this stream
+  std::optional<Instant> rejection_logged_at_;
+  uint64_t rejections_unlogged_ = 0;
   std::deque<v1::ForwardResponse> out_;
   bool writing_ = false;
   std::unique_ptr<grpc::Status> ending_;  // Finish with it when nothing is being written any more

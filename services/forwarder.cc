@@ -426,6 +426,10 @@ void Forwarder::Impl::OnResponse(uint64_t link, v1::ForwardResponse response) {
       return;
     case v1::ForwardResponse::kRefused:
       return ingress_.OnRefused(now_, link, response.refused().from_sequence());
+    case v1::ForwardResponse::kRejected:
+      if (session != ingress_.session()) return;
+      return ingress_.OnRejected(now_, link, response.rejected().sequence(),
+                                 response.rejected().newer(), response.rejected().reason());
     case v1::ForwardResponse::kSessionUnknown:
       return ingress_.OnSessionUnknown(now_, link, session, response.session_unknown().reason());
     case v1::ForwardResponse::kNotLeader:
@@ -613,6 +617,12 @@ grpc::Status StatusOf(const ingress::Outcome& outcome, v1::Answer* answer) {
     case ingress::Outcome::Kind::kAnswered:
       break;
     case ingress::Outcome::Kind::kNotAccepted: {
+      if (outcome.reason == ingress::kReasonNotUnderstood) {
+        return MakeError(grpc::StatusCode::FAILED_PRECONDITION, outcome.reason, outcome.message);
+      }
+      if (outcome.reason == ingress::kReasonMalformed) {
+        return MakeError(grpc::StatusCode::INTERNAL, outcome.reason, outcome.message);
+      }
       const bool full = outcome.reason == ingress::kReasonQueueFull;
       return MakeError(full ? grpc::StatusCode::RESOURCE_EXHAUSTED : grpc::StatusCode::UNAVAILABLE,
                        outcome.reason, outcome.message, {}, std::chrono::milliseconds(250));

@@ -90,7 +90,9 @@ std::vector<MetricFamily> Sampled(const std::string& node, const MetricsSample& 
   gauge("quorate_peers_need_snapshot",
         "On the leader: peers that lack entries which its log no longer holds.",
         s.peers_need_snapshot);
-  gauge("quorate_boot", "How often a process has started on this data directory.", s.boot);
+  gauge("quorate_boot",
+        "The process's boot number: each start takes the next one, and each session begun anew.",
+        s.boot);
   gauge("quorate_revision", "The store's revision as applied here.", s.revision.value());
   gauge("quorate_log_first_index", "The first index that the log holds.", s.log_first.value());
   gauge("quorate_log_last_index", "The last index that the log holds.", s.log_last.value());

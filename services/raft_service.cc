@@ -25,9 +25,9 @@ grpc::ServerUnaryReactor* Finished(grpc::CallbackServerContext* context,
 
 // A stream that ends before it begins.
 template <typename Base>
-class RefusedStream final : public Base {
+class RefusedReactor final : public Base {
  public:
-  explicit RefusedStream(const grpc::Status& status) { this->Finish(status); }
+  explicit RefusedReactor(const grpc::Status& status) { this->Finish(status); }
   void OnDone() override { delete this; }
 };
 
@@ -62,7 +62,9 @@ class RaftService::Shared {
           MakeError(grpc::StatusCode::UNAVAILABLE, "SHUTTING_DOWN", "this node is shutting down");
     } else {
       *status =
-          MakeError(grpc::StatusCode::UNAVAILABLE, "NOT_BORN", "this node is in no cluster yet");
+          MakeError(grpc::StatusCode::UNAVAILABLE, "NOT_RUNNING",
+                    "this node takes no part yet: it is in no cluster, or it has just started and "
+                    "asks its peers first whether another process has its store id");
     }
     return use;
   }
@@ -346,7 +348,7 @@ RaftService::AppendEntries(grpc::CallbackServerContext*) {
   grpc::Status status;
   if (!shared_->Enter(&status)) {
     using Base = grpc::ServerBidiReactor<v1::AppendEntriesRequest, v1::AppendEntriesResponse>;
-    return new RefusedStream<Base>(status);
+    return new RefusedReactor<Base>(status);
   }
   const auto reactor = std::make_shared<AppendReactor>(shared_);
   reactor->Begin(reactor);
@@ -358,7 +360,7 @@ grpc::ServerBidiReactor<v1::ForwardRequest, v1::ForwardResponse>* RaftService::F
   grpc::Status status;
   const Shared::Use use = shared_->Enter(&status);
   if (use) return use->forwarder->Serve(context);
-  return new RefusedStream<grpc::ServerBidiReactor<v1::ForwardRequest, v1::ForwardResponse>>(
+  return new RefusedReactor<grpc::ServerBidiReactor<v1::ForwardRequest, v1::ForwardResponse>>(
       status);
 }
 
@@ -397,7 +399,7 @@ grpc::ServerReadReactor<v1::InstallSnapshotRequest>* RaftService::InstallSnapsho
   const Shared::Use use = shared_->Enter(&status);
   if (use && use->snapshots != nullptr) return use->snapshots->Serve(context, response);
   if (status.ok()) status = MakeUnimplemented("quorate.v1.Raft/InstallSnapshot");
-  return new RefusedStream<grpc::ServerReadReactor<v1::InstallSnapshotRequest>>(status);
+  return new RefusedReactor<grpc::ServerReadReactor<v1::InstallSnapshotRequest>>(status);
 }
 
 // --- Not in this build yet ---

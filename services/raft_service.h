@@ -1,8 +1,9 @@
 // The peer port's service: what other nodes ask of this one (proto/quorate/v1/raft.proto).
 //
-// Before this node runs (not born yet, or waiting to join) only Identify and Found answer; the
-// rest says UNAVAILABLE (NOT_BORN). Every message's header is checked, those of streams too: a
-// wrong cluster or a wrong receiver is rejected, a sender that is no member never is.
+// Before this node runs (not born yet, waiting to join, or asking its peers at the start) only
+// Identify and Found answer; the rest says UNAVAILABLE (NOT_RUNNING). Every message's header is
+// checked, those of streams too: a wrong cluster or a wrong receiver is rejected, a sender that is
+// no member never is.
 //
 // Handlers run on gRPC's threads and never block there, but Found, whose handler may write a file.
 #pragma once
@@ -45,7 +46,7 @@ class RaftService final : public v1::Raft::CallbackService {
     SnapshotReceiver* snapshots = nullptr;
   };
   void Serve(const Running& running);
-  // The Raft calls are refused again (NOT_BORN's place is taken by SHUTTING_DOWN) and nothing
+  // The Raft calls are refused again (NOT_RUNNING's place is taken by SHUTTING_DOWN) and nothing
   // is given to node, transport or forwarder any more once this has returned. Before the node is
   // destroyed. Identify and Found go on until the server ends.
   void StopServing();

@@ -8,7 +8,7 @@
 namespace quorate::services {
 namespace {
 
-constexpr Duration kRetryDelay = std::chrono::milliseconds(200);
+constexpr Duration kReadRetryDelay = std::chrono::milliseconds(200);
 
 int64_t Milliseconds(Duration duration) {
   return std::chrono::duration_cast<std::chrono::milliseconds>(duration).count();
@@ -39,7 +39,7 @@ grpc::Status CheckStaleness(std::optional<Instant> fresh_as_of,
     return MakeError(grpc::StatusCode::UNAVAILABLE, "TOO_STALE",
                      "this node has not heard from a leader since it started: the age of its "
                      "state is unknown",
-                     {}, kRetryDelay);
+                     {}, kReadRetryDelay);
   }
   const Duration age = Age(*fresh_as_of, now);
   if (age <= *max_staleness) return grpc::Status::OK;
@@ -49,7 +49,7 @@ grpc::Status CheckStaleness(std::optional<Instant> fresh_as_of,
                        std::to_string(Milliseconds(*max_staleness)) + " ms",
                    {{"age_ms", std::to_string(Milliseconds(age))},
                     {"max_staleness_ms", std::to_string(Milliseconds(*max_staleness))}},
-                   kRetryDelay);
+                   kReadRetryDelay);
 }
 
 ReadVerdict JudgeRead(const ReadState& state, const ReadWish& wish, Instant now) {
@@ -57,7 +57,7 @@ ReadVerdict JudgeRead(const ReadState& state, const ReadWish& wish, Instant now)
     return Refuse(MakeError(grpc::StatusCode::UNAVAILABLE, "NOT_CAUGHT_UP",
                             "this node has not caught up with the cluster since its data "
                             "directory was made; ask another node or try again",
-                            {}, kRetryDelay));
+                            {}, kReadRetryDelay));
   }
   const Instant last_moment = wish.deadline - kReadDeadlineMargin;
   if (wish.revision > state.revision) {
@@ -69,7 +69,7 @@ ReadVerdict JudgeRead(const ReadState& state, const ReadWish& wish, Instant now)
                       ", the listing revision " + std::to_string(wish.revision.value()) +
                       "; ask another node or try again",
                   {{"field", "page_token"}, {"revision", std::to_string(state.revision.value())}},
-                  kRetryDelay));
+                  kReadRetryDelay));
   }
   if (!state.fresh_as_of && !wish.max_staleness) {
     const Instant until = std::min(wish.arrived + kFirstLeaderWait, last_moment);

@@ -71,7 +71,7 @@ absl::Status Server::Impl::Start() {
   metrics_.SetSampler([this] { return Sample(); });
   housekept_at_ = BootNow();
   housekeeping_ = std::thread([this] { Housekeep(); });
-  if (engine_ != nullptr) RunEngine();
+  if (engine_ != nullptr) ServeClients();
   std::vector<raft::PeerAddress> ask;
   if (configuration_.raft) {
     for (const Peer& peer : configuration_.raft->peers) ask.push_back({peer.address, peer.node_id});
@@ -147,6 +147,7 @@ void Server::Impl::MakeBirth() {
   options.seed = storage::RandomId();
   if (configuration_.raft) {
     options.address = configuration_.raft->advertise_address;
+    options.ask_first_max = configuration_.raft->election_timeout_min;
     options.founders = configuration_.raft->founders;
     birth_client_ = std::make_unique<BirthClient>(identity_.store, &channels_, &addresses_);
   } else {
@@ -160,6 +161,7 @@ void Server::Impl::MakeBirth() {
     return Engine::Create(disk_.get(), directory_.get(), birth);
   };
   ports.born = [this] { OnBorn(); };
+  ports.run = [this] { RunEngine(); };
   ports.halt = [this](const std::string& reason) { OnHalt(reason); };
   ports.exit = [](const std::string& reason) {
     Fatal("another live process has this store's identity: both stop", {{"reason", reason}});
@@ -221,7 +223,7 @@ absl::Status Server::Impl::StartServers() {
   return absl::OkStatus();
 }
 
-void Server::Impl::RunEngine() {
+void Server::Impl::ServeClients() {
   Engine* engine = engine_.get();
   const auto status = engine->node()->status();
   if (status->membership != nullptr) addresses_.LearnMembership(*status->membership);
@@ -239,16 +241,8 @@ void Server::Impl::RunEngine() {
   };
   backend->cancel = [engine](ingress::WriteId id) { return engine->forwarder()->Cancel(id); };
   config_.SetBackend(std::move(backend));
-
-  engine->Start();
-  if (raft_service_ != nullptr) {
-    raft_service_->Serve({.cluster = engine->cluster(),
-                          .node = engine->node(),
-                          .transport = engine->transport(),
-                          .forwarder = engine->forwarder(),
-                          .snapshots = engine->snapshot_receiver()});
-  }
-  engine_running_ = engine;
+  MeasureSizes();  // who sees the node sees its sizes
+  engine_open_ = engine;
 }
 
 // --- Birth's thread ---
@@ -258,7 +252,18 @@ void Server::Impl::OnBorn() {
     Fatal("this store is born but its data cannot be opened",
           {{"error", std::string(status.message())}});
   }
-  RunEngine();
+  ServeClients();
+}
+
+void Server::Impl::RunEngine() {
+  Engine* engine = engine_.get();
+  engine->Start();
+  if (raft_service_ == nullptr) return;
+  raft_service_->Serve({.cluster = engine->cluster(),
+                        .node = engine->node(),
+                        .transport = engine->transport(),
+                        .forwarder = engine->forwarder(),
+                        .snapshots = engine->snapshot_receiver()});
 }
 
 void Server::Impl::OnHalt(const std::string& reason) {
@@ -271,7 +276,7 @@ void Server::Impl::OnHalt(const std::string& reason) {
   changed_.notify_all();
   config_.Stop();
   if (raft_service_ != nullptr) raft_service_->StopServing();
-  if (Engine* engine = engine_running_.load()) engine->Stop();
+  if (Engine* engine = this->engine()) engine->Stop();
 }
 
 // --- The node's thread ---
@@ -323,12 +328,16 @@ void Server::Impl::HousekeepOnce(const std::shared_ptr<const raft::NodeStatus>& 
     const bool ready = NotReady().empty();
     health_->Set(ready, ready && status != nullptr && status->leader_ready);
   }
-  const bool just_born = status != nullptr && !std::exchange(sized_running_, true);
-  if (just_born || now - sized_at_ >= kSizeInterval) {
+  // Before there is an engine nothing has a size.
+  if (status != nullptr && now - sized_at_ >= kSizeInterval) {
     sized_at_ = now;
-    log_bytes_ = BytesBelow(directory_->log_directory());
-    database_bytes_ = BytesBelow(directory_->state_directory(1));
+    MeasureSizes();
   }
+}
+
+void Server::Impl::MeasureSizes() {
+  log_bytes_ = BytesBelow(directory_->log_directory());
+  database_bytes_ = BytesBelow(directory_->state_directory(1));
 }
 
 void Server::Impl::PassOn(const raft::NodeStatus& status) {

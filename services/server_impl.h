@@ -43,10 +43,12 @@ class Server::Impl {
   absl::Status CheckAlone(Engine* engine) const;
   void MakeBirth();
   absl::Status StartServers();
-  void RunEngine();
+  // Clients may ask: reads and writes wait for a leader. Nothing goes to peers yet.
+  void ServeClients();
 
   // BirthRunner's ports, on its thread.
   void OnBorn();
+  void RunEngine();
   void OnHalt(const std::string& reason);
 
   // The node's thread.
@@ -56,9 +58,10 @@ class Server::Impl {
   void Housekeep();
   void HousekeepOnce(const std::shared_ptr<const raft::NodeStatus>& status);
   void PassOn(const raft::NodeStatus& status);
+  void MeasureSizes();  // also when the engine opens, before housekeeping sees it
 
   // Any thread.
-  Engine* engine() const { return engine_running_.load(); }  // null until it runs
+  Engine* engine() const { return engine_open_.load(); }  // null until this store is born
   bool LeaderKnown() const;
   std::string NotReady() const;  // empty: ready
   std::string NotLive() const;
@@ -82,7 +85,7 @@ class Server::Impl {
   std::unique_ptr<BirthClient> birth_client_;
   NodeLog node_log_;  // node's thread
   std::unique_ptr<Engine> engine_;
-  std::atomic<Engine*> engine_running_ = nullptr;
+  std::atomic<Engine*> engine_open_ = nullptr;
   std::unique_ptr<BirthRunner> birth_;
 
   ReadPool read_pool_;
@@ -110,7 +113,6 @@ class Server::Impl {
 
   // Housekeeping's own.
   Instant sized_at_;
-  bool sized_running_ = false;  // at least once since the node runs
   raft::Index membership_passed_on_;
   bool completion_passed_on_ = false;
   std::thread housekeeping_;

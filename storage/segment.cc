@@ -9,9 +9,9 @@
 namespace quorate::storage {
 namespace {
 
-constexpr std::string_view kMagic = "QUORALOG";
+constexpr std::string_view kSegmentMagic = "QUORALOG";
 constexpr size_t kVersionAt = 8;
-constexpr size_t kLengthAt = 12;
+constexpr size_t kHeaderLengthAt = 12;
 constexpr size_t kCrcAt = 16;
 constexpr size_t kFixedBytes = 144;
 constexpr std::string_view kSuffix = ".log";
@@ -34,7 +34,7 @@ uint64_t SegmentHeaderLength(const SegmentHeader& header) {
 std::string EncodeSegmentHeader(const SegmentHeader& header) {
   const uint64_t length = SegmentHeaderLength(header);
   CHECK(length <= kSegmentHeaderBytesMax);
-  std::string out(kMagic);
+  std::string out(kSegmentMagic);
   AppendNumber(&out, kLogFormatVersion);
   AppendNumber(&out, static_cast<uint32_t>(length));
   AppendNumber(&out, uint32_t{0});  // the checksum, below
@@ -69,10 +69,10 @@ absl::StatusOr<DecodedSegmentHeader> DecodeSegmentHeader(std::string_view bytes)
   if (bytes.size() < kBlockBytes) {
     return absl::DataLossError("the segment's header is cut short");
   }
-  if (bytes.substr(0, kMagic.size()) != kMagic) {
+  if (bytes.substr(0, kSegmentMagic.size()) != kSegmentMagic) {
     return absl::DataLossError("no segment header where one must be");
   }
-  const uint32_t length = GetNumber<uint32_t>(bytes, kLengthAt);
+  const uint32_t length = GetNumber<uint32_t>(bytes, kHeaderLengthAt);
   if (length == 0 || length % kBlockBytes != 0 || length > kSegmentHeaderBytesMax ||
       length > bytes.size() ||
       ComputeCrc(bytes.substr(0, length)) != GetNumber<uint32_t>(bytes, kCrcAt)) {

@@ -129,22 +129,25 @@ class SqliteState final : public State {
     return found == sessions_.end() ? nullptr : AnswerOf(found->second, sequence);
   }
 
-  std::pair<absl::StatusOr<Item>, Revision> Get(std::string_view key,
-                                                std::optional<Revision> at) override {
-    absl::StatusOr<ReaderPool::Lease> reader = readers_->Acquire();
+  std::pair<absl::StatusOr<Item>, Revision> Get(std::string_view key, std::optional<Revision> at,
+                                                const ReadLimits& limits) override {
+    absl::StatusOr<ReaderPool::Lease> reader = readers_->Acquire(limits.wait);
     if (!reader.ok()) return {reader.status(), Revision()};
-    auto [item, revision] = (*reader)->Get(key, at);
+    auto [item, revision] = (*reader)->Get(key, at, limits.abandon);
     if (!item.ok()) return {ExplainStateError(path(), item.status()), revision};
     return {std::move(item), revision};
   }
 
-  absl::StatusOr<ListPage> List(const ListQuery& query) override {
-    return WithReader([&](StateReader& reader) { return reader.List(query); });
+  absl::StatusOr<ListPage> List(const ListQuery& query, const ReadLimits& limits) override {
+    return WithReader(limits,
+                      [&](StateReader& reader) { return reader.List(query, limits.abandon); });
   }
 
   absl::StatusOr<std::pair<uint64_t, Revision>> Count(std::string_view prefix,
-                                                      std::optional<Revision> at) override {
-    return WithReader([&](StateReader& reader) { return reader.Count(prefix, at); });
+                                                      std::optional<Revision> at,
+                                                      const ReadLimits& limits) override {
+    return WithReader(
+        limits, [&](StateReader& reader) { return reader.Count(prefix, at, limits.abandon); });
   }
 
   absl::StatusOr<std::pair<raft::Index, StateHash>> RecomputeHash() override {
@@ -161,13 +164,14 @@ class SqliteState final : public State {
   }
 
   absl::StatusOr<std::vector<std::pair<raft::Index, StateHash>>> RecordedHashes() override {
-    return WithReader([](StateReader& reader) { return reader.RecordedHashes(); });
+    return WithReader({}, [](StateReader& reader) { return reader.RecordedHashes(); });
   }
 
  private:
   template <typename Read>
-  auto WithReader(Read read) -> decltype(read(std::declval<StateReader&>())) {
-    absl::StatusOr<ReaderPool::Lease> reader = readers_->Acquire();
+  auto WithReader(const ReadLimits& limits, Read read)
+      -> decltype(read(std::declval<StateReader&>())) {
+    absl::StatusOr<ReaderPool::Lease> reader = readers_->Acquire(limits.wait);
     if (!reader.ok()) return reader.status();
     auto result = read(**reader);
     if (!result.ok()) return ExplainStateError(path(), result.status());

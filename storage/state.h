@@ -9,7 +9,9 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -151,6 +153,15 @@ struct ListPage {
   Revision revision;  // the store's revision in the transaction that read this
 };
 
+// For how long a read may go on.
+struct ReadLimits {
+  // For a connection: while all are busy, or a checkpoint holds the readers off.
+  std::chrono::milliseconds wait{10'000};
+  // Asked about every 20 microseconds while SQLite works, on the read's thread: true ends the read
+  // with kAborted. Empty: it goes on to its end.
+  std::function<bool()> abandon;
+};
+
 class State {
  public:
   // Makes a new database (the directory must not hold one). Durable on return.
@@ -204,15 +215,17 @@ class State {
   // The answer kept for one sequence of a session; null when none is kept.
   virtual std::shared_ptr<const std::string> KeptAnswer(StoreId store, uint64_t sequence) const = 0;
 
-  // Reads wait while all readers are busy or a checkpoint truncates the WAL, at most ten seconds
-  // (then kDeadlineExceeded). kNotFound: no such key (Get). kOutOfRange: `at` is compacted or
-  // ahead. Get's Revision is the store's at that read, also when the key is not there.
+  // kDeadlineExceeded: no connection came free (ReadLimits::wait). kAborted: abandoned. kNotFound:
+  // no such key (Get). kOutOfRange: `at` is compacted or ahead. Get's Revision is the store's at
+  // that read, also when the key is not there.
   virtual std::pair<absl::StatusOr<Item>, Revision> Get(std::string_view key,
-                                                        std::optional<Revision> at) = 0;
-  virtual absl::StatusOr<ListPage> List(const ListQuery& query) = 0;
-  // How many keys match, at `at` or now.
+                                                        std::optional<Revision> at,
+                                                        const ReadLimits& limits = {}) = 0;
+  virtual absl::StatusOr<ListPage> List(const ListQuery& query, const ReadLimits& limits = {}) = 0;
+  // How many keys match, at `at` or now. Takes as long as looking at all of them.
   virtual absl::StatusOr<std::pair<uint64_t, Revision>> Count(std::string_view prefix,
-                                                              std::optional<Revision> at) = 0;
+                                                              std::optional<Revision> at,
+                                                              const ReadLimits& limits = {}) = 0;
 
   // The hash recomputed from the rows: must equal Summary().hash at the same applied index.
   // Takes as long as reading the whole database (one caller at a time; others wait); writes go on,

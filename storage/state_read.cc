@@ -11,13 +11,32 @@
 
 namespace quorate::storage {
 
+namespace {
+
+// SQLite's virtual machine asks after so many of its steps, about 20 microseconds of a scan,
+// whether to go on: rarely enough that it costs nothing to be seen (STATE.md).
+constexpr int kStepsPerQuestion = 1000;
+
+int AskWhetherToEnd(void* abandon) {
+  return (*static_cast<const StateReader::Abandon*>(abandon))() ? 1 : 0;
+}
+
+}  // namespace
+
 // BEGIN takes no snapshot by itself: the first SELECT does, and all that follow see the same.
 // ROLLBACK ends it, because that cannot fail; after some errors SQLite has ended it already.
 class StateReader::Transaction {
  public:
-  explicit Transaction(StateReader& reader) : reader_(reader), status_(reader.begin_.Run()) {}
+  // `abandon` outlives it. Neither BEGIN nor ROLLBACK is ever abandoned.
+  explicit Transaction(StateReader& reader, const Abandon& abandon = nullptr)
+      : reader_(reader), status_(reader.begin_.Run()) {
+    if (!abandon) return;
+    sqlite3_progress_handler(reader_.database_.handle(), kStepsPerQuestion, AskWhetherToEnd,
+                             const_cast<Abandon*>(&abandon));
+  }
   ~Transaction() {
     sqlite3* connection = reader_.database_.handle();
+    sqlite3_progress_handler(connection, 0, nullptr, nullptr);
     if (sqlite3_get_autocommit(connection) == 0) reader_.rollback_.Run().IgnoreError();
     CHECK(sqlite3_get_autocommit(connection) != 0, "a read transaction did not end");
   }
@@ -129,8 +148,9 @@ absl::StatusOr<bool> StateReader::ReadItem(RowId row, bool keys_only, Item& item
 }
 
 std::pair<absl::StatusOr<Item>, Revision> StateReader::Get(std::string_view key,
-                                                           std::optional<Revision> at) {
-  Transaction transaction(*this);
+                                                           std::optional<Revision> at,
+                                                           const Abandon& abandon) {
+  Transaction transaction(*this, abandon);
   if (!transaction.status().ok()) return {transaction.status(), Revision()};
   absl::StatusOr<Bounds> bounds = ReadBounds();
   if (!bounds.ok()) return {bounds.status(), Revision()};
@@ -166,8 +186,8 @@ Statement& StateReader::BindRange(std::string_view first, const std::optional<st
   return select;
 }
 
-absl::StatusOr<ListPage> StateReader::List(const ListQuery& query) {
-  Transaction transaction(*this);
+absl::StatusOr<ListPage> StateReader::List(const ListQuery& query, const Abandon& abandon) {
+  Transaction transaction(*this, abandon);
   if (!transaction.status().ok()) return transaction.status();
   absl::StatusOr<Bounds> bounds = ReadBounds();
   if (!bounds.ok()) return bounds.status();
@@ -218,8 +238,9 @@ absl::Status StateReader::ReadPage(const ListQuery& query, bool walk, ListPage& 
 }
 
 absl::StatusOr<std::pair<uint64_t, Revision>> StateReader::Count(std::string_view prefix,
-                                                                 std::optional<Revision> at) {
-  Transaction transaction(*this);
+                                                                 std::optional<Revision> at,
+                                                                 const Abandon& abandon) {
+  Transaction transaction(*this, abandon);
   if (!transaction.status().ok()) return transaction.status();
   absl::StatusOr<Bounds> bounds = ReadBounds();
   if (!bounds.ok()) return bounds.status();

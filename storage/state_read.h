@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -26,11 +27,14 @@ class StateReader {
   static absl::StatusOr<std::unique_ptr<StateReader>> Open(
       const std::string& path, Database::Mode mode = Database::Mode::kReadOnly);
 
-  // As State's methods of these names.
-  std::pair<absl::StatusOr<Item>, Revision> Get(std::string_view key, std::optional<Revision> at);
-  absl::StatusOr<ListPage> List(const ListQuery& query);
+  // As State's methods of these names; `abandon` as in ReadLimits.
+  using Abandon = std::function<bool()>;
+  std::pair<absl::StatusOr<Item>, Revision> Get(std::string_view key, std::optional<Revision> at,
+                                                const Abandon& abandon = nullptr);
+  absl::StatusOr<ListPage> List(const ListQuery& query, const Abandon& abandon = nullptr);
   absl::StatusOr<std::pair<uint64_t, Revision>> Count(std::string_view prefix,
-                                                      std::optional<Revision> at);
+                                                      std::optional<Revision> at,
+                                                      const Abandon& abandon = nullptr);
   absl::StatusOr<std::vector<std::pair<raft::Index, StateHash>>> RecordedHashes();
 
   // What the database says of itself, as this code reads it.

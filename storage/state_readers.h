@@ -24,9 +24,6 @@ namespace quorate::storage {
 
 class ReaderPool {
  public:
-  // How long a read waits for a connection before kDeadlineExceeded.
-  static constexpr std::chrono::milliseconds kWait{10'000};
-
   static absl::StatusOr<std::unique_ptr<ReaderPool>> Open(const std::string& path, size_t readers);
   // REQUIRES: no lease is out.
   ~ReaderPool();
@@ -47,7 +44,8 @@ class ReaderPool {
     ReaderPool* pool_;
     StateReader* reader_;
   };
-  absl::StatusOr<Lease> Acquire(std::chrono::milliseconds wait = kWait);
+  // Waits for a free one, then kDeadlineExceeded; without waiting for a `wait` of 0 or less.
+  absl::StatusOr<Lease> Acquire(std::chrono::milliseconds wait = ReadLimits().wait);
 
   // The connection for reads of the whole database: one of its own, so that the pool stays free for
   // short ones. The gate does not wait for it; see CloseGate. Waits for another scrub to end.

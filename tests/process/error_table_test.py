@@ -1,15 +1,15 @@
 """Every call and every error is the same at the leader and at a follower, byte for byte.
 
 Requests are sent as raw bytes, so that malformed ones can be sent too. From an answer only what is
-a node's own is set aside: node id and staleness.
+a node's own is set aside: node id and staleness, in a header or in an error's details.
 """
 
 import unittest
 
 import grpc
 
-from quorate_cluster import (Cluster, cluster_pb2, config_pb2, error_info, eventually, main, story,
-                             status_pb2)
+from quorate_cluster import (Cluster, cluster_pb2, config_pb2, error_details_pb2, error_info,
+                             eventually, main, status_pb2, story)
 
 CONFIG = "/quorate.v1.Config/"
 CLUSTER = "/quorate.v1.Cluster/"
@@ -29,7 +29,27 @@ def call(node, method, request, timeout=10):
             if key == "grpc-status-details-bin":
                 details = value
         reason, metadata = error_info(error)
+        details, staleness = without_staleness(details)
+        metadata.pop("staleness_ms", None)
+        if reason == "KEY_NOT_FOUND" and (staleness is None or "revision" not in metadata):
+            reason = "KEY_NOT_FOUND that does not say how fresh it is"
         return (error.code().name, error.details(), details, reason, metadata, b"")
+
+
+def without_staleness(details):
+    """(details bytes without ErrorInfo's staleness, that staleness or None)."""
+    status = status_pb2.Status.FromString(details)
+    staleness = None
+    for detail in status.details:
+        if not detail.type_url.endswith("google.rpc.ErrorInfo"):
+            continue
+        info = error_details_pb2.ErrorInfo.FromString(detail.value)
+        if "staleness_ms" in info.metadata:
+            staleness = info.metadata.pop("staleness_ms")
+            detail.value = info.SerializeToString(deterministic=True)
+    if staleness is None:
+        return details, None
+    return status.SerializeToString(deterministic=True), staleness
 
 
 def put(**fields):
@@ -100,7 +120,7 @@ ERRORS = [
     ("delete with an expected revision not met", "Delete",
      config_pb2.DeleteRequest(key="there", expected_revision=999).SerializeToString(),
      "ABORTED", "REVISION_MISMATCH", None),
-    ("get of an absent key", "Get", get(key="absent"), "NOT_FOUND", None, None),
+    ("get of an absent key", "Get", get(key="absent"), "NOT_FOUND", "KEY_NOT_FOUND", None),
     ("get of an empty key", "Get", get(key=""), "INVALID_ARGUMENT", None, "key"),
     ("get with an unknown field", "Get", get(key="there") + length_delimited(15, b"new"),
      "INVALID_ARGUMENT", None, "15"),

@@ -87,10 +87,10 @@ TEST(BirthTest, ALoneFounderIsBornAsSoonAsDiscoveryHasSpoken) {
   EXPECT_TRUE(output.persist->born);
   ASSERT_TRUE(output.create_log.has_value());
   EXPECT_EQ(output.create_log->cluster, output.persist->cluster());
-  EXPECT_FALSE(birth.ready_for_log());
+  EXPECT_FALSE(birth.may_run());
   birth.OnLogCreated(world.now());
   EXPECT_TRUE(birth.TakeOutput().persist->log_created);
-  EXPECT_TRUE(birth.ready_for_log());
+  EXPECT_TRUE(birth.may_run());
 }
 
 TEST(BirthTest, ALoneFounderIsNotBornWhileAnotherAddressIsListed) {
@@ -347,11 +347,71 @@ TEST(BirthTest, ACopiedDirectoryStopsBothProcesses) {
   EXPECT_THAT(*world.node(1).halted, AllOf(HasSubstr("10.0.0.9:7000"), HasSubstr("copied")));
   EXPECT_THAT(*world.node(copy).halted, HasSubstr("10.0.0.2:7000"));
   EXPECT_EQ(world.Status(1).state, BirthState::kHalted);
-  EXPECT_FALSE(world.node(1).birth->ready_for_log());
+  EXPECT_FALSE(world.node(1).birth->may_run());
   // Neither is left to run; the others go on.
   world.Run(seconds(4));
   EXPECT_TRUE(world.node(1).exited && world.node(copy).exited);
   EXPECT_FALSE(world.node(0).halted || world.node(2).halted);
+}
+
+TEST(BirthTest, ACopyFindsItsOriginalBeforeItTakesPart) {
+  BirthWorld world(3);
+  world.StartAll();
+  world.Run(seconds(1));
+  ASSERT_TRUE(world.node(1).birth->may_run());
+  const size_t copy = AddCopy(&world, 1, "10.0.0.9:7000");
+  world.node(copy).peers[1].address = "10.0.0.9:7000";
+  world.Start(copy);
+  size_t seen = 0;
+  // Everybody it asked has answered before the place that they name: it has to wait for that one.
+  world.Run(milliseconds(100), [&](const auto&) {
+    EXPECT_FALSE(world.node(copy).birth->may_run());
+    return ++seen > 1000;
+  });
+  EXPECT_GT(seen, 6u);
+  EXPECT_TRUE(world.node(copy).halted.has_value());
+  EXPECT_FALSE(world.node(copy).birth->may_run());
+}
+
+TEST(BirthTest, AProcessAsksFirstAndTakesPartWhenEverybodyHasAnsweredOrFailedTo) {
+  BirthWorld world(3);
+  world.StartAll();
+  world.Run(seconds(1));
+  world.Kill(1);
+  world.Kill(2);  // refuses connections
+  world.Start(1);
+  EXPECT_FALSE(world.node(1).birth->may_run());
+  while (!world.flights().empty()) {
+    EXPECT_FALSE(world.node(1).birth->may_run()) << world.flights().size() << " not answered yet";
+    BirthWorld::Flight flight = world.flights().front();
+    world.flights().erase(world.flights().begin());
+    world.Deliver(std::move(flight));
+  }
+  EXPECT_TRUE(world.node(1).birth->may_run());
+}
+
+TEST(BirthTest, AnAddressThatSaysNothingHoldsNobodyUpForLong) {
+  BirthWorld world(3);
+  world.StartAll();
+  world.Run(seconds(1));
+  world.Kill(1);
+  world.Start(1);
+  world.flights().clear();  // what it asked goes nowhere: no answer, no error
+  const Duration bound = BirthOptions().ask_first_max;
+  EXPECT_EQ(world.node(1).birth->NextDeadline(), world.now() + bound);
+  world.Advance(bound - milliseconds(1));
+  world.Tick(1);
+  EXPECT_FALSE(world.node(1).birth->may_run());
+  world.Advance(milliseconds(1));
+  world.Tick(1);
+  EXPECT_TRUE(world.node(1).birth->may_run());
+  EXPECT_GT(world.node(1).birth->NextDeadline(), world.now());
+  // An answer that is late is none the less looked at.
+  const size_t copy = AddCopy(&world, 1, "10.0.0.9:7000");
+  world.Start(copy);
+  world.Run(seconds(7));
+  EXPECT_TRUE(world.node(1).halted.has_value());
+  EXPECT_FALSE(world.node(1).birth->may_run());
 }
 
 TEST(BirthTest, AFormerSelfAtAnotherAddressIsNoDouble) {

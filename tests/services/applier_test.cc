@@ -1,6 +1,8 @@
 #include "services/applier.h"
 
+#include <cstdlib>
 #include <filesystem>
+#include <string>
 
 #include "gtest/gtest.h"
 #include "quorate/v1/command.pb.h"
@@ -13,11 +15,20 @@ using raft::Index;
 
 class ApplierTest : public testing::Test {
  protected:
+  static constexpr char kDirectoryVariable[] = "QUORATE_APPLIER_TEST_DIRECTORY";
+
   void SetUp() override {
-    directory_ = std::filesystem::path(testing::TempDir()) /
-                 ("applier-" + std::to_string(::getpid()) + "-" +
-                  testing::UnitTest::GetInstance()->current_test_info()->name());
+    // A death test runs all of this again in a process that never gets to TearDown: it says here
+    // where its directory is, so that this one removes both.
+    const char* const parents = std::getenv(kDirectoryVariable);
+    directory_ = parents != nullptr
+                     ? std::filesystem::path(std::string(parents) + ".child")
+                     : std::filesystem::path(testing::TempDir()) /
+                           ("applier-" + std::to_string(::getpid()) + "-" +
+                            testing::UnitTest::GetInstance()->current_test_info()->name());
+    RemoveDirectories();  // of an earlier process with this number, which was killed
     std::filesystem::create_directories(directory_);
+    ::setenv(kDirectoryVariable, directory_.c_str(), 1);
     storage::StateOptions options;
     options.directory = directory_.string();
     options.cluster = ClusterId(1);
@@ -35,7 +46,12 @@ class ApplierTest : public testing::Test {
   void TearDown() override {
     applier_ = nullptr;
     state_ = nullptr;
+    ::unsetenv(kDirectoryVariable);
+    RemoveDirectories();
+  }
+  void RemoveDirectories() const {
     std::filesystem::remove_all(directory_);
+    std::filesystem::remove_all(directory_.string() + ".child");
   }
 
   raft::EntryPtr Command(uint64_t index, const v1::Command& command) {

@@ -271,6 +271,35 @@ TEST_F(ConfigServiceTest, NoSuchKeyIsNotFound) {
   EXPECT_EQ(answer.Reason(), "KEY_NOT_FOUND");
 }
 
+TEST_F(ConfigServiceTest, NoSuchKeySaysOfWhenItKnows) {
+  node_.state.Put("b", "v");
+  Set(kStart - milliseconds(20) - std::chrono::microseconds(1));
+  v1::GetRequest request;
+  request.set_key("a");
+  Answer known;
+  Call("Get", request, &known);
+  EXPECT_EQ(DetailsOf(known.Wait()).metadata,
+            (ErrorMetadata{{"key", "a"}, {"revision", "2"}, {"staleness_ms", "21"}}));
+  EXPECT_EQ(known.Reason(), "KEY_NOT_FOUND");
+  Set(std::nullopt);
+  Answer unknown;
+  Call("Get", request, &unknown);
+  now_ = kStart + seconds(1);
+  service_.Tick();
+  EXPECT_EQ(DetailsOf(unknown.Wait()).metadata.at("staleness_ms"), "unknown");
+}
+
+// Reading takes time: what was fresh enough before may not be after.
+TEST_F(ConfigServiceTest, NoSuchKeyIsNotSaidWhenItMayBeTooOld) {
+  node_.state.on_read = [&](const storage::ReadLimits&) { now_ = kStart + milliseconds(20); };
+  v1::GetRequest request;
+  request.set_key("a");
+  request.mutable_read()->mutable_max_staleness()->set_nanos(30'000'000);
+  Answer answer;
+  Call("Get", request, &answer);
+  EXPECT_EQ(answer.Reason(), "TOO_STALE");
+}
+
 TEST_F(ConfigServiceTest, BadBytesAreRefusedByName) {
   for (const char* method : {"Get", "List", "Put", "Delete"}) {
     Answer answer;
@@ -464,6 +493,73 @@ TEST_F(ConfigServiceTest, AFailingDatabaseIsAnError) {
   Answer answer;
   Call("Get", request, &answer);
   EXPECT_EQ(answer.Reason(), "READ_FAILED");
+}
+
+TEST_F(ConfigServiceTest, ABusyDatabaseIsSaidInTimeAndMayBeAskedAgain) {
+  std::vector<milliseconds> waits;
+  node_.state.on_read = [&](const storage::ReadLimits& limits) { waits.push_back(limits.wait); };
+  node_.state.failure = absl::DeadlineExceededError("all 4 database readers are busy");
+  v1::GetRequest request;
+  request.set_key("a");
+  for (const Duration timeout :
+       {Duration(seconds(60)), Duration(seconds(2)), Duration(milliseconds(20))}) {
+    Answer answer;
+    Call("Get", request, &answer, timeout);
+    EXPECT_EQ(answer.Wait().error_code(), grpc::StatusCode::UNAVAILABLE);
+    EXPECT_EQ(answer.Reason(), "READERS_BUSY");
+    EXPECT_TRUE(DetailsOf(answer.Wait()).retry_delay.has_value());
+  }
+  // Never longer than the caller waits, and then it still has to hear it.
+  EXPECT_EQ(waits, (std::vector<milliseconds>{seconds(10), milliseconds(1950), milliseconds(0)}));
+}
+
+TEST_F(ConfigServiceTest, AReadEndsWhenItsDeadlinePasses) {
+  node_.state.on_read = [&](const storage::ReadLimits& limits) {
+    EXPECT_FALSE(limits.abandon());
+    now_ = kStart + seconds(3);
+  };
+  v1::ListRequest request;
+  request.set_count_only(true);
+  Answer answer;
+  Call("List", request, &answer, seconds(3));
+  EXPECT_EQ(answer.Wait().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_EQ(answer.Reason(), "READ_DEADLINE");
+}
+
+TEST_F(ConfigServiceTest, AReadEndsWhenItsCallerGoesAwayOrTheNodeStops) {
+  for (const bool stops : {false, true}) {
+    std::mutex mutex;
+    std::condition_variable changed;
+    bool reading = false;
+    bool go_on = false;
+    node_.state.on_read = [&](const storage::ReadLimits& limits) {
+      EXPECT_FALSE(limits.abandon());
+      std::unique_lock lock(mutex);
+      reading = true;
+      changed.notify_all();
+      changed.wait(lock, [&] { return go_on; });
+    };
+    v1::ListRequest request;
+    request.set_count_only(true);
+    Answer answer;
+    Call("List", request, &answer);
+    {
+      std::unique_lock lock(mutex);
+      changed.wait(lock, [&] { return reading; });
+    }
+    if (stops) {
+      service_.Stop();
+    } else {
+      call_->Cancel();
+    }
+    {
+      std::lock_guard lock(mutex);
+      go_on = true;
+    }
+    changed.notify_all();
+    EXPECT_EQ(answer.Wait().error_code(),
+              stops ? grpc::StatusCode::UNAVAILABLE : grpc::StatusCode::CANCELLED);
+  }
 }
 
 TEST_F(ConfigServiceTest, ADeadlineThatHasPassedIsNotRead) {

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "raft/birth_record.h"
@@ -104,6 +105,20 @@ TEST_F(EngineTest, ALogThatIsMadeIsNotMadeAgain) {
   const auto before = size();
   ASSERT_TRUE(Create().ok());
   EXPECT_EQ(size(), before);
+}
+
+TEST_F(EngineTest, AWriteThatCameBeforeTheStartIsAnsweredWhenThereIsNone) {
+  ASSERT_TRUE(Create().ok());
+  const auto engine = Open();
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  std::optional<ingress::Outcome> outcome;
+  (*engine)->forwarder()->Write(v1::Command(), BootNow() + std::chrono::seconds(10), {},
+                                [&](const ingress::Outcome& each) { outcome = each; });
+  EXPECT_FALSE(outcome.has_value());
+  (*engine)->Stop();
+  ASSERT_TRUE(outcome.has_value());
+  EXPECT_EQ(outcome->kind, ingress::Outcome::Kind::kNotAccepted);
+  EXPECT_EQ(outcome->reason, ingress::kReasonStopping);
 }
 
 TEST(EngineOptionsTest, AWriteWaitsForALeaderAsLongAsElectionsMayTake) {

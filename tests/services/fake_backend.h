@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -22,6 +23,8 @@ class FakeState final : public storage::State {
   std::map<std::string, storage::Item> items;
   Revision revision{1};
   absl::Status failure;  // not OK: every read answers it
+  // Not empty: runs at the beginning of each read, with what it was given; may take its time.
+  std::function<void(const storage::ReadLimits&)> on_read;
 
   void Put(const std::string& key, const std::string& value, bool is_text = true) {
     ++revision;
@@ -45,15 +48,16 @@ class FakeState final : public storage::State {
   std::shared_ptr<const std::string> KeptAnswer(StoreId, uint64_t) const override {
     return nullptr;
   }
-  std::pair<absl::StatusOr<storage::Item>, Revision> Get(std::string_view key,
-                                                         std::optional<Revision>) override {
-    if (!failure.ok()) return {failure, revision};
+  std::pair<absl::StatusOr<storage::Item>, Revision> Get(
+      std::string_view key, std::optional<Revision>, const storage::ReadLimits& limits) override {
+    if (absl::Status ended = Begin(limits); !ended.ok()) return {ended, revision};
     const auto it = items.find(std::string(key));
     if (it == items.end()) return {absl::NotFoundError("no such key"), revision};
     return {it->second, revision};
   }
-  absl::StatusOr<storage::ListPage> List(const storage::ListQuery& query) override {
-    if (!failure.ok()) return failure;
+  absl::StatusOr<storage::ListPage> List(const storage::ListQuery& query,
+                                         const storage::ReadLimits& limits) override {
+    if (absl::Status ended = Begin(limits); !ended.ok()) return ended;
     if (query.at && *query.at != revision) return absl::OutOfRangeError("revision compacted");
     storage::ListPage page;
     page.revision = revision;
@@ -69,8 +73,9 @@ class FakeState final : public storage::State {
     return page;
   }
   absl::StatusOr<std::pair<uint64_t, Revision>> Count(std::string_view prefix,
-                                                      std::optional<Revision>) override {
-    if (!failure.ok()) return failure;
+                                                      std::optional<Revision>,
+                                                      const storage::ReadLimits& limits) override {
+    if (absl::Status ended = Begin(limits); !ended.ok()) return ended;
     uint64_t count = 0;
     for (const auto& [key, item] : items) count += key.rfind(prefix, 0) == 0 ? 1 : 0;
     return std::pair(count, revision);
@@ -92,6 +97,14 @@ class FakeState final : public storage::State {
   }
   absl::StatusOr<bool> Checkpoint() override { return true; }
   raft::Index durable_applied() const override { return raft::Index(); }
+
+ private:
+  // As the real one: what is no longer wanted ends with kAborted.
+  absl::Status Begin(const storage::ReadLimits& limits) {
+    if (on_read) on_read(limits);
+    if (limits.abandon && limits.abandon()) return absl::AbortedError("interrupted");
+    return failure;
+  }
 };
 
 // The backend's functions and what they are made of. Everything may be changed between calls;

@@ -28,7 +28,7 @@ using google::protobuf::MethodDescriptor;
 using google::protobuf::Reflection;
 using google::protobuf::ServiceDescriptor;
 
-constexpr Instant kStart{std::chrono::seconds(1000)};
+constexpr Instant kWalkStart{std::chrono::seconds(1000)};
 
 // Handled: the field's path, and a request (text format) that is valid with it. Each one's effect
 // is tested where it is implemented (config_service_test, validate_test, storage).
@@ -114,7 +114,7 @@ void SetSomething(Message* message, const FieldDescriptor* field) {
 class FieldWalk : public ::testing::Test {
  protected:
   FieldWalk() {
-    node_.status.fresh_as_of = kStart;
+    node_.status.fresh_as_of = kWalkStart;
     node_.status.membership = std::make_shared<raft::Membership>();
     node_.state.Put("a", "v");
     config_.SetBackend(node_.Backend());
@@ -123,7 +123,7 @@ class FieldWalk : public ::testing::Test {
   // The end of one call by the real handler; a write that was taken counts as OK.
   grpc::Status Call(const ServiceDescriptor* service, const std::string& method,
                     const std::string& bytes) {
-    const auto call = std::make_shared<CallContext>(kStart + std::chrono::seconds(10),
+    const auto call = std::make_shared<CallContext>(kWalkStart + std::chrono::seconds(10),
                                                     std::map<std::string, std::string>());
     std::promise<grpc::Status> end;
     std::future<grpc::Status> ended = end.get_future();
@@ -204,7 +204,7 @@ class FieldWalk : public ::testing::Test {
 
   FakeNode node_;
   ReadPool pool_{1, 10};
-  ConfigService config_{"n1", &pool_, [] { return kStart; }};
+  ConfigService config_{"n1", &pool_, [] { return kWalkStart; }};
   ClusterService cluster_{[] { return ClusterView(); }};
   size_t walked_ = 0;
 };

@@ -51,12 +51,12 @@ class RaftServiceTest : public testing::Test {
 
 TEST_F(RaftServiceTest, BeforeBirthOnlyIdentifyAndFoundAnswer) {
   v1::RequestVoteResponse vote;
-  EXPECT_EQ(DetailsOf(Vote(Header(), &vote)).reason, "NOT_BORN");
+  EXPECT_EQ(DetailsOf(Vote(Header(), &vote)).reason, "NOT_RUNNING");
   v1::AppendEntriesRequest append;
   *append.mutable_header() = Header();
   const grpc::Status status = Append(append);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
-  EXPECT_EQ(DetailsOf(status).reason, "NOT_BORN");
+  EXPECT_EQ(DetailsOf(status).reason, "NOT_RUNNING");
 
   v1::IdentifyRequest identify;
   identify.mutable_header()->set_from_store(555);

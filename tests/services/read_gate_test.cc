@@ -11,11 +11,11 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 using Kind = ReadVerdict::Kind;
 
-constexpr Instant kStart{seconds(1000)};
+constexpr Instant kGateStart{seconds(1000)};
 
-// A node that has been in service, and a read that arrives at kStart with ten seconds to go.
+// A node that has been in service, and a read that arrives at kGateStart with ten seconds to go.
 const ReadState kInService = {
-    .caught_up_once = true, .fresh_as_of = kStart - milliseconds(30), .revision = Revision(50)};
+    .caught_up_once = true, .fresh_as_of = kGateStart - milliseconds(30), .revision = Revision(50)};
 const ReadState kRestarted = {
     .caught_up_once = true, .fresh_as_of = std::nullopt, .revision = Revision(50)};
 const ReadState kNew = {
@@ -24,8 +24,8 @@ const ReadState kNew = {
 ReadWish Wish(std::optional<Duration> max_staleness = std::nullopt) {
   return {.max_staleness = max_staleness,
           .revision = Revision(),
-          .arrived = kStart,
-          .deadline = kStart + seconds(10)};
+          .arrived = kGateStart,
+          .deadline = kGateStart + seconds(10)};
 }
 
 std::string Reason(const ReadVerdict& verdict) {
@@ -34,97 +34,100 @@ std::string Reason(const ReadVerdict& verdict) {
 }
 
 TEST(ReadGate, InServiceItAnswersAtOnceWithItsAge) {
-  const ReadVerdict verdict = JudgeRead(kInService, Wish(), kStart);
+  const ReadVerdict verdict = JudgeRead(kInService, Wish(), kGateStart);
   ASSERT_EQ(verdict.kind, Kind::kServe);
   // The age counts until the answer leaves, not until the read began.
-  const v1::Staleness staleness = MeasuredStaleness(verdict.fresh_as_of, kStart + milliseconds(5));
+  const v1::Staleness staleness =
+      MeasuredStaleness(verdict.fresh_as_of, kGateStart + milliseconds(5));
   EXPECT_FALSE(staleness.unknown());
   EXPECT_EQ(staleness.age().seconds(), 0);
   EXPECT_EQ(staleness.age().nanos(), 35'000'000);
 }
 
 TEST(ReadGate, ALostLeaderMakesItOlderNotUnavailable) {
-  const ReadVerdict verdict = JudgeRead(kInService, Wish(), kStart + seconds(3600));
+  const ReadVerdict verdict = JudgeRead(kInService, Wish(), kGateStart + seconds(3600));
   ASSERT_EQ(verdict.kind, Kind::kServe);
-  EXPECT_EQ(MeasuredStaleness(verdict.fresh_as_of, kStart + seconds(3600)).age().seconds(), 3600);
+  EXPECT_EQ(MeasuredStaleness(verdict.fresh_as_of, kGateStart + seconds(3600)).age().seconds(),
+            3600);
 }
 
 TEST(ReadGate, AfterARestartItWaitsASecondForTheFirstLeader) {
-  const ReadVerdict first = JudgeRead(kRestarted, Wish(), kStart);
+  const ReadVerdict first = JudgeRead(kRestarted, Wish(), kGateStart);
   ASSERT_EQ(first.kind, Kind::kWait);
-  EXPECT_EQ(first.wait_until, kStart + seconds(1));
-  EXPECT_EQ(JudgeRead(kRestarted, Wish(), kStart + milliseconds(999)).kind, Kind::kWait);
+  EXPECT_EQ(first.wait_until, kGateStart + seconds(1));
+  EXPECT_EQ(JudgeRead(kRestarted, Wish(), kGateStart + milliseconds(999)).kind, Kind::kWait);
   // A leader comes: answered at once, with its age.
   ReadState heard = kRestarted;
-  heard.fresh_as_of = kStart + milliseconds(400);
-  EXPECT_EQ(JudgeRead(heard, Wish(), kStart + milliseconds(420)).fresh_as_of, heard.fresh_as_of);
+  heard.fresh_as_of = kGateStart + milliseconds(400);
+  EXPECT_EQ(JudgeRead(heard, Wish(), kGateStart + milliseconds(420)).fresh_as_of,
+            heard.fresh_as_of);
   // None comes: answered from what is durable, and said so.
-  const ReadVerdict last = JudgeRead(kRestarted, Wish(), kStart + seconds(1));
+  const ReadVerdict last = JudgeRead(kRestarted, Wish(), kGateStart + seconds(1));
   ASSERT_EQ(last.kind, Kind::kServe);
-  const v1::Staleness staleness = MeasuredStaleness(last.fresh_as_of, kStart + seconds(1));
+  const v1::Staleness staleness = MeasuredStaleness(last.fresh_as_of, kGateStart + seconds(1));
   EXPECT_TRUE(staleness.unknown());
   EXPECT_FALSE(staleness.has_age());
 }
 
 TEST(ReadGate, TheWaitEndsBeforeAShortDeadline) {
   ReadWish wish = Wish();
-  wish.deadline = kStart + milliseconds(300);
-  const ReadVerdict first = JudgeRead(kRestarted, wish, kStart);
+  wish.deadline = kGateStart + milliseconds(300);
+  const ReadVerdict first = JudgeRead(kRestarted, wish, kGateStart);
   ASSERT_EQ(first.kind, Kind::kWait);
   EXPECT_LT(first.wait_until, wish.deadline);
   EXPECT_EQ(JudgeRead(kRestarted, wish, first.wait_until).kind, Kind::kServe);
 }
 
 TEST(ReadGate, MaxStalenessIsTakenWhenItIsMet) {
-  EXPECT_EQ(JudgeRead(kInService, Wish(milliseconds(30)), kStart).kind, Kind::kServe);
+  EXPECT_EQ(JudgeRead(kInService, Wish(milliseconds(30)), kGateStart).kind, Kind::kServe);
 }
 
 TEST(ReadGate, ALaterPageWaitsForItsRevision) {
   ReadWish wish = Wish();
   wish.revision = Revision(51);
-  const ReadVerdict first = JudgeRead(kInService, wish, kStart);
+  const ReadVerdict first = JudgeRead(kInService, wish, kGateStart);
   ASSERT_EQ(first.kind, Kind::kWait);
   EXPECT_LT(first.wait_until, wish.deadline);
   ReadState later = kInService;
   later.revision = Revision(51);
-  EXPECT_EQ(JudgeRead(later, wish, kStart).kind, Kind::kServe);
+  EXPECT_EQ(JudgeRead(later, wish, kGateStart).kind, Kind::kServe);
 }
 
 TEST(ReadGate, AClockSampleOfTheFutureIsAgeZero) {
-  EXPECT_EQ(MeasuredStaleness(kStart + seconds(1), kStart).age().nanos(), 0);
+  EXPECT_EQ(MeasuredStaleness(kGateStart + seconds(1), kGateStart).age().nanos(), 0);
 }
 
 // --- Errors ---
 
 TEST(ReadGate, AStoreThatNeverCaughtUpRefusesEveryRead) {
-  EXPECT_EQ(Reason(JudgeRead(kNew, Wish(), kStart)), "NOT_CAUGHT_UP");
-  EXPECT_EQ(Reason(JudgeRead(kNew, Wish(seconds(100)), kStart)), "NOT_CAUGHT_UP");
+  EXPECT_EQ(Reason(JudgeRead(kNew, Wish(), kGateStart)), "NOT_CAUGHT_UP");
+  EXPECT_EQ(Reason(JudgeRead(kNew, Wish(seconds(100)), kGateStart)), "NOT_CAUGHT_UP");
   // Also with a leader in sight, until that fact is durable.
   ReadState seen = kNew;
-  seen.fresh_as_of = kStart;
-  const ReadVerdict verdict = JudgeRead(seen, Wish(), kStart);
+  seen.fresh_as_of = kGateStart;
+  const ReadVerdict verdict = JudgeRead(seen, Wish(), kGateStart);
   EXPECT_EQ(Reason(verdict), "NOT_CAUGHT_UP");
   EXPECT_EQ(verdict.refusal.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_TRUE(DetailsOf(verdict.refusal).retry_delay.has_value());
 }
 
 TEST(ReadGate, AnUnknownAgeNeverSatisfiesMaxStaleness) {
-  const ReadVerdict verdict = JudgeRead(kRestarted, Wish(std::chrono::hours(100000)), kStart);
+  const ReadVerdict verdict = JudgeRead(kRestarted, Wish(std::chrono::hours(100000)), kGateStart);
   EXPECT_EQ(Reason(verdict), "TOO_STALE");
   EXPECT_EQ(verdict.refusal.error_code(), grpc::StatusCode::UNAVAILABLE);
 }
 
 TEST(ReadGate, TooOldIsRefusedWithBothNumbers) {
-  const ReadVerdict verdict = JudgeRead(kInService, Wish(milliseconds(29)), kStart);
+  const ReadVerdict verdict = JudgeRead(kInService, Wish(milliseconds(29)), kGateStart);
   EXPECT_EQ(Reason(verdict), "TOO_STALE");
   EXPECT_EQ(DetailsOf(verdict.refusal).metadata.at("age_ms"), "30");
   EXPECT_EQ(DetailsOf(verdict.refusal).metadata.at("max_staleness_ms"), "29");
-  EXPECT_EQ(Reason(JudgeRead(kInService, Wish(Duration(0)), kStart)), "TOO_STALE");
+  EXPECT_EQ(Reason(JudgeRead(kInService, Wish(Duration(0)), kGateStart)), "TOO_STALE");
 }
 
 TEST(ReadGate, AReadThatTookTooLongIsTooStale) {
-  EXPECT_TRUE(CheckStaleness(kStart, milliseconds(50), kStart + milliseconds(50)).ok());
-  EXPECT_FALSE(CheckStaleness(kStart, milliseconds(50), kStart + milliseconds(51)).ok());
+  EXPECT_TRUE(CheckStaleness(kGateStart, milliseconds(50), kGateStart + milliseconds(50)).ok());
+  EXPECT_FALSE(CheckStaleness(kGateStart, milliseconds(50), kGateStart + milliseconds(51)).ok());
 }
 
 TEST(ReadGate, APageThatThisNodeIsTooFarBehindForIsAnotherNodes) {

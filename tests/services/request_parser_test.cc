@@ -22,14 +22,14 @@ std::string Bytes(int field, const std::string& value) {
   return Varint(static_cast<uint64_t>(field) << 3 | 2) + Varint(value.size()) + value;
 }
 
-struct Refused {
+struct RefusedRequest {
   std::string reason;
   std::string field;
   std::string message;
 };
 
 template <typename Request>
-Refused Refuse(const std::string& bytes) {
+RefusedRequest Refuse(const std::string& bytes) {
   Request request;
   const grpc::Status status = ParseRequest(bytes, &request);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << status.error_message();
@@ -65,7 +65,7 @@ TEST(RequestParser, TakesDataThatIsNoText) {
 // --- Errors ---
 
 TEST(RequestParser, NamesTheFieldThatIsNoText) {
-  const Refused text = Refuse<v1::PutRequest>(Bytes(1, "k") + Bytes(2, "a\xFFz"));
+  const RefusedRequest text = Refuse<v1::PutRequest>(Bytes(1, "k") + Bytes(2, "a\xFFz"));
   EXPECT_EQ(text.reason, "INVALID_UTF8");
   EXPECT_EQ(text.field, "text");
   EXPECT_NE(text.message.find("byte 1"), std::string::npos) << text.message;
@@ -76,13 +76,13 @@ TEST(RequestParser, NamesTheFieldThatIsNoText) {
 
 TEST(RequestParser, NamesTheNestedFieldThatIsNoText) {
   const std::string operation = Bytes(3, Bytes(1, "k\xFF"));
-  const Refused refused = Refuse<v1::TxnRequest>(Bytes(2, operation));
+  const RefusedRequest refused = Refuse<v1::TxnRequest>(Bytes(2, operation));
   EXPECT_EQ(refused.reason, "INVALID_UTF8");
   EXPECT_EQ(refused.field, "then.put.key");
 }
 
 TEST(RequestParser, NamesAnUnknownFieldByItsNumber) {
-  const Refused refused = Refuse<v1::PutRequest>(Bytes(1, "k") + Number(99, 1));
+  const RefusedRequest refused = Refuse<v1::PutRequest>(Bytes(1, "k") + Number(99, 1));
   EXPECT_EQ(refused.reason, "UNKNOWN_FIELD");
   EXPECT_EQ(refused.field, "99");
   EXPECT_NE(refused.message.find("quorate.v1.PutRequest has no field number 99"), std::string::npos)
@@ -91,7 +91,7 @@ TEST(RequestParser, NamesAnUnknownFieldByItsNumber) {
 
 TEST(RequestParser, NamesANestedUnknownField) {
   const std::string request = Bytes(1, "k") + Bytes(2, Number(1, 1) + Bytes(77, "x"));
-  const Refused refused = Refuse<v1::GetRequest>(request);
+  const RefusedRequest refused = Refuse<v1::GetRequest>(request);
   EXPECT_EQ(refused.reason, "UNKNOWN_FIELD");
   EXPECT_EQ(refused.field, "read.77");
   EXPECT_EQ(Refuse<v1::TxnRequest>(Bytes(2, "") + Bytes(2, Number(9, 1))).field, "then[1].9");
@@ -99,7 +99,7 @@ TEST(RequestParser, NamesANestedUnknownField) {
 
 TEST(RequestParser, NamesAFieldOfAnotherWireType) {
   // Protobuf itself would take this as a request without a key.
-  const Refused refused = Refuse<v1::GetRequest>(Number(1, 7));
+  const RefusedRequest refused = Refuse<v1::GetRequest>(Number(1, 7));
   EXPECT_EQ(refused.reason, "WRONG_TYPE");
   EXPECT_EQ(refused.field, "key");
   EXPECT_EQ(Refuse<v1::GetRequest>(Bytes(2, Bytes(2, "x"))).field, "read.min_revision");
@@ -107,7 +107,7 @@ TEST(RequestParser, NamesAFieldOfAnotherWireType) {
 
 TEST(RequestParser, SaysWhereItBreaksOff) {
   const std::string whole = Bytes(1, "key") + Bytes(2, "a value");
-  const Refused length = Refuse<v1::PutRequest>(whole.substr(0, whole.size() - 1));
+  const RefusedRequest length = Refuse<v1::PutRequest>(whole.substr(0, whole.size() - 1));
   EXPECT_EQ(length.reason, "INVALID_REQUEST");
   EXPECT_EQ(length.field, "text");
   EXPECT_NE(length.message.find("7 bytes, but 6 are left"), std::string::npos) << length.message;

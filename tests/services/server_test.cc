@@ -1,25 +1,34 @@
 // Whole nodes in this process, on loopback: the wiring, by its effects.
 #include "services/server.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <httplib.h>
 #include <netinet/in.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <chrono>
+#include <condition_variable>
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
+#include "base/check.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/security/credentials.h"
+#include "grpcpp/security/server_credentials.h"
+#include "grpcpp/server_builder.h"
 #include "quorate/v1/cluster.grpc.pb.h"
 #include "quorate/v1/config.grpc.pb.h"
+#include "quorate/v1/raft.grpc.pb.h"
 #include "services/errors.h"
 
 namespace quorate::services {
@@ -31,10 +40,33 @@ using std::chrono::seconds;
 // Sanitizers make everything slower: so are the timeouts of Raft.
 constexpr int kMultiplier = 4;
 
-// A port that was free a moment ago, below the range that the kernel gives out.
+// Tests run side by side: each process takes a block of ports for itself, until it ends.
+constexpr int kPortsMin = 20000;  // up to 32000: below the range that the kernel gives out
+constexpr int kPortBlocks = 200;
+constexpr int kPortsOfABlock = 60;
+
+int ReservePorts() {
+  for (int tried = 0; tried < kPortBlocks; ++tried) {
+    const int block = (static_cast<int>(getpid()) + tried) % kPortBlocks;
+    const std::string name = testing::TempDir() + "/quorate-ports-" + std::to_string(block);
+    const int fd = open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    // Held, and so kept open, until the process ends.
+    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0) return kPortsMin + block * kPortsOfABlock;
+    if (fd >= 0) close(fd);
+  }
+  CHECK(false, "every block of ports is taken");
+  return 0;
+}
+
+// A port of this process's blocks that nobody listens on.
 int FreePort() {
-  static int next = 20000 + static_cast<int>(getpid()) % 4000;
+  static int next = 0;
+  static int end = 0;
   while (true) {
+    if (next == end) {
+      next = ReservePorts();
+      end = next + kPortsOfABlock;
+    }
     const int port = next++;
     const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     sockaddr_in address{};
@@ -47,7 +79,7 @@ int FreePort() {
   }
 }
 
-std::string Loopback(int port) { return "127.0.0.1:" + std::to_string(port); }
+std::string LoopbackText(int port) { return "127.0.0.1:" + std::to_string(port); }
 
 // Asks until it is so; the test fails when it is not within half a minute.
 void Eventually(const std::string& what, const std::function<bool()>& is_so) {
@@ -110,6 +142,66 @@ struct TestNode {
   bool Ready() { return Http("/readyz") == "200 ok\n"; }
 };
 
+// Stands where a peer should be and answers "who are you" when it is told to.
+class SlowPeer final : public v1::Raft::Service {
+ public:
+  explicit SlowPeer(const std::string& address) {
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort(address, grpc::InsecureServerCredentials());
+    builder.RegisterService(this);
+    server_ = builder.BuildAndStart();
+  }
+  ~SlowPeer() override {
+    Release();
+    server_->Shutdown();
+  }
+
+  grpc::Status Identify(grpc::ServerContext*, const v1::IdentifyRequest*,
+                        v1::IdentifyResponse*) override {
+    std::unique_lock lock(mutex_);
+    asked_ = true;
+    changed_.notify_all();
+    changed_.wait(lock, [this] { return released_; });
+    return {grpc::StatusCode::UNAVAILABLE, "not now"};
+  }
+  void WaitUntilAsked() {
+    std::unique_lock lock(mutex_);
+    EXPECT_TRUE(changed_.wait_for(lock, seconds(30), [this] { return asked_; }));
+  }
+  void Release() {
+    std::lock_guard lock(mutex_);
+    released_ = true;
+    changed_.notify_all();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool asked_ = false;
+  bool released_ = false;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+// What a peer hears that asks for a vote and sends an append: the reason of each refusal.
+std::pair<std::string, std::string> AskToTakePart(const TestNode& node) {
+  const auto stub = v1::Raft::NewStub(grpc::CreateChannel(node.configuration.raft->bind_address,
+                                                          grpc::InsecureChannelCredentials()));
+  const auto deadline = std::chrono::system_clock::now() + seconds(10);
+  grpc::ClientContext vote;
+  vote.set_deadline(deadline);
+  v1::RequestVoteResponse voted;
+  const grpc::Status refused = stub->RequestVote(&vote, v1::RequestVoteRequest(), &voted);
+  grpc::ClientContext append;
+  append.set_deadline(deadline);
+  const auto stream = stub->AppendEntries(&append);
+  stream->Write(v1::AppendEntriesRequest());
+  stream->WritesDone();
+  v1::AppendEntriesResponse response;
+  while (stream->Read(&response)) {
+  }
+  return {DetailsOf(refused).reason, DetailsOf(stream->Finish()).reason};
+}
+
 class ServerTest : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -127,15 +219,15 @@ class ServerTest : public ::testing::Test {
     std::vector<Peer> peers;
     std::vector<std::string> founders;
     for (size_t i = 1; count > 1 && i <= count; ++i) {
-      peers.push_back({"n" + std::to_string(i), Loopback(FreePort())});
+      peers.push_back({"n" + std::to_string(i), LoopbackText(FreePort())});
       founders.push_back(peers.back().node_id);
     }
     nodes_.resize(count);
     for (size_t i = 0; i < count; ++i) {
       Configuration& configuration = nodes_[i].configuration;
-      configuration.address = Loopback(FreePort());
+      configuration.address = LoopbackText(FreePort());
       nodes_[i].ops_port = FreePort();
-      configuration.metrics_address = Loopback(nodes_[i].ops_port);
+      configuration.metrics_address = LoopbackText(nodes_[i].ops_port);
       configuration.store_path = root_ + "/data" + std::to_string(i + 1);
       if (peers.empty()) continue;
       RaftConfiguration raft;
@@ -183,9 +275,12 @@ TEST_F(ServerTest, OneNodeIsBornAloneAndKeepsWhatItAcknowledged) {
   const v1::StatusResponse before = nodes_[0].Status();
   EXPECT_EQ(before.birth(), v1::BIRTH_STATE_COMPLETE);
   EXPECT_EQ(before.boot(), 1u);
+  EXPECT_GT(before.database_bytes(), 0u);
 
   nodes_[0].Stop();
-  StartAll();
+  ASSERT_TRUE(nodes_[0].Start().ok());
+  EXPECT_GT(nodes_[0].Status().database_bytes(), 0u) << "the sizes are there from the start";
+  Eventually("ready", [&] { return nodes_[0].Ready(); });
   ASSERT_TRUE(nodes_[0].Get("a", &got).ok());
   EXPECT_EQ(got.item().text(), "one");
   const v1::StatusResponse after = nodes_[0].Status();
@@ -212,9 +307,9 @@ TEST_F(ServerTest, ThreeNodesAreBornAndEachTakesAWrite) {
       v1::GetResponse got;
       return node.Get("by/n3", &got).ok() && got.header().revision() == revision;
     });
-    const v1::StatusResponse status = node.Status();
-    EXPECT_EQ(status.members_size(), 3);
-    EXPECT_TRUE(status.lacks().empty());
+    EXPECT_EQ(node.Status().members_size(), 3);
+    // What is applied reaches birth's own thread a little later.
+    Eventually("birth is complete", [&] { return node.Status().lacks().empty(); });
   }
   std::string id = nodes_[0].Status().header().cluster_id();
   for (TestNode& node : nodes_) EXPECT_EQ(node.Status().header().cluster_id(), id);
@@ -238,6 +333,28 @@ TEST_F(ServerTest, WritesGoOnWithoutTheLeader) {
     v1::GetResponse got;
     return leader.Get("a", &got).ok() && got.item().version() == 3;
   });
+}
+
+TEST_F(ServerTest, ANodeThatStartsAgainAsksItsPeersBeforeItVotesOrAcknowledges) {
+  Configure(2);
+  StartAll();
+  for (TestNode& node : nodes_) node.Stop();
+  // So long that only the answer can be what ends the wait.
+  nodes_[0].configuration.raft->election_timeout_min = seconds(40);
+  nodes_[0].configuration.raft->election_timeout_max = seconds(60);
+  SlowPeer peer(nodes_[1].configuration.raft->bind_address);
+  ASSERT_TRUE(nodes_[0].Start().ok());
+  peer.WaitUntilAsked();
+  const std::pair<std::string, std::string> not_yet("NOT_RUNNING", "NOT_RUNNING");
+  EXPECT_EQ(AskToTakePart(nodes_[0]), not_yet);
+  // Clients are not turned away meanwhile: their reads wait for the first leader, for a second.
+  v1::GetResponse got;
+  const grpc::Status read = nodes_[0].Get("a", &got);
+  EXPECT_EQ(read.error_code(), grpc::StatusCode::NOT_FOUND) << read.error_message();
+  EXPECT_EQ(nodes_[0].Http("/readyz"), "503 no leader is known\n");
+  peer.Release();
+  // Now it looks at what it is sent: a header without a cluster.
+  Eventually("it takes part", [&] { return AskToTakePart(nodes_[0]) != not_yet; });
 }
 
 TEST_F(ServerTest, MetricsAndProbesAnswer) {

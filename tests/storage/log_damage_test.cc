@@ -19,11 +19,11 @@ namespace {
 
 using testing::HasSubstr;
 
-constexpr size_t kSegmentBytes = 24u << 10;
+constexpr size_t kDamagedSegmentBytes = 24u << 10;
 
 class LogDamage : public testing::Test {
  protected:
-  LogDamage() : options_(SmallLogOptions(kSegmentBytes)), writer_(&disk_, options_) {
+  LogDamage() : options_(SmallLogOptions(kDamagedSegmentBytes)), writer_(&disk_, options_) {
     EXPECT_TRUE(writer_.Create());
   }
 
@@ -326,8 +326,8 @@ TEST_F(LogDamage, AShortenedFileIsRefused) {
     }
     disk_.Put(path, content);
   }
-  disk_.Resize(paths.back(), kSegmentBytes - 1);
-  ExpectRefused(paths.back(), kSegmentBytes - 1);
+  disk_.Resize(paths.back(), kDamagedSegmentBytes - 1);
+  ExpectRefused(paths.back(), kDamagedSegmentBytes - 1);
 }
 
 TEST_F(LogDamage, SegmentsThatWereSwappedOrCopiedAreRefused) {

@@ -17,7 +17,7 @@ namespace {
 namespace fs = std::filesystem;
 using testing::HasSubstr;
 
-struct Ran {
+struct RanLog {
   int exit;
   std::string out;
   std::string err;
@@ -55,7 +55,7 @@ class CliLogTest : public testing::Test {
   // Lets the directory go, as a stopped node does.
   void StopNode() { data_.reset(); }
 
-  Ran Quorate(std::vector<const char*> arguments) {
+  RanLog Quorate(std::vector<const char*> arguments) {
     arguments.insert(arguments.begin(), "quorate");
     std::istringstream in;
     std::ostringstream out, err;
@@ -71,7 +71,7 @@ class CliLogTest : public testing::Test {
 
 TEST_F(CliLogTest, DumpPrintsEveryRecord) {
   StopNode();
-  const Ran ran = Quorate({"log", "dump", (directory_ + "/data").c_str()});
+  const RanLog ran = Quorate({"log", "dump", (directory_ + "/data").c_str()});
   EXPECT_EQ(ran.exit, 0) << ran.err;
   EXPECT_THAT(ran.out, HasSubstr("hard-state term=3 vote=0000000000000002"));
   EXPECT_THAT(ran.out, HasSubstr("entry index=3 term=3 command payload=1000"));
@@ -100,14 +100,14 @@ TEST_F(CliLogTest, DamageIsNamedWithFileAndOffset) {
   log.seekp(static_cast<std::streamoff>(at));
   log.put('y');
   log.close();
-  const Ran verify = Quorate({"log", "verify", (directory_ + "/data").c_str()});
+  const RanLog verify = Quorate({"log", "verify", (directory_ + "/data").c_str()});
   EXPECT_EQ(verify.exit, kExitError);
   EXPECT_THAT(verify.err, HasSubstr(file));
   EXPECT_NE(Quorate({"log", "dump", (directory_ + "/data").c_str()}).exit, 0);
 }
 
 TEST_F(CliLogTest, ARunningNodesDirectoryIsNotRead) {
-  const Ran ran = Quorate({"log", "verify", (directory_ + "/data").c_str()});
+  const RanLog ran = Quorate({"log", "verify", (directory_ + "/data").c_str()});
   EXPECT_EQ(ran.exit, kExitError);
   EXPECT_THAT(ran.err, HasSubstr("log verify: "));
   EXPECT_TRUE(ran.out.empty());
@@ -116,7 +116,7 @@ TEST_F(CliLogTest, ARunningNodesDirectoryIsNotRead) {
 TEST_F(CliLogTest, AnotherDirectoryIsNamed) {
   EXPECT_EQ(Quorate({"log", "dump", (directory_ + "/none").c_str()}).exit, kExitError);
   fs::create_directories(directory_ + "/other");
-  const Ran ran = Quorate({"log", "dump", (directory_ + "/other").c_str()});
+  const RanLog ran = Quorate({"log", "dump", (directory_ + "/other").c_str()});
   EXPECT_EQ(ran.exit, kExitError);
   EXPECT_THAT(ran.err, HasSubstr("/other"));
   EXPECT_EQ(Quorate({"log", "trim", directory_.c_str()}).exit, kExitUsage);

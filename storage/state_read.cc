@@ -13,22 +13,14 @@ namespace quorate::storage {
 
 // BEGIN takes no snapshot by itself: the first SELECT does, and all that follow see the same.
 // ROLLBACK ends it, because that cannot fail; after some errors SQLite has ended it already.
-class StateReader::Transaction {
- public:
-  explicit Transaction(StateReader& reader) : reader_(reader), status_(reader.begin_.Run()) {}
-  ~Transaction() {
-    sqlite3* connection = reader_.database_.handle();
-    if (sqlite3_get_autocommit(connection) == 0) reader_.rollback_.Run().IgnoreError();
-    CHECK(sqlite3_get_autocommit(connection) != 0, "a read transaction did not end");
-  }
-  Transaction(const Transaction&) = delete;
-  Transaction& operator=(const Transaction&) = delete;
-  const absl::Status& status() const { return status_; }
+StateReader::Transaction::Transaction(StateReader& reader)
+    : reader_(reader), status_(reader.begin_.Run()) {}
 
- private:
-  StateReader& reader_;
-  absl::Status status_;
-};
+StateReader::Transaction::~Transaction() {
+  sqlite3* connection = reader_.database_.handle();
+  if (sqlite3_get_autocommit(connection) == 0) reader_.rollback_.Run().IgnoreError();
+  CHECK(sqlite3_get_autocommit(connection) != 0, "a read transaction did not end");
+}
 
 absl::StatusOr<std::unique_ptr<StateReader>> StateReader::Open(const std::string& path,
                                                                Database::Mode mode) {
@@ -54,6 +46,9 @@ absl::StatusOr<std::unique_ptr<StateReader>> StateReader::Open(const std::string
       {&reader->history_,
        "SELECT kind, create_revision, version, value FROM history WHERE row = ?1"},
       {&reader->head_, "SELECT kind, create_revision, version FROM history WHERE row = ?1"},
+      {&reader->changes_,
+       "SELECT row, previous, kind, create_revision, version, key, value FROM history"
+       " WHERE row >= ?1 ORDER BY row"},
       {&reader->count_, "SELECT count(*) FROM item WHERE key >= ?1 AND version > 0"},
       {&reader->count_until_,
        "SELECT count(*) FROM item WHERE key >= ?1 AND key < ?2 AND version > 0"},

@@ -272,7 +272,9 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const EngineOptions& option
     engine->snapshot_index_ = installed.applied.value();
   });
   engine->applier_->OnApplied(
-      [forwarder = engine->forwarder_.get()](const std::vector<storage::Applied>& applied) {
+      [forwarder = engine->forwarder_.get(),
+       watches = std::move(ports.applied)](const std::vector<storage::Applied>& applied) {
+        if (watches) watches(applied);
         forwarder->OnApplied(applied);
       });
   engine->node_->OnStatusChange(

@@ -124,9 +124,9 @@ struct Ran {
 
 class CliWatchTest : public testing::Test {
  protected:
-  Ran Quorate(std::vector<std::string> arguments) {
+  Ran Quorate(std::vector<std::string> arguments, const std::string& timeout = "2s") {
     arguments.insert(arguments.begin(), {"quorate", "--endpoints",
-                                         a_.address() + "," + b_.address(), "--timeout", "2s"});
+                                         a_.address() + "," + b_.address(), "--timeout", timeout});
     std::vector<const char*> argv;
     for (const std::string& argument : arguments) argv.push_back(argument.c_str());
     std::istringstream in;
@@ -268,7 +268,7 @@ TEST_F(CliWatchTest, ARefusalThatEveryNodeWouldRepeatEndsIt) {
 }
 
 TEST_F(CliWatchTest, NoStreamInTimeIsUnavailable) {
-  const Ran ran = Quorate({"watch", "--timeout", "300ms"});
+  const Ran ran = Quorate({"watch"}, "300ms");
   EXPECT_EQ(ran.exit, kExitUnavailable);
   EXPECT_THAT(ran.err, HasSubstr("NOT_CAUGHT_UP"));
 }

@@ -72,8 +72,8 @@ absl::StatusOr<std::optional<Change::Previous>> StateReader::ReadPrevious(RowId 
   if (!found.ok()) return found.status();
   if (!*found) {
     if (previous.revision() <= bounds.compacted) {
-      // Compaction keeps what a later change replaces; should it ever not, half an answer would be a
-      // wrong one.
+      // Compaction keeps what a later change replaces; should it ever not, half an answer would be
+      // a wrong one.
       return absl::OutOfRangeError("what was there at revision " + ToString(previous.revision()) +
                                    " is compacted");
     }

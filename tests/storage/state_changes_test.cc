@@ -186,6 +186,31 @@ TEST_F(StateChangesTest, FiltersByKeyAndPrefix) {
   EXPECT_EQ(Read(query), std::vector<std::string>{"2 new a=1 v1 c2"});
 }
 
+// What is left begins whole: also what was there before the first change of it, and keys that had
+// been deleted in what is gone.
+TEST_F(StateChangesTest, AfterACompactionTheRestIsWhole) {
+  Begin();
+  script.Put("a", "1");
+  script.Put("b", "1");
+  script.Put("b", "2");
+  script.Delete("a");
+  script.Put("a", "3");
+  script.Put("b", "3");
+  script.Delete("b");
+  v1::Command compact;
+  compact.set_format(2);
+  compact.mutable_compact_history()->set_revision(5);
+  compact.mutable_compact_history()->set_rows_max(1000);
+  compact.mutable_compact_history()->set_bytes_max(1u << 20);
+  script.Do(std::move(compact));
+  ApplyAll();
+  ASSERT_EQ(state->Summary().compacted.value(), 5u);
+  EXPECT_THAT(Read(Query(6)),
+              ::testing::ElementsAre("6 new a=3 v1 c6", "7 put b=3 v3 c3 was 2@4 v2",
+                                     "8 del b was 3@7 v3"));
+  EXPECT_EQ(Read(Query(5)), std::vector<std::string>{"OUT_OF_RANGE"});
+}
+
 // --- Errors ---
 
 TEST_F(StateChangesTest, BeyondTheEndThereIsNothing) {

@@ -61,6 +61,8 @@ class Engine {
     std::function<void(const raft::NodeStatus&)> status_changed;
     // The apply thread, after each batch, before whoever waits for it; must not block.
     Applier::AppliedHook applied = nullptr;
+    // The same when a snapshot has replaced the state.
+    Applier::InstalledHook installed = nullptr;
   };
 
   // Makes the state and the log of a store that has just been born. What an attempt that was killed

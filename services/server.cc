@@ -124,7 +124,11 @@ absl::Status Server::Impl::OpenEngine() {
        .metrics = &metrics_,
        .status_changed = [this](const raft::NodeStatus& status) { OnStatusChange(status); },
        .applied =
-           [this](const std::vector<storage::Applied>& applied) { watch_.OnApplied(applied); }});
+           [this](const std::vector<storage::Applied>& applied) { watch_.OnApplied(applied); },
+       .installed =
+           [this](const storage::StateSummary& state) {
+             watch_.OnReset(state.revision, state.compacted);
+           }});
   if (!engine.ok()) return engine.status();
   if (absl::Status status = CheckAlone(engine->get()); !status.ok()) return status;
   engine_ = *std::move(engine);

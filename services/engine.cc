@@ -220,10 +220,10 @@ void Engine::MakeTransport(const storage::Identity& identity, const EngineOption
                               .self = identity.store,
                               .data_directory = ports.directory->path()},
       ports.disk, state_.get());
-  transport_->OnSnapshotReply([receiver = snapshot_receiver_.get()](
-                                  const raft::InstallSnapshotReply& reply) {
-    receiver->OnReply(reply);
-  });
+  transport_->OnSnapshotReply(
+      [receiver = snapshot_receiver_.get()](const raft::InstallSnapshotReply& reply) {
+        receiver->OnReply(reply);
+      });
   SnapshotSenderOptions sender;
   sender.cluster = identity.cluster;
   sender.self = identity.store;
@@ -235,8 +235,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const EngineOptions& option
   const storage::Identity identity = ports.directory->identity()->current();
   std::unique_ptr<Engine> engine(new Engine);
   engine->cluster_ = identity.cluster;
-  absl::StatusOr<storage::RecoveredLog> recovered =
-      engine->OpenData(identity, options, ports);
+  absl::StatusOr<storage::RecoveredLog> recovered = engine->OpenData(identity, options, ports);
   if (!recovered.ok()) return recovered.status();
   const storage::StateSummary summary = engine->state_->Summary();
 
@@ -268,11 +267,15 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const EngineOptions& option
                                                      .state_machine = engine->state_machine_.get(),
                                                      .clock = &engine->clock_,
                                                      .snapshots = engine->snapshot_sender_.get()});
-  engine->applier_->OnInstalled([engine = engine.get()](const storage::StateSummary& installed) {
+  engine->applier_->OnInstalled([engine = engine.get(), watches = std::move(ports.installed)](
+                                    const storage::StateSummary& installed) {
+    if (watches) watches(installed);
     engine->snapshot_index_ = installed.applied.value();
   });
   engine->applier_->OnApplied(
-      [forwarder = engine->forwarder_.get()](const std::vector<storage::Applied>& applied) {
+      [forwarder = engine->forwarder_.get(),
+       watches = std::move(ports.applied)](const std::vector<storage::Applied>& applied) {
+        if (watches) watches(applied);
         forwarder->OnApplied(applied);
       });
   engine->node_->OnStatusChange(

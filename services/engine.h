@@ -59,6 +59,10 @@ class Engine {
     Metrics* metrics = nullptr;
     // The node's thread; must not block.
     std::function<void(const raft::NodeStatus&)> status_changed;
+    // The apply thread, after each batch, before whoever waits for it; must not block.
+    Applier::AppliedHook applied = nullptr;
+    // The same when a snapshot has replaced the state.
+    Applier::InstalledHook installed = nullptr;
   };
 
   // Makes the state and the log of a store that has just been born. What an attempt that was killed

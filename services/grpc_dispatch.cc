@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <chrono>
 #include <map>
+#include <memory>
+#include <mutex>
 #include <utility>
 #include <vector>
 
@@ -98,6 +100,77 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
   const CallPtr call_;
 };
 
+// One watch. It lives until gRPC is done with it and the watch service has let go of it, whichever
+// is later.
+class WatchCall final : public grpc::ServerWriteReactor<ByteBuffer>,
+                        public WatchSink,
+                        public std::enable_shared_from_this<WatchCall> {
+ public:
+  WatchCall(const Shared& shared, WatchService* watch)
+      : shared_(shared), watch_(watch), id_(watch->NewId()), started_(BootNow()) {}
+
+  // The reactor for gRPC, which owns itself from now on.
+  static grpc::ServerWriteReactor<ByteBuffer>* Start(const Shared& shared, WatchService* watch,
+                                                     const ByteBuffer* request) {
+    auto call = std::make_shared<WatchCall>(shared, watch);
+    call->self_ = call;
+    std::string bytes;
+    if (ToBytes(*request, &bytes)) {
+      watch->Open(call->id_, bytes, call);
+    } else {
+      call->End(MakeError(grpc::StatusCode::INTERNAL, "READ_FAILED", "the request cannot be read"));
+    }
+    // Not before gRPC has it can it be done.
+    return call.get();
+  }
+
+  void Send(std::string header, std::shared_ptr<const std::string> body) override {
+    // One message of many watches is one string: gRPC refers to it as long as it needs it.
+    auto* held = new std::shared_ptr<const std::string>(std::move(body));
+    const auto release = [](void* each) {
+      delete static_cast<std::shared_ptr<const std::string>*>(each);
+    };
+    const grpc::Slice slices[] = {
+        grpc::Slice(header),
+        grpc::Slice(const_cast<char*>((*held)->data()), (*held)->size(), release, held)};
+    std::lock_guard lock(mutex_);
+    if (ended_) return;
+    message_ = ByteBuffer(slices, 2);
+    StartWrite(&message_);
+  }
+
+  void End(grpc::Status status) override {
+    std::lock_guard lock(mutex_);
+    if (std::exchange(ended_, true)) return;
+    shared_.observer(shared_.service + "/Watch", status.error_code(), BootNow() - started_);
+    Finish(std::move(status));
+  }
+
+ private:
+  void OnWriteDone(bool ok) override {
+    {
+      std::lock_guard lock(mutex_);
+      message_.Clear();
+    }
+    if (ok) watch_->OnSent(id_);
+  }
+  void OnCancel() override {
+    watch_->OnGone(id_);
+    End(grpc::Status(grpc::StatusCode::CANCELLED, "the caller went away"));
+  }
+  void OnDone() override { self_.reset(); }
+
+  const Shared& shared_;
+  WatchService* const watch_;
+  const ingress::WatchId id_;
+  const Instant started_;
+  std::shared_ptr<WatchCall> self_;  // until gRPC is done
+
+  std::mutex mutex_;  // protects what follows: nothing is written after the end
+  bool ended_ = false;
+  ByteBuffer message_;
+};
+
 // A streaming call that is not in this build yet.
 template <typename Reactor>
 class Refused final : public Reactor {
@@ -147,7 +220,7 @@ using RawCluster = RawClusterReads<RawClusterChanges<v1::Cluster::Service>>;
 
 class ConfigGrpc final : public RawConfig {
  public:
-  explicit ConfigGrpc(Shared shared) : shared_(std::move(shared)) {}
+  ConfigGrpc(Shared shared, WatchService* watch) : shared_(std::move(shared)), watch_(watch) {}
   QUORATE_UNARY(Get)
   QUORATE_UNARY(List)
   QUORATE_UNARY(Put)
@@ -157,7 +230,9 @@ class ConfigGrpc final : public RawConfig {
   QUORATE_UNARY(Rollback)
   QUORATE_UNARY(GrantTtl)
   QUORATE_UNARY(RevokeTtl)
-  grpc::ServerWriteReactor<ByteBuffer>* Watch(CallbackServerContext*, const ByteBuffer*) override {
+  grpc::ServerWriteReactor<ByteBuffer>* Watch(CallbackServerContext*,
+                                              const ByteBuffer* request) override {
+    if (watch_ != nullptr) return WatchCall::Start(shared_, watch_, request);
     return new Refused<grpc::ServerWriteReactor<ByteBuffer>>(shared_, "Watch");
   }
   grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>* Write(CallbackServerContext*) override {
@@ -169,6 +244,7 @@ class ConfigGrpc final : public RawConfig {
 
  private:
   const Shared shared_;
+  WatchService* const watch_;
 };
 
 class ClusterGrpc final : public RawCluster {
@@ -190,9 +266,10 @@ class ClusterGrpc final : public RawCluster {
 
 }  // namespace
 
-std::unique_ptr<grpc::Service> MakeConfigGrpc(Handler handler, CallObserver observer) {
+std::unique_ptr<grpc::Service> MakeConfigGrpc(Handler handler, CallObserver observer,
+                                              WatchService* watch) {
   return std::make_unique<ConfigGrpc>(
-      Shared{v1::Config::service_full_name(), std::move(handler), std::move(observer)});
+      Shared{v1::Config::service_full_name(), std::move(handler), std::move(observer)}, watch);
 }
 
 std::unique_ptr<grpc::Service> MakeClusterGrpc(Handler handler, CallObserver observer) {

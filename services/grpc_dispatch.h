@@ -15,6 +15,7 @@
 #include "grpcpp/impl/codegen/service_type.h"
 #include "grpcpp/support/status.h"
 #include "services/call_context.h"
+#include "services/watch_service.h"
 
 namespace quorate::services {
 
@@ -26,7 +27,9 @@ using CallObserver =
     std::function<void(std::string_view method, grpc::StatusCode code, Duration elapsed)>;
 
 // The gRPC services, to be registered with a server that ends before the handlers do.
-std::unique_ptr<grpc::Service> MakeConfigGrpc(Handler handler, CallObserver observer);
+// Without `watch`, which outlives the service, Watch is refused as not in this build.
+std::unique_ptr<grpc::Service> MakeConfigGrpc(Handler handler, CallObserver observer,
+                                              WatchService* watch = nullptr);
 std::unique_ptr<grpc::Service> MakeClusterGrpc(Handler handler, CallObserver observer);
 
 }  // namespace quorate::services

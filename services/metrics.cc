@@ -137,6 +137,20 @@ std::vector<MetricFamily> Sampled(const std::string& node, const MetricsSample& 
           s.snapshots_not_installed);
   counter("quorate_snapshot_received_bytes_total", "Bytes of snapshots received.",
           s.snapshot_bytes_received);
+  gauge("quorate_watches", "Watches that are open.", s.watches);
+  gauge("quorate_watches_catching_up", "Watches that read history or a state: not live.",
+        s.watches_catching_up);
+  gauge("quorate_watch_queued_bytes", "Messages that wait for watches, shared ones once.",
+        s.watch_queued_bytes);
+  counter("quorate_watches_opened_total", "Watches begun.", s.watches_opened);
+  counter("quorate_watch_messages_total", "Messages given to watches.", s.watch_messages);
+  counter("quorate_watch_events_total", "Changes told to watches.", s.watch_events);
+  counter("quorate_watches_fell_behind_total",
+          "Times that a watch had too much waiting and went to history.", s.watches_fell_behind);
+  counter("quorate_watch_resets_total", "Times that a watch's history was compacted.",
+          s.watch_resets);
+  counter("quorate_watches_ended_slow_total", "Watches ended because nothing was read.",
+          s.watches_ended_slow);
   return families;
 }
 

@@ -66,6 +66,16 @@ struct MetricsSample {
   uint64_t snapshots_installed = 0;
   uint64_t snapshots_not_installed = 0;
   uint64_t snapshot_bytes_received = 0;
+  // Watches (ingress/watch_hub.h).
+  uint64_t watches = 0;
+  uint64_t watches_catching_up = 0;
+  uint64_t watch_queued_bytes = 0;
+  uint64_t watches_opened = 0;
+  uint64_t watch_messages = 0;
+  uint64_t watch_events = 0;
+  uint64_t watches_fell_behind = 0;
+  uint64_t watch_resets = 0;
+  uint64_t watches_ended_slow = 0;
 };
 
 class Metrics {

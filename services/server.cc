@@ -60,6 +60,7 @@ Server::Impl::Impl(const ServerOptions& options)
       node_log_(&metrics_),
       read_pool_(kReadThreads, kReadQueueMax),
       config_(node_id_, &read_pool_, BootNow),
+      watch_(node_id_, &read_pool_, BootNow),
       cluster_([this] { return View(); }) {}
 
 absl::Status Server::Impl::Start() {
@@ -115,13 +116,19 @@ absl::Status Server::Impl::OpenEngine() {
   options.seed = storage::RandomId();
   options.session_nonce = nonce_;
   options.log_tail_bytes = raft.log_tail_bytes;
-  auto engine = Engine::Open(options, {.disk = disk_.get(),
-                                       .directory = directory_.get(),
-                                       .channels = &channels_,
-                                       .metrics = &metrics_,
-                                       .status_changed = [this](const raft::NodeStatus& status) {
-                                         OnStatusChange(status);
-                                       }});
+  auto engine = Engine::Open(
+      options,
+      {.disk = disk_.get(),
+       .directory = directory_.get(),
+       .channels = &channels_,
+       .metrics = &metrics_,
+       .status_changed = [this](const raft::NodeStatus& status) { OnStatusChange(status); },
+       .applied =
+           [this](const std::vector<storage::Applied>& applied) { watch_.OnApplied(applied); },
+       .installed =
+           [this](const storage::StateSummary& state) {
+             watch_.OnReset(state.revision, state.compacted);
+           }});
   if (!engine.ok()) return engine.status();
   if (absl::Status status = CheckAlone(engine->get()); !status.ok()) return status;
   engine_ = *std::move(engine);
@@ -208,7 +215,7 @@ absl::Status Server::Impl::StartServers() {
       [this](std::string_view method, std::string request, CallPtr call, CallDone done) {
         config_.Handle(method, std::move(request), std::move(call), std::move(done));
       },
-      observer);
+      observer, &watch_);
   cluster_grpc_ = MakeClusterGrpc(
       [this](std::string_view method, const std::string& request, const CallPtr& call,
              const CallDone& done) { cluster_.Handle(method, request, call, done); },
@@ -240,6 +247,7 @@ void Server::Impl::ServeClients() {
                                       std::move(done));
   };
   backend->cancel = [engine](ingress::WriteId id) { return engine->forwarder()->Cancel(id); };
+  watch_.SetBackend(backend);
   config_.SetBackend(std::move(backend));
   MeasureSizes();  // who sees the node sees its sizes
   engine_open_ = engine;
@@ -275,6 +283,7 @@ void Server::Impl::OnHalt(const std::string& reason) {
   }
   changed_.notify_all();
   config_.Stop();
+  watch_.Stop();
   if (raft_service_ != nullptr) raft_service_->StopServing();
   if (Engine* engine = this->engine()) engine->Stop();
 }
@@ -283,6 +292,7 @@ void Server::Impl::OnHalt(const std::string& reason) {
 
 void Server::Impl::OnStatusChange(const raft::NodeStatus& status) {
   node_log_.Observe(status);
+  watch_.OnStatusChange(status);
   {
     std::lock_guard lock(mutex_);
     status_changed_ = true;
@@ -360,6 +370,7 @@ void Server::Impl::Stop() {
   if (started_) LogInfo("stopping");
   if (health_ != nullptr) health_->Shutdown();
   config_.Stop();
+  watch_.Stop();
   if (client_server_ != nullptr) {
     client_server_->Shutdown(std::chrono::system_clock::now() + kClientGrace);
   }

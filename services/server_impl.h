@@ -25,6 +25,7 @@
 #include "services/raft_service.h"
 #include "services/read_pool.h"
 #include "services/server.h"
+#include "services/watch_service.h"
 #include "storage/directory.h"
 
 namespace quorate::services {
@@ -90,6 +91,7 @@ class Server::Impl {
 
   ReadPool read_pool_;
   ConfigService config_;
+  WatchService watch_;
   ClusterService cluster_;
   std::unique_ptr<RaftService> raft_service_;
   std::unique_ptr<grpc::Service> config_grpc_;

@@ -122,6 +122,16 @@ MetricsSample Server::Impl::Sample() const {
   sample.snapshots_installed = received.installed;
   sample.snapshots_not_installed = received.failed;
   sample.snapshot_bytes_received = received.bytes;
+  const WatchStats watches = watch_.stats();
+  sample.watches = watches.watches;
+  sample.watches_catching_up = watches.catching_up;
+  sample.watch_queued_bytes = watches.queued_bytes;
+  sample.watches_opened = watches.counters.opened;
+  sample.watch_messages = watches.counters.messages;
+  sample.watch_events = watches.counters.events;
+  sample.watches_fell_behind = watches.counters.fell_behind;
+  sample.watch_resets = watches.counters.resets;
+  sample.watches_ended_slow = watches.counters.ended_slow;
   return sample;
 }
 

@@ -211,6 +211,36 @@ grpc::Status Validate(const v1::DeleteRequest& request) {
       [&] { return CheckNote(request.note()); }, [&] { return CheckRequestId(request); });
 }
 
+grpc::Status Validate(const v1::WatchRequest& request) {
+  return FirstOf(
+      [&]() -> Checked {
+        switch (request.target_case()) {
+          case v1::WatchRequest::kKey:
+            return CheckKey("key", request.key());
+          case v1::WatchRequest::kPrefix:
+            return CheckKeyText("prefix", request.prefix());
+          case v1::WatchRequest::TARGET_NOT_SET:
+            break;
+        }
+        return MakeFieldError("TARGET_MISSING", "target",
+                              "neither key nor prefix is set; an empty prefix is every key");
+      },
+      [&]() -> Checked {
+        if (!request.with_initial_state() || request.start_revision() == 0) return std::nullopt;
+        return MakeFieldError("INVALID_VALUE", "with_initial_state",
+                              "does not go together with start_revision");
+      },
+      [&]() -> Checked {
+        if (!request.has_progress_interval()) return std::nullopt;
+        const auto& interval = request.progress_interval();
+        const bool sane = interval.seconds() >= 0 && interval.seconds() <= 10 &&
+                          interval.nanos() >= 0 && interval.nanos() <= 999'999'999;
+        const int64_t nanos = sane ? interval.seconds() * 1'000'000'000 + interval.nanos() : 0;
+        if (nanos >= 100'000'000 && nanos <= 10'000'000'000) return std::nullopt;
+        return MakeFieldError("INVALID_VALUE", "progress_interval", "must be 100 ms to 10 s");
+      });
+}
+
 v1::Command ToCommand(const v1::PutRequest& request) {
   v1::Command command = WriteCommand(request.note());
   v1::Transaction* transaction = command.mutable_transaction();

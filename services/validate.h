@@ -35,6 +35,7 @@ grpc::Status Validate(const v1::GetRequest& request);
 grpc::Status Validate(const v1::ListRequest& request);
 grpc::Status Validate(const v1::PutRequest& request);
 grpc::Status Validate(const v1::DeleteRequest& request);
+grpc::Status Validate(const v1::WatchRequest& request);
 
 // The log's form of a valid write, without format and session position, which the ingress gives it.
 // With a request id, client_request is filled; its revision is the caller's, 0 when it named none.

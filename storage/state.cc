@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <map>
 #include <mutex>
 #include <span>
@@ -47,6 +48,7 @@ class SqliteState final : public State {
     std::vector<Applied> outcomes;
     outcomes.reserve(entries.size());
     std::span<const raft::EntryPtr> rest(entries);
+    applier_->Collect(collect_.load());
     while (!rest.empty()) {
       // One transaction, up to the next index at which the hash is recorded.
       const uint64_t first = rest.front()->index.value();
@@ -150,6 +152,12 @@ class SqliteState final : public State {
         limits, [&](StateReader& reader) { return reader.Count(prefix, at, limits.abandon); });
   }
 
+  absl::StatusOr<ChangesPage> Changes(const ChangesQuery& query) override {
+    return WithReader({}, [&](StateReader& reader) { return reader.Changes(query); });
+  }
+
+  void CollectChanges(storage::Collect what) override { collect_ = what; }
+
   absl::StatusOr<std::pair<raft::Index, StateHash>> RecomputeHash() override {
     absl::StatusOr<HashCheck> check = CheckHash();
     if (!check.ok()) return check.status();
@@ -218,6 +226,7 @@ class SqliteState final : public State {
   std::unique_ptr<Applier> applier_;
   const std::unique_ptr<ReaderPool> readers_;
   uint64_t checkpoint_at_;
+  std::atomic<storage::Collect> collect_ = storage::Collect::kNothing;
 
   mutable std::mutex mutex_;
   // Protected by mutex_: what committed batches have made.

@@ -21,6 +21,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/change.h"
 #include "base/ids.h"
 #include "base/time.h"
 #include "raft/core/membership.h"
@@ -66,6 +67,9 @@ struct Applied {
   bool refused = false;
   Refusal refusal = Refusal::kNone;           // which rule; not kNone exactly when `refused`
   std::shared_ptr<const std::string> answer;  // a serialized v1::Answer; null: nothing is kept
+  // What it changed. Null: nothing; or nobody collects (State::CollectChanges); or the batch
+  // changed more than is kept, and who needs it reads it (State::Changes).
+  ChangeSetPtr changes;
 };
 
 struct SessionView {
@@ -162,6 +166,27 @@ struct ReadLimits {
   std::function<bool()> abandon;
 };
 
+// What Apply hands over in Applied::changes.
+enum class Collect : uint8_t { kNothing, kChanges, kPrevious };
+// Of one batch: what is above is not handed over, so that a deletion of everything needs no memory.
+inline constexpr size_t kCollectBytesMax = 16u << 20;
+
+// A portion of history, in the order of the changes.
+struct ChangesQuery {
+  KeyFilter filter;
+  ChangePosition from;
+  bool with_previous = false;
+  size_t rows_max = 4096;       // looked at, wanted or not
+  size_t bytes_max = 1u << 20;  // of the wanted ones; one may exceed it
+};
+struct ChangesPage {
+  std::vector<Change> changes;
+  // Every change that matches in [from, end) is there; {revision + 1, 0} when history was read to
+  // its end (or `from`, when that is further).
+  ChangePosition end;
+  Revision revision;  // the store's in the transaction that read this
+};
+
 class State {
  public:
   // Makes a new database (the directory must not hold one). Durable on return.
@@ -226,6 +251,12 @@ class State {
   virtual absl::StatusOr<std::pair<uint64_t, Revision>> Count(std::string_view prefix,
                                                               std::optional<Revision> at,
                                                               const ReadLimits& limits = {}) = 0;
+
+  // Changes again, from history. kOutOfRange: some of them are compacted. Otherwise as the above.
+  virtual absl::StatusOr<ChangesPage> Changes(const ChangesQuery& query) = 0;
+  // What batches are to hand over from now on (a batch under way does not hear of it). It costs a
+  // copy of each value, and with kPrevious a look-up for each change.
+  virtual void CollectChanges(Collect what) = 0;
 
   // The hash recomputed from the rows: must equal Summary().hash at the same applied index.
   // Takes as long as reading the whole database (one caller at a time; others wait); writes go on,

@@ -108,6 +108,10 @@ absl::Status Applier::PrepareStatements() {
   absl::StatusOr<Compactor> compactor = Compactor::Prepare(database_);
   if (!compactor.ok()) return compactor.status();
   compactor_ = *std::move(compactor);
+  absl::StatusOr<ChangeCollector> collector = ChangeCollector::Prepare(database_);
+  if (!collector.ok()) return collector.status();
+  collector_ = std::make_unique<ChangeCollector>(*std::move(collector));
+  items_->TellTo(collector_.get());
   absl::StatusOr<SessionStore> sessions = SessionStore::Prepare(database_);
   if (!sessions.ok()) return sessions.status();
   session_store_ = *std::move(sessions);
@@ -160,10 +164,13 @@ absl::Status Applier::ApplyEntry(const raft::Entry& entry, std::vector<Applied>&
       return absl::OkStatus();
     case raft::EntryType::kMembership:
       return ApplyMembership(entry);
-    case raft::EntryType::kCommand:
+    case raft::EntryType::kCommand: {
       outcomes.emplace_back();
       outcomes.back().index = entry.index;
-      return ApplyCommand(entry, outcomes.back());
+      absl::Status status = ApplyCommand(entry, outcomes.back());
+      outcomes.back().changes = collector_->Take();
+      return status;
+    }
   }
   return absl::FailedPreconditionError(
       EntryName(entry) + " has type " + std::to_string(static_cast<int>(entry.type)) +

@@ -19,6 +19,7 @@
 #include "raft/core/types.h"
 #include "storage/sqlite.h"
 #include "storage/state.h"
+#include "storage/state_collect.h"
 #include "storage/state_compact.h"
 #include "storage/state_hash.h"
 #include "storage/state_requests.h"
@@ -38,6 +39,9 @@ inline constexpr uint64_t kChangesHardMax = RowId::kSubMax;  // rows of history 
 class ItemTable {
  public:
   static absl::StatusOr<ItemTable> Prepare(Database& database);
+
+  // Tells every change of an item from now on; the collector outlives this.
+  void TellTo(ChangeCollector* collector) { collector_ = collector; }
 
   // When, by whom and why: the same for all changes of one command.
   struct Context {
@@ -83,6 +87,7 @@ class ItemTable {
   Statement find_item_, insert_item_, update_item_, insert_history_, value_, live_, live_until_,
       count_, count_until_;
   RowHasher hasher_;
+  ChangeCollector* collector_ = nullptr;
 };
 
 // One node's state machine: entries in, rows and outcomes out.
@@ -93,6 +98,9 @@ class Applier {
   // Applies entries in one transaction and appends their outcomes. All of them are applied, or,
   // with an error, none; after an error the Applier answers it for ever.
   absl::Status ApplyBatch(std::span<const raft::EntryPtr> entries, std::vector<Applied>& outcomes);
+
+  // What the following batches put into Applied::changes.
+  void Collect(storage::Collect what) { collector_->Begin(what); }
 
   // As of the last batch.
   const StateMeta& meta() const { return meta_; }
@@ -123,6 +131,7 @@ class Applier {
 
   Database database_;  // first: statements must go before it
   Statement begin_, commit_, rollback_, put_store_, put_membership_, record_hash_, forget_hashes_;
+  std::unique_ptr<ChangeCollector> collector_;
   std::optional<ItemTable> items_;
   std::optional<Compactor> compactor_;
   std::optional<SessionStore> session_store_;

@@ -364,7 +364,7 @@ absl::Status ItemTable::Write(std::string_view key, std::string_view value, RowK
   if (before.row) changes.hash -= HashOfItem(hasher_, key, before);
   changes.hash += HashOfItem(hasher_, key, item);
   changes.hash += HashOfHistory(hasher_, row);
-  return absl::OkStatus();
+  return collector_ == nullptr ? absl::OkStatus() : collector_->Add(row, before);
 }
 
 }  // namespace quorate::storage

@@ -25,29 +25,19 @@ int AskWhetherToEnd(void* abandon) {
 
 // BEGIN takes no snapshot by itself: the first SELECT does, and all that follow see the same.
 // ROLLBACK ends it, because that cannot fail; after some errors SQLite has ended it already.
-class StateReader::Transaction {
- public:
-  // `abandon` outlives it. Neither BEGIN nor ROLLBACK is ever abandoned.
-  explicit Transaction(StateReader& reader, const Abandon& abandon = nullptr)
-      : reader_(reader), status_(reader.begin_.Run()) {
-    if (!abandon) return;
-    sqlite3_progress_handler(reader_.database_.handle(), kStepsPerQuestion, AskWhetherToEnd,
-                             const_cast<Abandon*>(&abandon));
-  }
-  ~Transaction() {
-    sqlite3* connection = reader_.database_.handle();
-    sqlite3_progress_handler(connection, 0, nullptr, nullptr);
-    if (sqlite3_get_autocommit(connection) == 0) reader_.rollback_.Run().IgnoreError();
-    CHECK(sqlite3_get_autocommit(connection) != 0, "a read transaction did not end");
-  }
-  Transaction(const Transaction&) = delete;
-  Transaction& operator=(const Transaction&) = delete;
-  const absl::Status& status() const { return status_; }
+StateReader::Transaction::Transaction(StateReader& reader, const Abandon& abandon)
+    : reader_(reader), status_(reader.begin_.Run()) {
+  if (!abandon) return;
+  sqlite3_progress_handler(reader_.database_.handle(), kStepsPerQuestion, AskWhetherToEnd,
+                           const_cast<Abandon*>(&abandon));
+}
 
- private:
-  StateReader& reader_;
-  absl::Status status_;
-};
+StateReader::Transaction::~Transaction() {
+  sqlite3* connection = reader_.database_.handle();
+  sqlite3_progress_handler(connection, 0, nullptr, nullptr);
+  if (sqlite3_get_autocommit(connection) == 0) reader_.rollback_.Run().IgnoreError();
+  CHECK(sqlite3_get_autocommit(connection) != 0, "a read transaction did not end");
+}
 
 absl::StatusOr<std::unique_ptr<StateReader>> StateReader::Open(const std::string& path,
                                                                Database::Mode mode) {
@@ -73,6 +63,9 @@ absl::StatusOr<std::unique_ptr<StateReader>> StateReader::Open(const std::string
       {&reader->history_,
        "SELECT kind, create_revision, version, value FROM history WHERE row = ?1"},
       {&reader->head_, "SELECT kind, create_revision, version FROM history WHERE row = ?1"},
+      {&reader->changes_,
+       "SELECT row, previous, kind, create_revision, version, key, value FROM history"
+       " WHERE row >= ?1 ORDER BY row"},
       {&reader->count_, "SELECT count(*) FROM item WHERE key >= ?1 AND version > 0"},
       {&reader->count_until_,
        "SELECT count(*) FROM item WHERE key >= ?1 AND key < ?2 AND version > 0"},

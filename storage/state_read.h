@@ -35,6 +35,7 @@ class StateReader {
   absl::StatusOr<std::pair<uint64_t, Revision>> Count(std::string_view prefix,
                                                       std::optional<Revision> at,
                                                       const Abandon& abandon = nullptr);
+  absl::StatusOr<ChangesPage> Changes(const ChangesQuery& query);  // state_history_read.cc
   absl::StatusOr<std::vector<std::pair<raft::Index, StateHash>>> RecordedHashes();
 
   // What the database says of itself, as this code reads it.
@@ -43,7 +44,20 @@ class StateReader {
   absl::StatusOr<HashCheck> CheckHash(const std::atomic<bool>& abandon);
 
  private:
-  class Transaction;
+  // One read transaction, to the end of the block.
+  class Transaction {
+   public:
+    // `abandon` outlives it. Neither BEGIN nor ROLLBACK is ever abandoned.
+    explicit Transaction(StateReader& reader, const Abandon& abandon = nullptr);
+    ~Transaction();
+    Transaction(const Transaction&) = delete;
+    Transaction& operator=(const Transaction&) = delete;
+    const absl::Status& status() const { return status_; }
+
+   private:
+    StateReader& reader_;
+    absl::Status status_;
+  };
   // What a read sees of the store as a whole.
   struct Bounds {
     Revision revision;
@@ -59,6 +73,9 @@ class StateReader {
   absl::StatusOr<RowId> RowAt(RowId row, Revision at);
   // Fills kind, value, revisions and version from a history row. False: it is a deletion.
   absl::StatusOr<bool> ReadItem(RowId row, bool keys_only, Item& item);
+  // What a key held before the change that `previous` belongs to; nullopt: nothing.
+  absl::StatusOr<std::optional<Change::Previous>> ReadPrevious(RowId previous,
+                                                               const Bounds& bounds);
   absl::Status ReadPage(const ListQuery& query, bool walk, ListPage& page);
   // Positions `items_` or `items_until_` on the keys from `first` to the end of `prefix`.
   Statement& BindRange(std::string_view first, const std::optional<std::string>& end);
@@ -68,7 +85,7 @@ class StateReader {
 
   Database database_;
   Statement begin_, rollback_, bounds_, item_, items_, items_until_, previous_, history_, head_,
-      count_, count_until_;
+      count_, count_until_, changes_;
   RowHasher hasher_;
 };
 

@@ -120,6 +120,7 @@ int Run(int argc, const char* const* argv, Io& io) {
   Invocation invocation(io);
   AddGlobals(app, invocation.globals);
   AddItemCommands(app, invocation);
+  AddWatchCommands(app, invocation);
   AddTransferCommands(app, invocation);
   AddClusterCommands(app, invocation);
   AddLogCommands(app, invocation);

@@ -147,10 +147,23 @@ ERRORS = [
     ("a prefix with a control character", "List",
      config_pb2.ListRequest(prefix="a\x00").SerializeToString(), "INVALID_ARGUMENT", None,
      "prefix"),
+    ("a watch of nothing", "Watch", b"", "INVALID_ARGUMENT", "TARGET_MISSING", "key"),
+    ("a watch of an empty key", "Watch", config_pb2.WatchRequest(key="").SerializeToString(),
+     "INVALID_ARGUMENT", "KEY_EMPTY", "key"),
+    ("a watch from a revision and with the state", "Watch",
+     config_pb2.WatchRequest(prefix="", start_revision=1,
+                             with_initial_state=True).SerializeToString(),
+     "INVALID_ARGUMENT", "INVALID_VALUE", "with_initial_state"),
+    ("a watch with an unknown field", "Watch",
+     config_pb2.WatchRequest(prefix="").SerializeToString() + length_delimited(15, b"new"),
+     "INVALID_ARGUMENT", "UNKNOWN_FIELD", "15"),
+    ("a watch on the future", "Watch",
+     config_pb2.WatchRequest(prefix="", start_revision=10**9).SerializeToString(),
+     "OUT_OF_RANGE", "REVISION_IN_FUTURE", "start_revision"),
 ]
 
 NOT_BUILT = ["Config/Txn", "Config/History", "Config/Rollback", "Config/GrantTtl",
-             "Config/RevokeTtl", "Config/Watch", "Config/Write", "Config/KeepAliveTtl",
+             "Config/RevokeTtl", "Config/Write", "Config/KeepAliveTtl",
              "Cluster/AddMember", "Cluster/RemoveMember", "Cluster/PromoteMember",
              "Cluster/DemoteMember", "Cluster/TransferLeadership", "Cluster/Compact"]
 

@@ -2,6 +2,7 @@
 // it is given.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <functional>
 #include <map>
@@ -80,6 +81,14 @@ class FakeState final : public storage::State {
     for (const auto& [key, item] : items) count += key.rfind(prefix, 0) == 0 ? 1 : 0;
     return std::pair(count, revision);
   }
+  absl::StatusOr<storage::ChangesPage> Changes(const storage::ChangesQuery& query) override {
+    if (!failure.ok()) return failure;
+    storage::ChangesPage page;
+    page.revision = revision;
+    page.end = std::max(query.from, ChangePosition{revision + 1, 0});
+    return page;
+  }
+  void CollectChanges(storage::Collect) override {}
   absl::StatusOr<std::pair<raft::Index, storage::StateHash>> RecomputeHash() override {
     return std::pair(raft::Index(), storage::StateHash());
   }

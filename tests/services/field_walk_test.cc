@@ -16,6 +16,7 @@
 #include "services/cluster_service.h"
 #include "services/config_service.h"
 #include "services/errors.h"
+#include "services/watch_service.h"
 #include "tests/services/fake_backend.h"
 
 namespace quorate::services {
@@ -55,6 +56,13 @@ const std::map<std::string, std::string> kHandled = {
     {"PutRequest.request_revision", "key: 'a' text: 'v' request_id: 'r' request_revision: 1"},
     {"DeleteRequest.request_id", "key: 'a' request_id: 'r'"},
     {"DeleteRequest.request_revision", "key: 'a' request_id: 'r' request_revision: 1"},
+    {"WatchRequest.key", "key: 'a'"},
+    {"WatchRequest.prefix", "prefix: ''"},
+    {"WatchRequest.start_revision", "key: 'a' start_revision: 1"},
+    {"WatchRequest.with_initial_state", "key: 'a' with_initial_state: true"},
+    {"WatchRequest.with_previous", "key: 'a' with_previous: true"},
+    {"WatchRequest.progress_interval.seconds", "key: 'a' progress_interval { seconds: 10 }"},
+    {"WatchRequest.progress_interval.nanos", "key: 'a' progress_interval { nanos: 100000000 }"},
 };
 // Handled, and no value of it is valid by itself: it is refused by its own name, not as unbuilt.
 const std::set<std::string> kHandledByRefusal = {"ListRequest.page_token"};
@@ -71,13 +79,13 @@ const std::map<std::string, std::string> kRefused = {
 };
 // What makes a request valid that has nothing else.
 const std::map<std::string, std::string> kValid = {
-    {"GetRequest", "key: 'a'"},
-    {"ListRequest", ""},
-    {"PutRequest", "key: 'a' text: 'v'"},
-    {"DeleteRequest", "key: 'a'"},
+    {"GetRequest", "key: 'a'"},           {"ListRequest", ""},
+    {"PutRequest", "key: 'a' text: 'v'"}, {"DeleteRequest", "key: 'a'"},
+    {"WatchRequest", "key: 'a'"},
 };
-const std::set<std::string> kBuilt = {"Config/Get",    "Config/List",    "Config/Put",
-                                      "Config/Delete", "Cluster/Status", "Cluster/ListMembers"};
+const std::set<std::string> kBuilt = {"Config/Get",         "Config/List",  "Config/Put",
+                                      "Config/Delete",      "Config/Watch", "Cluster/Status",
+                                      "Cluster/ListMembers"};
 
 void SetSomething(Message* message, const FieldDescriptor* field) {
   const Reflection* reflection = message->GetReflection();
@@ -118,6 +126,35 @@ class FieldWalk : public ::testing::Test {
     node_.status.membership = std::make_shared<raft::Membership>();
     node_.state.Put("a", "v");
     config_.SetBackend(node_.Backend());
+    watch_.SetBackend(node_.Backend());
+  }
+  ~FieldWalk() override {
+    watch_.Stop();
+    pool_.Stop();
+  }
+
+  // The first that a watch says, or its end.
+  class FirstWord final : public WatchSink {
+   public:
+    void Send(std::string, std::shared_ptr<const std::string>) override {
+      first_.set_value(grpc::Status::OK);
+    }
+    void End(grpc::Status status) override {
+      if (!std::exchange(ended_, true)) first_.set_value(std::move(status));
+    }
+    grpc::Status Wait() { return first_.get_future().get(); }
+
+   private:
+    std::promise<grpc::Status> first_;
+    bool ended_ = false;
+  };
+  grpc::Status Watch(const std::string& bytes) {
+    const auto sink = std::make_shared<FirstWord>();
+    const ingress::WatchId id = watch_.NewId();
+    watch_.Open(id, bytes, sink);
+    grpc::Status status = sink->Wait();
+    watch_.OnGone(id);  // the first word was never taken: nothing more comes
+    return status;
   }
 
   // The end of one call by the real handler; a write that was taken counts as OK.
@@ -134,6 +171,7 @@ class FieldWalk : public ::testing::Test {
       cluster_.Handle(method, bytes, call, done);
       return ended.get();
     }
+    if (method == "Watch") return Watch(bytes);
     const size_t writes = node_.writes.size();
     config_.Handle(method, bytes, call, done);
     if (node_.writes.size() > writes) {
@@ -205,6 +243,7 @@ class FieldWalk : public ::testing::Test {
   FakeNode node_;
   ReadPool pool_{1, 10};
   ConfigService config_{"n1", &pool_, [] { return kWalkStart; }};
+  WatchService watch_{"n1", &pool_, [] { return kWalkStart; }};
   ClusterService cluster_{[] { return ClusterView(); }};
   size_t walked_ = 0;
 };
@@ -241,7 +280,8 @@ TEST_F(FieldWalk, AnUnknownFieldIsRefusedInEveryBuiltCall) {
        std::map<std::string, std::string>{{"Get", "\x0A\x01k"},
                                           {"List", ""},
                                           {"Put", "\x0A\x01k\x12\x01v"},
-                                          {"Delete", "\x0A\x01k"}}) {
+                                          {"Delete", "\x0A\x01k"},
+                                          {"Watch", "\x0A\x01k"}}) {
     const grpc::Status status =
         Call(v1::GetRequest::descriptor()->file()->service(0), method, valid + unknown);
     EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << method;

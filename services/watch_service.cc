@@ -1,0 +1,409 @@
+#include "services/watch_service.h"
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <optional>
+#include <utility>
+
+#include "base/check.h"
+#include "services/errors.h"
+#include "services/read_gate.h"
+#include "services/request_parser.h"
+#include "services/validate.h"
+
+namespace quorate::services {
+namespace {
+
+using ingress::WatchEnd;
+using ingress::WatchEndKind;
+using ingress::WatchHub;
+using ingress::WatchId;
+using ingress::WatchRead;
+
+constexpr Duration kRetryDelay = std::chrono::milliseconds(200);
+// Of applied changes that wait for the hub's thread.
+constexpr size_t kInboxBytesMax = 32u << 20;
+// How often a start in the future looks whether a leader has been heard.
+constexpr Duration kFreshInterval = std::chrono::milliseconds(20);
+// The thread looks at the clock at least so often: it is the boot-time clock, which counts through
+// suspend, and no condition variable waits by that.
+constexpr Duration kSleepMax = std::chrono::seconds(1);
+
+grpc::Status ShuttingDown(uint64_t resume) {
+  return MakeError(grpc::StatusCode::UNAVAILABLE, "SHUTTING_DOWN", "this node is stopping",
+                   {{"resume_revision", std::to_string(resume)}}, kRetryDelay);
+}
+
+Change FromItem(storage::Item item) {
+  Change change;
+  change.revision = item.mod_revision;
+  change.key = std::move(item.key);
+  change.is_text = item.is_text;
+  change.value = std::move(item.value);
+  change.create_revision = item.create_revision;
+  change.version = item.version;
+  return change;
+}
+
+absl::StatusOr<ingress::WatchStatePortion> ReadPortion(storage::State* state,
+                                                       const WatchRead& read) {
+  ingress::WatchStatePortion portion;
+  if (!read.filter.is_prefix) {
+    auto [item, revision] = state->Get(read.filter.text, read.at);
+    if (!item.ok() && !absl::IsNotFound(item.status())) return item.status();
+    portion.revision = revision;
+    if (item.ok()) portion.items.push_back(FromItem(*std::move(item)));
+    return portion;
+  }
+  storage::ListQuery query;
+  query.prefix = read.filter.text;
+  query.after = read.after;
+  query.at = read.at;
+  query.bytes_max = read.bytes_max;
+  absl::StatusOr<storage::ListPage> page = state->List(query);
+  if (!page.ok()) return page.status();
+  portion.revision = page->revision;
+  portion.more = page->more;
+  for (storage::Item& item : page->items) portion.items.push_back(FromItem(std::move(item)));
+  return portion;
+}
+
+absl::StatusOr<storage::ChangesPage> ReadHistory(storage::State* state, const WatchRead& read) {
+  storage::ChangesQuery query;
+  query.filter = read.filter;
+  query.from = read.from;
+  query.with_previous = read.with_previous;
+  query.rows_max = read.rows_max;
+  query.bytes_max = read.bytes_max;
+  return state->Changes(query);
+}
+
+WatchHub::ReadFailure FailureOf(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kOutOfRange:
+      return WatchHub::ReadFailure::kCompacted;
+    case absl::StatusCode::kDeadlineExceeded:
+      return WatchHub::ReadFailure::kBusy;
+    default:
+      return WatchHub::ReadFailure::kFailed;
+  }
+}
+
+}  // namespace
+
+struct WatchService::Inbox {
+  std::mutex mutex;  // protects what follows
+  std::condition_variable changed;
+  std::vector<Task> tasks;
+  // What was applied and not yet told: sets, and how far they (or what is missing of them) go.
+  std::vector<ChangeSetPtr> sets;
+  size_t set_bytes = 0;
+  Revision head;
+  bool stop = false;
+
+  // False: the thread has ended.
+  bool Post(Task task) {
+    {
+      std::lock_guard lock(mutex);
+      if (stop) return false;
+      tasks.push_back(std::move(task));
+    }
+    changed.notify_one();
+    return true;
+  }
+};
+
+WatchService::WatchService(std::string node_id, ReadPool* pool, std::function<Instant()> now,
+                           const ingress::WatchHubOptions& options)
+    : node_id_(std::move(node_id)),
+      pool_(pool),
+      now_(std::move(now)),
+      options_(options),
+      inbox_(std::make_shared<Inbox>()) {}
+
+WatchService::~WatchService() { Stop(); }
+
+void WatchService::SetBackend(std::shared_ptr<const ConfigBackend> backend) {
+  std::lock_guard lock(mutex_);
+  CHECK(backend_ == nullptr);
+  if (stopped_) return;
+  backend_ = std::move(backend);
+  hub_ = std::make_unique<WatchHub>(options_, backend_->state->Summary().revision);
+  leader_known_ = static_cast<bool>(backend_->status()->leader);
+  hub_->OnLeader(now_(), leader_known_);
+  thread_ = std::thread([this] { Run(); });
+}
+
+// --- Streams ---
+
+void WatchService::Open(WatchId id, const std::string& bytes, std::shared_ptr<WatchSink> sink) {
+  v1::WatchRequest request;
+  grpc::Status status = ParseRequest(bytes, &request);
+  if (status.ok()) status = Validate(request);
+  if (!status.ok()) return sink->End(std::move(status));
+  std::shared_ptr<const ConfigBackend> backend;
+  bool stopped = false;
+  {
+    std::lock_guard lock(mutex_);
+    backend = backend_;
+    stopped = stopped_;
+  }
+  if (stopped) return sink->End(ShuttingDown(request.start_revision()));
+  if (backend == nullptr || !backend->caught_up_once()) {
+    return sink->End(MakeError(grpc::StatusCode::UNAVAILABLE, "NOT_CAUGHT_UP",
+                               "this node has not caught up with the cluster since its data "
+                               "directory was made; ask another node or try again",
+                               {}, kRetryDelay));
+  }
+  ingress::WatchSpec spec;
+  spec.filter.is_prefix = request.target_case() == v1::WatchRequest::kPrefix;
+  spec.filter.text = spec.filter.is_prefix ? request.prefix() : request.key();
+  spec.start_revision = request.start_revision();
+  spec.with_initial_state = request.with_initial_state();
+  spec.with_previous = request.with_previous();
+  if (request.has_progress_interval()) {
+    spec.progress_interval = std::chrono::seconds(request.progress_interval().seconds()) +
+                             std::chrono::microseconds(request.progress_interval().nanos() / 1000);
+  }
+  // Read before the hub hears of the watch: what this node has shown until now is before it.
+  const Revision shown = backend->state->Summary().revision;
+  const bool posted = inbox_->Post([this, id, spec, shown, sink](Instant now) {
+    sinks_.emplace(id, sink);
+    hub_->Subscribe(now, id, spec, shown);
+  });
+  if (!posted) sink->End(ShuttingDown(request.start_revision()));
+}
+
+void WatchService::OnSent(WatchId id) {
+  (void)inbox_->Post([this, id](Instant now) { hub_->OnSent(now, id); });
+}
+
+void WatchService::OnGone(WatchId id) {
+  (void)inbox_->Post([this, id](Instant) {
+    hub_->Cancel(id);
+    sinks_.erase(id);
+  });
+}
+
+// --- The node ---
+
+void WatchService::OnApplied(const std::vector<storage::Applied>& applied) {
+  std::shared_ptr<const ConfigBackend> backend;
+  {
+    std::lock_guard lock(mutex_);
+    backend = backend_;
+  }
+  if (backend == nullptr) return;
+  const Revision head = backend->state->Summary().revision;
+  {
+    std::lock_guard lock(inbox_->mutex);
+    if (inbox_->stop || head <= inbox_->head) return;
+    inbox_->head = head;
+    for (const storage::Applied& each : applied) {
+      if (each.changes == nullptr) continue;
+      // Too much: whoever is live reads it. What has been left before is as good as it was.
+      if (inbox_->set_bytes + each.changes->bytes > kInboxBytesMax) break;
+      inbox_->set_bytes += each.changes->bytes;
+      inbox_->sets.push_back(each.changes);
+    }
+  }
+  inbox_->changed.notify_one();
+}
+
+void WatchService::OnReset(Revision head, Revision compacted) {
+  {
+    std::lock_guard lock(inbox_->mutex);
+    inbox_->sets.clear();  // of before it: in the history that goes on, or gone with it
+    inbox_->set_bytes = 0;
+    inbox_->head = head;
+  }
+  (void)inbox_->Post([this, head, compacted](Instant now) { hub_->OnReset(now, head, compacted); });
+}
+
+void WatchService::OnStatusChange(const raft::NodeStatus& status) {
+  const bool known = static_cast<bool>(status.leader);
+  if (leader_known_.exchange(known) == known) return;
+  (void)inbox_->Post([this](Instant now) { hub_->OnLeader(now, leader_known_); });
+}
+
+// --- The hub's thread ---
+
+void WatchService::Run() {
+  std::unique_lock lock(inbox_->mutex);
+  Revision told;
+  while (true) {
+    const auto has_work = [&] {
+      return inbox_->stop || !inbox_->tasks.empty() || inbox_->head > told;
+    };
+    if (!has_work()) {
+      const Instant deadline = hub_->NextDeadline();
+      const Instant now = now_();
+      Duration wait = hub_->wants_fresh() ? kFreshInterval : kSleepMax;
+      if (deadline <= now + wait) wait = std::max(deadline - now, Duration::zero());
+      inbox_->changed.wait_for(lock, wait, has_work);
+    }
+    const bool stop = inbox_->stop;
+    std::vector<Task> tasks = std::exchange(inbox_->tasks, {});
+    const std::vector<ChangeSetPtr> sets = std::exchange(inbox_->sets, {});
+    inbox_->set_bytes = 0;
+    const Revision head = inbox_->head;
+    lock.unlock();
+
+    const Instant now = now_();
+    // Before the tasks: a reset among them is of after what was applied here, or has cleared it.
+    if (head > told) hub_->OnApplied(now, head, sets);
+    told = std::max(told, head);
+    Work(std::move(tasks), now);
+    if (stop) hub_->Close(now);
+    Deliver(now);
+    if (stop) return;
+    lock.lock();
+  }
+}
+
+void WatchService::Work(std::vector<Task> tasks, Instant now) {
+  for (const Task& task : tasks) task(now);
+  if (hub_->wants_fresh()) {
+    // First how fresh, then what there is: never the other way round.
+    const auto fresh_as_of = backend_->status()->fresh_as_of;
+    const Revision revision = backend_->state->Summary().revision;
+    if (fresh_as_of) hub_->OnFresh(now, *fresh_as_of, revision);
+  }
+  hub_->Tick(now);
+}
+
+void WatchService::Deliver(Instant now) {
+  v1::ResponseHeader base;
+  bool made = false;
+  while (true) {
+    WatchHub::Output out = hub_->TakeOutput(now);
+    if (out.empty()) break;
+    if (!made && !out.messages.empty()) {
+      const std::shared_ptr<const raft::NodeStatus> node = backend_->status();
+      base = MakeResponseHeader(node_id_, backend_->cluster, *node);
+      *base.mutable_staleness() = MeasuredStaleness(node->fresh_as_of, now);
+      made = true;
+    }
+    for (ingress::WatchMessage& message : out.messages) {
+      sinks_.at(message.watch)->Send(Header(base, message.revision), std::move(message.body));
+    }
+    for (WatchRead& read : out.reads) Read(std::move(read));
+    for (const auto& [id, end] : out.ends) {
+      const auto found = sinks_.find(id);
+      CHECK(found != sinks_.end());
+      found->second->End(StatusOf(end));
+      sinks_.erase(found);
+    }
+  }
+  if (const WatchHub::Wants wants = hub_->wants(); wants != collected_) {
+    collected_ = wants;
+    backend_->state->CollectChanges(wants == WatchHub::Wants::kNothing ? storage::Collect::kNothing
+                                    : wants == WatchHub::Wants::kChanges
+                                        ? storage::Collect::kChanges
+                                        : storage::Collect::kPrevious);
+  }
+  std::lock_guard lock(mutex_);
+  stats_ = {hub_->watches(), hub_->catching_up(), hub_->queued_bytes(), hub_->counters()};
+}
+
+void WatchService::Read(WatchRead read) {
+  const uint64_t ticket = read.ticket;
+  const auto fail = [this, ticket](WatchHub::ReadFailure failure, std::string message) {
+    return [this, ticket, failure, message = std::move(message)](Instant now) {
+      hub_->OnReadFailed(now, ticket, failure, message);
+    };
+  };
+  // Holds nothing of this but what tasks use, which run only while its thread does.
+  const bool submitted = pool_->Submit(
+      [this, backend = backend_, inbox = inbox_, read = std::move(read), ticket, fail] {
+        if (read.state) {
+          auto portion = ReadPortion(backend->state, read);
+          if (!portion.ok()) {
+            (void)inbox->Post(
+                fail(FailureOf(portion.status()), std::string(portion.status().message())));
+            return;
+          }
+          (void)inbox->Post([this, ticket, portion = *std::move(portion)](Instant now) {
+            hub_->OnState(now, ticket, portion);
+          });
+          return;
+        }
+        auto page = ReadHistory(backend->state, read);
+        if (!page.ok()) {
+          (void)inbox->Post(fail(FailureOf(page.status()), std::string(page.status().message())));
+          return;
+        }
+        (void)inbox->Post([this, ticket, page = *std::move(page)](Instant now) {
+          hub_->OnChanges(now, ticket, page.changes, page.end);
+        });
+      });
+  if (!submitted) (void)inbox_->Post(fail(WatchHub::ReadFailure::kBusy, "too many reads"));
+}
+
+std::string WatchService::Header(const v1::ResponseHeader& base, Revision revision) const {
+  v1::WatchResponse response;
+  *response.mutable_header() = base;
+  response.mutable_header()->set_revision(revision.value());
+  return response.SerializeAsString();
+}
+
+grpc::Status WatchService::StatusOf(const WatchEnd& end) const {
+  grpc::StatusCode code = grpc::StatusCode::UNAVAILABLE;
+  std::string_view reason;
+  std::optional<Duration> delay = kRetryDelay;
+  switch (end.kind) {
+    case WatchEndKind::kTooMany:
+      code = grpc::StatusCode::RESOURCE_EXHAUSTED;
+      reason = "TOO_MANY_WATCHES";
+      break;
+    case WatchEndKind::kRevisionInFuture:
+      code = grpc::StatusCode::OUT_OF_RANGE;
+      reason = "REVISION_IN_FUTURE";
+      delay.reset();
+      break;
+    case WatchEndKind::kBehind:
+      reason = "BEHIND";
+      break;
+    case WatchEndKind::kTooSlow:
+      code = grpc::StatusCode::RESOURCE_EXHAUSTED;
+      reason = "WATCH_TOO_SLOW";
+      break;
+    case WatchEndKind::kAge:
+      reason = "CONNECTION_AGE";
+      break;
+    case WatchEndKind::kStopping:
+      reason = "SHUTTING_DOWN";
+      break;
+    case WatchEndKind::kReadFailed:
+      code = grpc::StatusCode::INTERNAL;
+      reason = "READ_FAILED";
+      delay.reset();
+      break;
+  }
+  return MakeError(code, reason, end.message,
+                   {{"resume_revision", ToString(end.resume)}, {"revision", ToString(end.head)}},
+                   delay);
+}
+
+void WatchService::Stop() {
+  std::thread thread;
+  {
+    std::lock_guard lock(mutex_);
+    stopped_ = true;
+    thread.swap(thread_);
+  }
+  {
+    std::lock_guard lock(inbox_->mutex);
+    inbox_->stop = true;
+  }
+  inbox_->changed.notify_one();
+  if (thread.joinable()) thread.join();
+}
+
+WatchStats WatchService::stats() const {
+  std::lock_guard lock(mutex_);
+  return stats_;
+}
+
+}  // namespace quorate::services

@@ -9,6 +9,9 @@
 
 namespace quorate::services {
 
+// Of the answers in one message; one answer may exceed it.
+constexpr size_t kAnswerBytesMax = 4u << 20;
+
 using google::protobuf::internal::WireFormatLite;
 using google::protobuf::io::CodedInputStream;
 
@@ -221,9 +224,11 @@ void ForwardServerStream::Answer(const ingress::SessionId& session, uint64_t seq
   if (ending_ != nullptr) return;
   v1::ForwardResponse* response = out_.empty() ? nullptr : &out_.back();
   if (response == nullptr || !response->has_answers() || response->boot() != session.boot ||
-      response->nonce() != session.nonce) {
+      response->nonce() != session.nonce || answer_bytes_ + answer->size() > kAnswerBytesMax) {
     response = Add(session);
+    answer_bytes_ = 0;
   }
+  answer_bytes_ += answer->size();
   v1::ForwardedAnswer* added = response->mutable_answers()->add_answers();
   added->set_sequence(sequence);
   added->set_answer(*answer);

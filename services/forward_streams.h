@@ -114,6 +114,7 @@ class ForwardServerStream final : public IntakeSink {
   uint64_t term_ = 0;
   ingress::SessionId session_;  // opened on this stream
   std::deque<v1::ForwardResponse> out_;
+  size_t answer_bytes_ = 0;  // of the last message in out_
   bool writing_ = false;
   std::unique_ptr<grpc::Status> ending_;  // Finish with it when nothing is being written any more
 };

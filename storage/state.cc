@@ -155,6 +155,10 @@ class SqliteState final : public State {
 
   void CollectChanges(storage::Collect what) override { collect_ = what; }
 
+  absl::StatusOr<HistoryPage> History(const HistoryQuery& query) override {
+    return WithReader([&](StateReader& reader) { return reader.History(query); });
+  }
+
   absl::StatusOr<std::pair<raft::Index, StateHash>> RecomputeHash() override {
     absl::StatusOr<HashCheck> check = CheckHash();
     if (!check.ok()) return check.status();

@@ -11,8 +11,6 @@
 
 namespace quorate::storage {
 
-// BEGIN takes no snapshot by itself: the first SELECT does, and all that follow see the same.
-// ROLLBACK ends it, because that cannot fail; after some errors SQLite has ended it already.
 StateReader::Transaction::Transaction(StateReader& reader)
     : reader_(reader), status_(reader.begin_.Run()) {}
 
@@ -45,6 +43,9 @@ absl::StatusOr<std::unique_ptr<StateReader>> StateReader::Open(const std::string
       {&reader->previous_, "SELECT previous, version FROM history WHERE row = ?1"},
       {&reader->history_,
        "SELECT kind, create_revision, version, value FROM history WHERE row = ?1"},
+      {&reader->change_,
+       "SELECT previous, kind, create_revision, version, wall_time_ms, author, note, value"
+       " FROM history WHERE row = ?1"},
       {&reader->head_, "SELECT kind, create_revision, version FROM history WHERE row = ?1"},
       {&reader->changes_,
        "SELECT row, previous, kind, create_revision, version, key, value FROM history"

@@ -32,6 +32,7 @@ class StateReader {
   absl::StatusOr<std::pair<uint64_t, Revision>> Count(std::string_view prefix,
                                                       std::optional<Revision> at);
   absl::StatusOr<ChangesPage> Changes(const ChangesQuery& query);  // state_history_read.cc
+  absl::StatusOr<HistoryPage> History(const HistoryQuery& query);
   absl::StatusOr<std::vector<std::pair<raft::Index, StateHash>>> RecordedHashes();
 
   // What the database says of itself, as this code reads it.
@@ -40,7 +41,8 @@ class StateReader {
   absl::StatusOr<HashCheck> CheckHash(const std::atomic<bool>& abandon);
 
  private:
-  // One read transaction, to the end of the block.
+  // BEGIN takes no snapshot by itself: the first SELECT does, and all that follow see the same.
+  // ROLLBACK ends it, because that cannot fail; after some errors SQLite has ended it already.
   class Transaction {
    public:
     explicit Transaction(StateReader& reader);
@@ -71,6 +73,8 @@ class StateReader {
   // What a key held before the change that `previous` belongs to; nullopt: nothing.
   absl::StatusOr<std::optional<Change::Previous>> ReadPrevious(RowId previous,
                                                                const Bounds& bounds);
+  absl::Status ReadHistory(RowId row, const HistoryQuery& query, Revision compacted,
+                           HistoryPage& page);
   absl::Status ReadPage(const ListQuery& query, bool walk, ListPage& page);
   // Positions `items_` or `items_until_` on the keys from `first` to the end of `prefix`.
   Statement& BindRange(std::string_view first, const std::optional<std::string>& end);
@@ -80,7 +84,7 @@ class StateReader {
 
   Database database_;
   Statement begin_, rollback_, bounds_, item_, items_, items_until_, previous_, history_, head_,
-      count_, count_until_, changes_;
+      count_, count_until_, changes_, change_;
   RowHasher hasher_;
 };
 

@@ -14,6 +14,10 @@ namespace {
 // The bookkeeping of one write beside its bytes, for the byte bounds.
 constexpr size_t kOverheadBytes = 256;
 
+// What the answer to a transaction that reads may hold (storage/state_apply.h, kReadBytesMax).
+// Every node keeps it until this ingress has it, so it counts as unanswered bytes.
+constexpr size_t kReadAnswerBytes = 2u << 20;
+
 struct Write {
   WriteId id;  // zero: nobody waits for the outcome
   uint64_t sequence = 0;
@@ -24,6 +28,7 @@ struct Write {
   Instant deadline;
   Instant timer;  // when Tick has to look at it: one entry of Impl::timers_
   size_t bytes = 0;
+  size_t answer_bytes = 0;     // more that it holds while it is unanswered
   uint64_t first_link = 0;     // the link that it was sent on first
   uint64_t last_link = 0;      // and last
   bool given_up = false;       // to be sent as Skip if it has to be sent again
@@ -35,6 +40,16 @@ size_t MetadataBytes(const std::map<std::string, std::string>& metadata) {
   size_t bytes = 0;
   for (const auto& [key, value] : metadata) bytes += key.size() + value.size() + 64;
   return bytes;
+}
+
+size_t AnswerBytes(const v1::Command& command) {
+  for (const auto* operations :
+       {&command.transaction().then(), &command.transaction().otherwise()}) {
+    for (const v1::Operation& operation : *operations) {
+      if (operation.has_read()) return kReadAnswerBytes;
+    }
+  }
+  return 0;
 }
 
 }  // namespace
@@ -175,7 +190,7 @@ void Ingress::Impl::ForgetWaiting(std::list<Write>::iterator place) {
 }
 
 void Ingress::Impl::ForgetUnanswered(std::map<uint64_t, Write>::iterator place) {
-  unanswered_bytes_ -= place->second.bytes;
+  unanswered_bytes_ -= place->second.bytes + place->second.answer_bytes;
   unanswered_.erase(place);
 }
 
@@ -191,6 +206,7 @@ void Ingress::Impl::Submit(Instant now, WriteId id, v1::Command command, Instant
   write.submitted = now;
   write.deadline = deadline;
   write.bytes = write.command.ByteSizeLong() + MetadataBytes(metadata) + kOverheadBytes;
+  write.answer_bytes = AnswerBytes(write.command);
   if (!metadata.empty()) {
     write.metadata =
         std::make_shared<const std::map<std::string, std::string>>(std::move(metadata));
@@ -458,6 +474,7 @@ void Ingress::Impl::SendAgain(std::map<uint64_t, Write>::iterator place,
     write.metadata = nullptr;
     write.is_skip = true;
     const size_t bytes = write.encoded->size() + kOverheadBytes;
+    // Not the answer's: the write itself may be applied all the same.
     unanswered_bytes_ = unanswered_bytes_ - write.bytes + bytes;
     write.bytes = bytes;
   }
@@ -480,7 +497,7 @@ void Ingress::Impl::SendFirst(std::vector<OutgoingWrite>* out) {
   // From here on only an answer or the deadline ends it; its timer stays.
   places_[write.id] = {.sent = true, .waiting = {}, .sequence = write.sequence};
   out->push_back({write.sequence, write.encoded, write.deadline, write.metadata});
-  unanswered_bytes_ += write.bytes;
+  unanswered_bytes_ += write.bytes + write.answer_bytes;
   const uint64_t sequence = write.sequence;
   unanswered_.emplace(sequence, std::move(write));
 }
@@ -488,7 +505,8 @@ void Ingress::Impl::SendFirst(std::vector<OutgoingWrite>* out) {
 bool Ingress::Impl::RoomToSend() const {
   return unanswered_.empty() ||
          (next_sequence_ - 1 - answered_through() < options_.unanswered_max &&
-          unanswered_bytes_ + waiting_.front().bytes <= options_.unanswered_bytes_max);
+          unanswered_bytes_ + waiting_.front().bytes + waiting_.front().answer_bytes <=
+              options_.unanswered_bytes_max);
 }
 
 Ingress::Output Ingress::Impl::TakeOutput(Instant now, bool may_send) {

@@ -43,8 +43,10 @@ struct IngressOptions {
   uint64_t boot = 0;
   uint64_t nonce = 0;
   size_t unanswered_max = 4096;  // from the first unanswered sequence to the last (DESIGN.md)
-  size_t unanswered_bytes_max = 64u << 20;  // the same in bytes; one write may exceed it
-  size_t waiting_max = 65536;               // submitted and not yet sent; beyond: QUEUE_FULL
+  // The same in bytes, a transaction that reads counted with what it may be answered; one write may
+  // exceed it.
+  size_t unanswered_bytes_max = 64u << 20;
+  size_t waiting_max = 65536;  // submitted and not yet sent; beyond: QUEUE_FULL
   size_t waiting_bytes_max = 64u << 20;
   size_t batch_bytes_max = 4u << 20;  // of one Output's writes; one write may exceed it
   // How long a write may wait while there is no leader before UNAVAILABLE (NO_LEADER), if its own

@@ -1,6 +1,7 @@
 #include "services/config_service.h"
 
 #include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <utility>
 
@@ -39,11 +40,22 @@ void FillItem(storage::Item item, bool keys_only, v1::Item* out) {
   out->set_version(item.version);
 }
 
-// What the state machine's readers say, as clients are told.
-grpc::Status ReadError(const absl::Status& status) {
+std::optional<Revision> AtRevision(const v1::ReadOptions& read) {
+  if (read.at_revision() == 0) return std::nullopt;
+  return Revision(read.at_revision());
+}
+
+// What the state machine's readers say, as clients are told. `at`: the revision that was asked for.
+grpc::Status ReadError(const absl::Status& status, std::optional<Revision> at = std::nullopt,
+                       Revision revision = Revision()) {
   const std::string message(status.message());
   switch (status.code()) {
     case absl::StatusCode::kOutOfRange:
+      if (at && *at > revision) {
+        return MakeError(grpc::StatusCode::OUT_OF_RANGE, "REVISION_IN_FUTURE",
+                         "read.at_revision: " + message,
+                         {{"field", "read.at_revision"}, {"revision", ToString(revision)}});
+      }
       return MakeError(grpc::StatusCode::OUT_OF_RANGE, "REVISION_COMPACTED", message);
     case absl::StatusCode::kDeadlineExceeded:
     case absl::StatusCode::kUnavailable:
@@ -62,6 +74,37 @@ ErrorMetadata Freshness(uint64_t revision, std::optional<Instant> fresh_as_of, I
     age = std::to_string(std::chrono::ceil<std::chrono::milliseconds>(exact).count());
   }
   return {{"revision", std::to_string(revision)}, {"staleness_ms", age}};
+}
+
+// The place behind which a history goes on, as a token holds it.
+grpc::Status HistoryPlace(const PageToken& token, uint64_t* before) {
+  const char* end = token.after.data() + token.after.size();
+  const auto [parsed, error] = std::from_chars(token.after.data(), end, *before);
+  if (error == std::errc() && parsed == end && *before != 0) return grpc::Status::OK;
+  return MakeFieldError("PAGE_TOKEN_INVALID", "page_token",
+                        "is of another version of Quorate; begin again without it");
+}
+
+void FillHistory(storage::HistoryPage page, Revision shown, ClusterId cluster, uint64_t shape,
+                 v1::HistoryResponse* response) {
+  response->mutable_header()->set_revision(shown.value());
+  if (page.more) {
+    CHECK(!page.items.empty());
+    response->set_next_page_token(
+        EncodePageToken({.cluster = cluster,
+                         .restores = kRestores,
+                         .revision = shown,
+                         .shape = shape,
+                         .after = std::to_string(page.items.back().place)}));
+  }
+  for (storage::HistoryItem& change : page.items) {
+    v1::HistoryEntry* entry = response->add_entries();
+    entry->set_deleted(change.deleted);
+    entry->set_author(std::move(change.author));
+    entry->set_note(std::move(change.note));
+    entry->set_time_ms(change.wall_time_ms);
+    FillItem(std::move(change.item), change.deleted, entry->mutable_item());
+  }
 }
 
 // What the metrics count when nobody waits any more. gRPC cancels a call whose deadline has passed,
@@ -102,6 +145,8 @@ struct ConfigService::Read {
   // The response and its header within; `execute` reads into it, on the pool.
   std::shared_ptr<google::protobuf::Message> response;
   v1::ResponseHeader* header = nullptr;
+  // The answer shows a revision that was chosen before: there is no age of it.
+  bool pinned = false;
   std::function<grpc::Status(const storage::ReadLimits&)> execute;
 };
 
@@ -125,8 +170,8 @@ void ConfigService::Handle(std::string_view method, std::string request, CallPtr
                            CallDone done) {
   if (method == "Get") return Get(request, std::move(call), std::move(done));
   if (method == "List") return List(request, std::move(call), std::move(done));
-  if (method == "Put") return Put(request, std::move(call), std::move(done));
-  if (method == "Delete") return Delete(request, std::move(call), std::move(done));
+  if (method == "History") return History(request, std::move(call), std::move(done));
+  if (IsWrite(method)) return HandleWrite(method, request, std::move(call), std::move(done));
   done(MakeUnimplemented("quorate.v1.Config/" + std::string(method)), "");
 }
 
@@ -143,15 +188,17 @@ void ConfigService::Get(const std::string& bytes, CallPtr call, CallDone done) {
   read->wish.max_staleness = MaxStaleness(request.read());
   read->header = response->mutable_header();
   read->backend = backend();
-  read->execute = [backend = read->backend, response = response.get(),
-                   key = request.key()](const storage::ReadLimits& limits) -> grpc::Status {
-    auto [item, revision] = backend->state->Get(key, std::nullopt, limits);
-    response->mutable_header()->set_revision(revision.value());
+  const std::optional<Revision> at = AtRevision(request.read());
+  read->pinned = at.has_value();
+  read->execute = [backend = read->backend, response = response.get(), key = request.key(),
+                   at](const storage::ReadLimits& limits) -> grpc::Status {
+    auto [item, revision] = backend->state->Get(key, at, limits);
+    response->mutable_header()->set_revision(at.value_or(revision).value());
     if (absl::IsNotFound(item.status())) {
       return MakeError(grpc::StatusCode::NOT_FOUND, "KEY_NOT_FOUND", "key: there is no such key",
                        {{"key", key}});
     }
-    if (!item.ok()) return ReadError(item.status());
+    if (!item.ok()) return ReadError(item.status(), at, revision);
     FillItem(*std::move(item), false, response->mutable_item());
     return grpc::Status::OK;
   };
@@ -181,26 +228,31 @@ void ConfigService::List(const std::string& bytes, CallPtr call, CallDone done) 
     if (!status.ok()) return done(std::move(status), "");
     read->wish.revision = token.revision;
   }
+  const std::optional<Revision> at =
+      token.revision ? std::optional(token.revision) : AtRevision(request.read());
+  read->pinned = at.has_value();
   read->execute = [backend = read->backend, response = response.get(), request = std::move(request),
-                   token = std::move(token),
+                   token = std::move(token), at,
                    shape](const storage::ReadLimits& limits) -> grpc::Status {
     if (request.count_only()) {
-      const auto count = backend->state->Count(request.prefix(), std::nullopt, limits);
-      if (!count.ok()) return ReadError(count.status());
+      const auto count = backend->state->Count(request.prefix(), at, limits);
+      if (!count.ok()) {
+        return ReadError(count.status(), at, backend->state->Summary().revision);
+      }
       response->set_count(count->first);
-      response->mutable_header()->set_revision(count->second.value());
+      response->mutable_header()->set_revision(at.value_or(count->second).value());
       return grpc::Status::OK;
     }
     storage::ListQuery query;
     query.prefix = request.prefix();
     query.after = token.after;
-    if (token.revision) query.at = token.revision;
+    query.at = at;
     query.items_max = request.page_size() == 0 ? kPageItemsMax : request.page_size();
     query.bytes_max = kPageBytesMax;
     query.keys_only = request.keys_only();
     absl::StatusOr<storage::ListPage> page = backend->state->List(query, limits);
-    if (!page.ok()) return ReadError(page.status());
-    const Revision shown = token.revision ? token.revision : page->revision;
+    if (!page.ok()) return ReadError(page.status(), at, backend->state->Summary().revision);
+    const Revision shown = at.value_or(page->revision);
     response->mutable_header()->set_revision(shown.value());
     if (page->more) {
       CHECK(!page->items.empty());
@@ -213,6 +265,53 @@ void ConfigService::List(const std::string& bytes, CallPtr call, CallDone done) 
     for (storage::Item& item : page->items) {
       FillItem(std::move(item), query.keys_only, response->add_items());
     }
+    return grpc::Status::OK;
+  };
+  read->response = std::move(response);
+  read->call = std::move(call);
+  read->done = std::move(done);
+  StartRead(std::move(read));
+}
+
+void ConfigService::History(const std::string& bytes, CallPtr call, CallDone done) {
+  v1::HistoryRequest request;
+  grpc::Status status = ParseRequest(bytes, &request);
+  if (status.ok()) status = Validate(request);
+  if (!status.ok()) return done(std::move(status), "");
+
+  auto response = std::make_shared<v1::HistoryResponse>();
+  auto read = std::make_shared<Read>();
+  read->wish.max_staleness = MaxStaleness(request.read());
+  read->header = response->mutable_header();
+  read->backend = backend();
+  const uint64_t shape = HistoryShape(request.key());
+  PageToken token;
+  storage::HistoryQuery query;
+  if (!request.page_token().empty() && read->backend != nullptr) {
+    status =
+        DecodePageToken(request.page_token(), read->backend->cluster, kRestores, shape, &token);
+    if (status.ok()) status = HistoryPlace(token, &query.before);
+    if (!status.ok()) return done(std::move(status), "");
+    read->wish.revision = token.revision;
+  }
+  query.key = request.key();
+  query.at = AtRevision(request.read());
+  query.items_max = request.page_size() == 0 ? kPageItemsMax : request.page_size();
+  query.bytes_max = kPageBytesMax;
+  read->pinned = token.revision || query.at;
+  read->execute = [backend = read->backend, response = response.get(), query = std::move(query),
+                   token = std::move(token),
+                   shape](const storage::ReadLimits& limits) -> grpc::Status {
+    absl::StatusOr<storage::HistoryPage> page = backend->state->History(query, limits);
+    if (!page.ok()) {
+      return ReadError(page.status(), query.at, backend->state->Summary().revision);
+    }
+    if (page->items.empty() && query.before == 0) {
+      return MakeError(grpc::StatusCode::NOT_FOUND, "KEY_NOT_FOUND",
+                       "key: there is no history of this key", {{"key", query.key}});
+    }
+    const Revision shown = token.revision ? token.revision : query.at.value_or(page->revision);
+    FillHistory(*std::move(page), shown, backend->cluster, shape, response);
     return grpc::Status::OK;
   };
   read->response = std::move(response);
@@ -300,7 +399,7 @@ void ConfigService::RunRead(const ReadPtr& read, std::optional<Instant> fresh_as
   if (absent) status = AddMetadata(status, Freshness(read->header->revision(), fresh_as_of, now));
   if (!status.ok()) return read->done(std::move(status), "");
   // A later page shows the first one's revision, whose age only the first page's answer knew.
-  if (!read->wish.revision) {
+  if (!read->pinned) {
     *read->header->mutable_staleness() = MeasuredStaleness(fresh_as_of, now);
   }
   read->done(grpc::Status::OK, read->response->SerializeAsString());
@@ -329,35 +428,6 @@ void ConfigService::Stop() {
 }
 
 // --- Writes ---
-
-void ConfigService::Put(const std::string& bytes, CallPtr call, CallDone done) {
-  v1::PutRequest request;
-  grpc::Status status = ParseRequest(bytes, &request);
-  if (status.ok()) status = Validate(request);
-  if (!status.ok()) return done(std::move(status), "");
-  Write(ToCommand(request), std::move(call), std::move(done),
-        [](const v1::Answer& answer, const v1::ResponseHeader& header) {
-          v1::PutResponse response;
-          *response.mutable_header() = header;
-          response.set_create_revision(answer.results(0).create_revision());
-          response.set_version(answer.results(0).version());
-          return response.SerializeAsString();
-        });
-}
-
-void ConfigService::Delete(const std::string& bytes, CallPtr call, CallDone done) {
-  v1::DeleteRequest request;
-  grpc::Status status = ParseRequest(bytes, &request);
-  if (status.ok()) status = Validate(request);
-  if (!status.ok()) return done(std::move(status), "");
-  Write(ToCommand(request), std::move(call), std::move(done),
-        [](const v1::Answer& answer, const v1::ResponseHeader& header) {
-          v1::DeleteResponse response;
-          *response.mutable_header() = header;
-          response.set_deleted(answer.results(0).deleted());
-          return response.SerializeAsString();
-        });
-}
 
 void ConfigService::Write(v1::Command command, CallPtr call, CallDone done,
                           MakeResponse make_response) {
@@ -405,16 +475,16 @@ void ConfigService::Write(v1::Command command, CallPtr call, CallDone done,
         v1::Answer answer;
         grpc::Status status = StatusOf(outcome, &answer);
         if (!status.ok()) return ending->End(std::move(status), "");
-        // A peer's bytes: every write of ours is one operation.
-        if (answer.results_size() != 1) {
+        v1::ResponseHeader header =
+            MakeResponseHeader(node_id_, backend->cluster, *backend->status());
+        header.set_revision(answer.revision());
+        std::optional<std::string> response = make_response(answer, header);
+        if (!response) {
           return ending->End(MakeError(grpc::StatusCode::DEADLINE_EXCEEDED, "OUTCOME_UNKNOWN",
                                        "the write was applied and its answer cannot be read"),
                              "");
         }
-        v1::ResponseHeader header =
-            MakeResponseHeader(node_id_, backend->cluster, *backend->status());
-        header.set_revision(answer.revision());
-        ending->End(grpc::Status::OK, make_response(answer, header));
+        ending->End(grpc::Status::OK, *std::move(response));
       });
   call->OnCancel([this, backend, ending, id, deadline = call->deadline()] {
     (void)backend->cancel(id);  // when it is too late the first of the two to end answers

@@ -19,6 +19,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -61,7 +62,8 @@ class ConfigService {
   // Until this is called every call is answered UNAVAILABLE (NOT_BORN; reads NOT_CAUGHT_UP). Once.
   void SetBackend(std::shared_ptr<const ConfigBackend> backend);
 
-  // `method` is the RPC's name without its service, such as `Get`. What is declared and not built
+  // `method` is the RPC's name without its service, such as `Get`; `Write` is one message of that
+  // stream (services/write_stream.h). What is declared and not built
   // yet answers UNIMPLEMENTED naming it. `done` runs exactly once.
   void Handle(std::string_view method, std::string request, CallPtr call, CallDone done);
 
@@ -83,8 +85,16 @@ class ConfigService {
 
   void Get(const std::string& bytes, CallPtr call, CallDone done);
   void List(const std::string& bytes, CallPtr call, CallDone done);
-  void Put(const std::string& bytes, CallPtr call, CallDone done);
-  void Delete(const std::string& bytes, CallPtr call, CallDone done);
+  void History(const std::string& bytes, CallPtr call, CallDone done);
+  // The writes (services/config_writes.cc). `Write` is one write of a stream: a WriteRequest.
+  static bool IsWrite(std::string_view method);
+  void HandleWrite(std::string_view method, const std::string& bytes, CallPtr call, CallDone done);
+  void HandleStreamed(const std::string& bytes, CallPtr call, CallDone done);
+  template <typename Request>
+  void ParseWrite(const std::string& bytes, CallPtr call, CallDone done);
+  template <typename Request>
+  void StartWrite(std::shared_ptr<const Request> request, bool streamed, CallPtr call,
+                  CallDone done);
 
   void StartRead(ReadPtr read);
   // Serves, parks or refuses. REQUIRES: mutex_ is not held.
@@ -95,9 +105,10 @@ class ConfigService {
   bool Wanted(const Read& read) const;
   // What a read that is not wanted is answered.
   grpc::Status WhyNotWanted(const Read& read) const;
-  // The serialized response of a write that was executed: `answer` has one result.
-  using MakeResponse =
-      std::function<std::string(const v1::Answer& answer, const v1::ResponseHeader& header)>;
+  // The serialized response of a write that was executed; nullopt when the answer (a peer's bytes)
+  // is not one to it.
+  using MakeResponse = std::function<std::optional<std::string>(const v1::Answer& answer,
+                                                                const v1::ResponseHeader& header)>;
   void Write(v1::Command command, CallPtr call, CallDone done, MakeResponse make_response);
 
   const std::string node_id_;

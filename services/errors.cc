@@ -109,6 +109,31 @@ grpc::Status MakeFieldError(std::string_view reason, std::string_view field,
   return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, proto.message(), Deterministic(proto));
 }
 
+grpc::Status Within(std::string_view path, const grpc::Status& status) {
+  if (status.ok()) return status;
+  const std::string before = std::string(path) + ".";
+  google::rpc::Status proto = ToProto(status);
+  proto.set_message(Printable(before + proto.message(), kMessageBytesMax));
+  for (auto& any : *proto.mutable_details()) {
+    google::rpc::ErrorInfo info;
+    google::rpc::BadRequest bad;
+    if (any.Is<google::rpc::ErrorInfo>() && any.UnpackTo(&info)) {
+      for (const char* key : {"field", "what"}) {
+        const auto found = info.mutable_metadata()->find(key);
+        if (found == info.mutable_metadata()->end()) continue;
+        found->second = Printable(before + found->second, kPrintedBytesMax);
+      }
+      any.set_value(Deterministic(info));
+    } else if (any.Is<google::rpc::BadRequest>() && any.UnpackTo(&bad)) {
+      for (auto& violation : *bad.mutable_field_violations()) {
+        violation.set_field(Printable(before + violation.field(), kPrintedBytesMax));
+      }
+      any.set_value(Deterministic(bad));
+    }
+  }
+  return grpc::Status(status.error_code(), proto.message(), Deterministic(proto));
+}
+
 grpc::Status MakeUnimplemented(std::string_view what) {
   return MakeError(grpc::StatusCode::UNIMPLEMENTED, "NOT_IN_THIS_BUILD",
                    std::string(what) + " is not in this build yet", {{"what", std::string(what)}});

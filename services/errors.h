@@ -38,6 +38,10 @@ grpc::Status MakeError(grpc::StatusCode code, std::string_view reason, std::stri
 grpc::Status MakeFieldError(std::string_view reason, std::string_view field,
                             std::string_view description);
 
+// The same error of a message within another one: `path` comes before the field (or what is not
+// built) in the message and in the details. OK stays OK.
+grpc::Status Within(std::string_view path, const grpc::Status& status);
+
 // UNIMPLEMENTED (NOT_IN_THIS_BUILD) naming the call or the field.
 grpc::Status MakeUnimplemented(std::string_view what);
 

@@ -16,6 +16,9 @@ namespace {
 
 constexpr Duration kRejectionLogInterval = std::chrono::seconds(10);
 
+// Of the answers in one message; one answer may exceed it.
+constexpr size_t kAnswerBytesMax = 4u << 20;
+
 }  // namespace
 
 using google::protobuf::internal::WireFormatLite;
@@ -238,9 +241,11 @@ void ForwardServerStream::Answer(const ingress::SessionId& session, uint64_t seq
   if (ending_ != nullptr) return;
   v1::ForwardResponse* response = out_.empty() ? nullptr : &out_.back();
   if (response == nullptr || !response->has_answers() || response->boot() != session.boot ||
-      response->nonce() != session.nonce) {
+      response->nonce() != session.nonce || answer_bytes_ + answer->size() > kAnswerBytesMax) {
     response = Add(session);
+    answer_bytes_ = 0;
   }
+  answer_bytes_ += answer->size();
   v1::ForwardedAnswer* added = response->mutable_answers()->add_answers();
   added->set_sequence(sequence);
   added->set_answer(*answer);

@@ -119,6 +119,7 @@ class ForwardServerStream final : public IntakeSink {
   std::optional<Instant> rejection_logged_at_;
   uint64_t rejections_unlogged_ = 0;
   std::deque<v1::ForwardResponse> out_;
+  size_t answer_bytes_ = 0;  // of the last message in out_
   bool writing_ = false;
   std::unique_ptr<grpc::Status> ending_;  // Finish with it when nothing is being written any more
 };

@@ -15,6 +15,7 @@
 #include "quorate/v1/config.grpc.pb.h"
 #include "services/errors.h"
 #include "services/system_clock.h"
+#include "services/write_stream.h"
 
 namespace quorate::services {
 namespace {
@@ -32,21 +33,6 @@ struct Shared {
   Handler handler;
   CallObserver observer;
 };
-
-CallPtr MakeCall(const CallbackServerContext& context) {
-  const auto left = context.deadline() - std::chrono::system_clock::now();
-  // gRPC's "no deadline" is an instant centuries away.
-  const bool given = left < std::chrono::hours(24 * 365);
-  const Duration time = given ? std::chrono::duration_cast<Duration>(left) : kDefaultDeadline;
-  std::map<std::string, std::string> metadata;
-  for (const char* key : kPassed) {
-    const auto it = context.client_metadata().find(key);
-    if (it == context.client_metadata().end() || it->second.size() > kPassedBytesMax) continue;
-    metadata.emplace(key, std::string(it->second.data(), it->second.size()));
-  }
-  return std::make_shared<CallContext>(BootNow() + std::max(time, Duration::zero()),
-                                       std::move(metadata));
-}
 
 bool ToBytes(const ByteBuffer& buffer, std::string* bytes) {
   std::vector<grpc::Slice> slices;
@@ -66,7 +52,7 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
         method_(method),
         response_(response),
         started_(BootNow()),
-        call_(MakeCall(*context)) {
+        call_(MakeCallContext(*context, kDefaultDeadline)) {
     std::string bytes;
     if (!ToBytes(*request, &bytes)) {
       End(MakeError(grpc::StatusCode::INTERNAL, "READ_FAILED", "the request cannot be read"), "");
@@ -235,8 +221,8 @@ class ConfigGrpc final : public RawConfig {
     if (watch_ != nullptr) return WatchCall::Start(shared_, watch_, request);
     return new Refused<grpc::ServerWriteReactor<ByteBuffer>>(shared_, "Watch");
   }
-  grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>* Write(CallbackServerContext*) override {
-    return new Refused<grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>>(shared_, "Write");
+  grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>* Write(CallbackServerContext* context) override {
+    return NewWriteStream(shared_.service + "/Write", shared_.handler, shared_.observer, context);
   }
   grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>* KeepAliveTtl(CallbackServerContext*) override {
     return new Refused<grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>>(shared_, "KeepAliveTtl");
@@ -265,6 +251,21 @@ class ClusterGrpc final : public RawCluster {
 #undef QUORATE_UNARY
 
 }  // namespace
+
+CallPtr MakeCallContext(const CallbackServerContext& context, Duration default_deadline) {
+  const auto left = context.deadline() - std::chrono::system_clock::now();
+  // gRPC's "no deadline" is an instant centuries away.
+  const bool given = left < std::chrono::hours(24 * 365);
+  const Duration time = given ? std::chrono::duration_cast<Duration>(left) : default_deadline;
+  std::map<std::string, std::string> metadata;
+  for (const char* key : kPassed) {
+    const auto it = context.client_metadata().find(key);
+    if (it == context.client_metadata().end() || it->second.size() > kPassedBytesMax) continue;
+    metadata.emplace(key, std::string(it->second.data(), it->second.size()));
+  }
+  return std::make_shared<CallContext>(BootNow() + std::max(time, Duration::zero()),
+                                       std::move(metadata));
+}
 
 std::unique_ptr<grpc::Service> MakeConfigGrpc(Handler handler, CallObserver observer,
                                               WatchService* watch) {

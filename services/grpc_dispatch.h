@@ -13,6 +13,7 @@
 
 #include "base/time.h"
 #include "grpcpp/impl/codegen/service_type.h"
+#include "grpcpp/server_context.h"
 #include "grpcpp/support/status.h"
 #include "services/call_context.h"
 #include "services/watch_service.h"
@@ -25,6 +26,10 @@ using Handler =
 // A call has ended: `quorate.v1.Config/Get`, its status, how long it took. Any thread.
 using CallObserver =
     std::function<void(std::string_view method, grpc::StatusCode code, Duration elapsed)>;
+
+// A call's deadline (when it has none, `default_deadline` from now) and the metadata that are
+// passed on.
+CallPtr MakeCallContext(const grpc::CallbackServerContext& context, Duration default_deadline);
 
 // The gRPC services, to be registered with a server that ends before the handlers do.
 // Without `watch`, which outlives the service, Watch is refused as not in this build.

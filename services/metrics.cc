@@ -60,6 +60,19 @@ MetricFamily RaftState(const std::string& node, const MetricsSample& sample) {
   return family;
 }
 
+void AddRequestIds(const MetricsSample& s, std::vector<MetricFamily>* families) {
+  families->push_back(One(MetricType::Gauge, "quorate_request_ids",
+                          "Client-given request ids that are remembered.",
+                          static_cast<double>(s.request_ids)));
+  families->push_back(One(MetricType::Gauge, "quorate_request_ids_reach_seconds",
+                          "How long ago, in log time, the oldest of them was applied.",
+                          static_cast<double>(s.request_ids_reach_ms) / 1000));
+  families->push_back(One(MetricType::Gauge, "quorate_request_ids_expired_revision",
+                          "A write with an unknown id that was first sent at this revision or "
+                          "before is refused.",
+                          static_cast<double>(s.request_ids_expired_through.value())));
+}
+
 std::vector<MetricFamily> Sampled(const std::string& node, const MetricsSample& s) {
   std::vector<MetricFamily> families;
   const auto gauge = [&](const char* name, const char* help, auto value) {
@@ -151,6 +164,7 @@ std::vector<MetricFamily> Sampled(const std::string& node, const MetricsSample& 
           s.watch_resets);
   counter("quorate_watches_ended_slow_total", "Watches ended because nothing was read.",
           s.watches_ended_slow);
+  AddRequestIds(s, &families);
   return families;
 }
 

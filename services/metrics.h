@@ -50,6 +50,10 @@ struct MetricsSample {
   uint64_t writes_found_applied = 0;  // of this node, in a lost leader's log: found applied
   uint64_t intake_duplicates = 0;     // came to this leader again: not proposed again
   uint64_t apply_duplicates = 0;      // in the log twice: executed once
+  // Client-given request ids (storage/state.h).
+  uint64_t request_ids = 0;
+  uint64_t request_ids_reach_ms = 0;
+  Revision request_ids_expired_through;
   // The ingress (ingress/ingress.h).
   uint64_t writes_submitted = 0;
   uint64_t writes_sent = 0;

@@ -76,6 +76,10 @@ uint64_t ListingShape(std::string_view prefix, bool keys_only) {
   return XXH3_64bits_withSeed(prefix.data(), prefix.size(), keys_only ? 1 : 0);
 }
 
+uint64_t HistoryShape(std::string_view key) {
+  return XXH3_64bits_withSeed(key.data(), key.size(), 2);
+}
+
 std::string EncodePageToken(const PageToken& token) {
   CHECK(!token.after.empty() && token.after.size() <= kKeyBytesMax);
   std::string bytes(1, kFormat);

@@ -1,12 +1,13 @@
-// List's page tokens: where the next page begins, and which listing of which cluster it belongs to.
+// The page tokens of List and History: where the next page begins, and which listing of which
+// cluster it belongs to.
 //
 // A token is opaque to clients. It is the base64url text (RFC 4648 section 5, no padding) of:
 //   1 byte   format, 1
 //   8 bytes  cluster id
 //   8 bytes  restore count of that cluster (0: nothing is restored in this build)
 //   8 bytes  the revision that all pages show
-//   8 bytes  XXH3-64 of the listing's shape: prefix and keys_only
-//   n bytes  the last key of the page before, 1 to 1,024
+//   8 bytes  XXH3-64 of the listing's shape: prefix and keys_only, or a history's key
+//   n bytes  the last key of the page before, 1 to 1,024; a history's: the place of its last change
 //   4 bytes  the low half of XXH3-64 of everything before it
 // Numbers are little-endian. The checksum finds damage, not malice: a forged token shows nothing
 // that List would not show anyway.
@@ -35,6 +36,7 @@ struct PageToken {
 
 // What a token is bound to beside the cluster.
 uint64_t ListingShape(std::string_view prefix, bool keys_only);
+uint64_t HistoryShape(std::string_view key);
 
 std::string EncodePageToken(const PageToken& token);
 

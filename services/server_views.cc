@@ -105,6 +105,9 @@ MetricsSample Server::Impl::Sample() const {
   sample.writes_found_applied = writes.ingress.found_applied;
   sample.intake_duplicates = writes.duplicates_applied + writes.duplicates_pending;
   sample.apply_duplicates = state.duplicates;
+  sample.request_ids = state.request_ids;
+  sample.request_ids_reach_ms = state.request_ids_reach_ms;
+  sample.request_ids_expired_through = state.request_ids_expired_through;
   sample.writes_submitted = writes.ingress.submitted;
   sample.writes_sent = writes.ingress.sent;
   sample.writes_resent = writes.ingress.resent;

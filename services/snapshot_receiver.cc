@@ -35,8 +35,7 @@ grpc::Status ShuttingDown() {
 
 // What one call and the worker share. The worker starts its operations, one at a time: the next
 // read, or the end.
-class SnapshotReceiver::Reactor final
-    : public grpc::ServerReadReactor<v1::InstallSnapshotRequest> {
+class SnapshotReceiver::Reactor final : public grpc::ServerReadReactor<v1::InstallSnapshotRequest> {
  public:
   Reactor(std::shared_ptr<Impl> impl, grpc::CallbackServerContext* context,
           v1::InstallSnapshotResponse* response)

@@ -185,8 +185,7 @@ absl::Status SnapshotSender::Stream(const raft::SnapshotRequest& request,
 }
 
 // OK also when the peer has answered early and takes no more. An error: of this node's own file.
-absl::Status SnapshotSender::WriteFile(const storage::StateCopy& copy,
-                                       const v1::PeerHeader& header,
+absl::Status SnapshotSender::WriteFile(const storage::StateCopy& copy, const v1::PeerHeader& header,
                                        grpc::ClientWriter<v1::InstallSnapshotRequest>* writer) {
   File file(copy.path);
   if (!file.ok()) return absl::UnavailableError("the copy cannot be opened");

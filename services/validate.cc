@@ -50,13 +50,11 @@ Checked CheckNote(const std::string& note) {
   return TooLarge("NOTE_TOO_LARGE", "note", note.size(), kNoteBytesMax);
 }
 
-template <typename Request>
-Checked CheckRequestId(const Request& request) {
-  const std::string& id = request.request_id();
+Checked CheckRequestId(const std::string& id, uint64_t revision) {
   if (id.size() > kRequestIdBytesMax) {
     return TooLarge("REQUEST_ID_TOO_LARGE", "request_id", id.size(), kRequestIdBytesMax);
   }
-  if (request.request_revision() != 0 && id.empty()) {
+  if (revision != 0 && id.empty()) {
     return MakeFieldError("INVALID_VALUE", "request_revision", "goes together with a request_id");
   }
   return std::nullopt;
@@ -76,7 +74,6 @@ Checked CheckRead(const v1::ReadOptions& read) {
                             "there is no consistency " + std::to_string(read.consistency()));
   }
   if (read.min_revision() != 0) return MakeUnimplemented("read.min_revision");
-  if (read.at_revision() != 0) return MakeUnimplemented("read.at_revision");
   if (read.has_max_staleness()) {
     // As google.protobuf.Duration has it: 10,000 years at most, nanos below a second.
     const auto& limit = read.max_staleness();
@@ -88,6 +85,38 @@ Checked CheckRead(const v1::ReadOptions& read) {
     }
   }
   return std::nullopt;
+}
+
+template <typename Request>
+Checked CheckPage(const Request& request) {
+  if (request.page_token().size() > kPageTokenBytesMax) {
+    return TooLarge("PAGE_TOKEN_TOO_LARGE", "page_token", request.page_token().size(),
+                    kPageTokenBytesMax);
+  }
+  if (request.page_size() > kPageItemsMax) {
+    return MakeFieldError("INVALID_VALUE", "page_size",
+                          "is " + std::to_string(request.page_size()) + ", at most " +
+                              std::to_string(kPageItemsMax) + " are allowed");
+  }
+  // A token pins its own revision.
+  if (!request.page_token().empty() && request.read().at_revision() != 0) {
+    return MakeFieldError("INVALID_VALUE", "read.at_revision",
+                          "does not go together with page_token, which has a revision");
+  }
+  return std::nullopt;
+}
+
+// Of a write's oneof target: key or prefix.
+template <typename Request>
+Checked CheckTarget(const Request& request) {
+  if (request.has_key()) return CheckKey("key", request.key());
+  if (!request.has_prefix()) {
+    return MakeFieldError("TARGET_MISSING", "target", "neither key nor prefix is set");
+  }
+  if (request.prefix().empty()) {
+    return MakeFieldError("PREFIX_EMPTY", "prefix", "is empty; name what is meant");
+  }
+  return CheckKeyText("prefix", request.prefix());
 }
 
 template <typename... Checks>
@@ -109,15 +138,9 @@ std::string HashOf(const v1::Command& command) {
   return {reinterpret_cast<const char*>(canonical.digest), sizeof canonical.digest};
 }
 
-// The last thing that is done to a command.
 template <typename Request>
 v1::Command Named(const Request& request, v1::Command command) {
-  if (request.request_id().empty()) return command;
-  std::string hash = HashOf(command);
-  v1::ClientRequest* client = command.mutable_client_request();
-  client->set_id(request.request_id());
-  client->set_revision(request.request_revision());
-  client->set_command_hash(std::move(hash));
+  NameCommand(request.request_id(), request.request_revision(), &command);
   return command;
 }
 
@@ -144,18 +167,7 @@ grpc::Status Validate(const v1::GetRequest& request) {
 
 grpc::Status Validate(const v1::ListRequest& request) {
   return FirstOf(
-      [&] { return CheckKeyText("prefix", request.prefix()); },
-      [&]() -> Checked {
-        if (request.page_token().size() <= kPageTokenBytesMax) return std::nullopt;
-        return TooLarge("PAGE_TOKEN_TOO_LARGE", "page_token", request.page_token().size(),
-                        kPageTokenBytesMax);
-      },
-      [&]() -> Checked {
-        if (request.page_size() <= kPageItemsMax) return std::nullopt;
-        return MakeFieldError("INVALID_VALUE", "page_size",
-                              "is " + std::to_string(request.page_size()) + ", at most " +
-                                  std::to_string(kPageItemsMax) + " are allowed");
-      },
+      [&] { return CheckKeyText("prefix", request.prefix()); }, [&] { return CheckPage(request); },
       [&]() -> Checked {
         if (!request.count_only()) return std::nullopt;
         const char* other = request.page_size() != 0        ? "page_size"
@@ -180,7 +192,8 @@ grpc::Status Validate(const v1::PutRequest& request) {
                    if (size <= kValueBytesMax) return std::nullopt;
                    return TooLarge("VALUE_TOO_LARGE", text ? "text" : "data", size, kValueBytesMax);
                  },
-                 [&] { return CheckNote(request.note()); }, [&] { return CheckRequestId(request); },
+                 [&] { return CheckNote(request.note()); },
+                 [&] { return CheckRequestId(request.request_id(), request.request_revision()); },
                  [&]() -> Checked {
                    if (request.ttl_id().empty()) return std::nullopt;
                    return MakeUnimplemented("ttl_id");
@@ -188,27 +201,31 @@ grpc::Status Validate(const v1::PutRequest& request) {
 }
 
 grpc::Status Validate(const v1::DeleteRequest& request) {
-  return FirstOf(
-      [&]() -> Checked {
-        switch (request.target_case()) {
-          case v1::DeleteRequest::kKey:
-            return CheckKey("key", request.key());
-          case v1::DeleteRequest::kPrefix:
-            if (request.prefix().empty()) {
-              return MakeFieldError("PREFIX_EMPTY", "prefix",
-                                    "is empty; name what is to be deleted");
-            }
-            if (request.has_expected_revision()) {
-              return MakeFieldError("INVALID_VALUE", "expected_revision",
-                                    "goes together with key only, not with prefix");
-            }
-            return CheckKeyText("prefix", request.prefix());
-          case v1::DeleteRequest::TARGET_NOT_SET:
-            break;
-        }
-        return MakeFieldError("TARGET_MISSING", "target", "neither key nor prefix is set");
-      },
-      [&] { return CheckNote(request.note()); }, [&] { return CheckRequestId(request); });
+  return FirstOf([&] { return CheckTarget(request); },
+                 [&]() -> Checked {
+                   if (!request.has_prefix() || !request.has_expected_revision())
+                     return std::nullopt;
+                   return MakeFieldError("INVALID_VALUE", "expected_revision",
+                                         "goes together with key only, not with prefix");
+                 },
+                 [&] { return CheckNote(request.note()); },
+                 [&] { return CheckRequestId(request.request_id(), request.request_revision()); });
+}
+
+grpc::Status Validate(const v1::HistoryRequest& request) {
+  return FirstOf([&] { return CheckKey("key", request.key()); }, [&] { return CheckPage(request); },
+                 [&] { return CheckRead(request.read()); });
+}
+
+grpc::Status Validate(const v1::RollbackRequest& request) {
+  return FirstOf([&] { return CheckTarget(request); },
+                 [&]() -> Checked {
+                   if (request.to_revision() != 0) return std::nullopt;
+                   return MakeFieldError("INVALID_VALUE", "to_revision",
+                                         "is missing; revisions begin at 1");
+                 },
+                 [&] { return CheckNote(request.note()); },
+                 [&] { return CheckRequestId(request.request_id(), request.request_revision()); });
 }
 
 grpc::Status Validate(const v1::WatchRequest& request) {
@@ -273,6 +290,34 @@ v1::Command ToCommand(const v1::DeleteRequest& request) {
     erase->set_key(request.key());
   }
   return Named(request, std::move(command));
+}
+
+v1::Command ToCommand(const v1::RollbackRequest& request) {
+  v1::Command command = WriteCommand(request.note());
+  v1::Rollback* rollback = command.mutable_rollback();
+  if (request.has_prefix()) {
+    rollback->set_key(request.prefix());
+    rollback->set_range_end(PrefixEnd(request.prefix()));
+  } else {
+    rollback->set_key(request.key());
+  }
+  rollback->set_to_revision(request.to_revision());
+  return Named(request, std::move(command));
+}
+
+grpc::Status ValidateWrite(const std::string& note, const std::string& request_id,
+                           uint64_t request_revision) {
+  return FirstOf([&] { return CheckNote(note); },
+                 [&] { return CheckRequestId(request_id, request_revision); });
+}
+
+void NameCommand(const std::string& request_id, uint64_t request_revision, v1::Command* command) {
+  if (request_id.empty()) return;
+  std::string hash = HashOf(*command);
+  v1::ClientRequest* client = command->mutable_client_request();
+  client->set_id(request_id);
+  client->set_revision(request_revision);
+  client->set_command_hash(std::move(hash));
 }
 
 std::string PrefixEnd(std::string_view prefix) {

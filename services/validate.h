@@ -36,11 +36,20 @@ grpc::Status Validate(const v1::ListRequest& request);
 grpc::Status Validate(const v1::PutRequest& request);
 grpc::Status Validate(const v1::DeleteRequest& request);
 grpc::Status Validate(const v1::WatchRequest& request);
+grpc::Status Validate(const v1::HistoryRequest& request);
+grpc::Status Validate(const v1::RollbackRequest& request);
 
 // The log's form of a valid write, without format and session position, which the ingress gives it.
 // With a request id, client_request is filled; its revision is the caller's, 0 when it named none.
 v1::Command ToCommand(const v1::PutRequest& request);
 v1::Command ToCommand(const v1::DeleteRequest& request);
+v1::Command ToCommand(const v1::RollbackRequest& request);
+
+// What every write has: its note and its request id.
+grpc::Status ValidateWrite(const std::string& note, const std::string& request_id,
+                           uint64_t request_revision);
+// Adds the client's request id, if it has one, to a command that is complete but for that.
+void NameCommand(const std::string& request_id, uint64_t request_revision, v1::Command* command);
 
 // The smallest key that is greater than every key with this prefix. `prefix` is UTF-8 and not
 // empty, so its last byte is below 0xFF and there always is one.

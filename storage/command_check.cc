@@ -24,7 +24,7 @@ absl::Status DecodeCommand(std::string_view bytes, v1::Command& command) {
   } else if (command.body_case() == v1::Command::BODY_NOT_SET) {
     unknown = "has a body";
   } else if (HasUnknownFields(command) || HasUnknownFields(command.client_request()) ||
-             HasUnknownFields(command.compact_history()) ||
+             HasUnknownFields(command.compact_history()) || HasUnknownFields(command.rollback()) ||
              HasUnknownFields(command.transaction())) {
     unknown = "has fields";
   }

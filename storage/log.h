@@ -47,9 +47,9 @@ struct RecoveredLog {
   std::vector<raft::EntryPtr> window;
   // Every one in the log, ascending, and before them the one in force at first_index - 1.
   std::vector<std::pair<raft::Index, raft::Membership>> memberships;
-  uint64_t generation = 0;  // of the last generation record; 0: none
+  uint64_t generation = 0;       // of the last generation record; 0: none
   raft::Index generation_index;  // and up to where it says that the state goes
-  uint64_t torn_bytes = 0;  // cut from the tail by this recovery
+  uint64_t torn_bytes = 0;       // cut from the tail by this recovery
   // Where one copy of term and vote was damaged and the other good: file and offset, to be logged.
   std::vector<std::string> cured;
 };

@@ -158,6 +158,12 @@ class SqliteState final : public State {
 
   void CollectChanges(storage::Collect what) override { collect_ = what; }
 
+  absl::StatusOr<HistoryPage> History(const HistoryQuery& query,
+                                      const ReadLimits& limits) override {
+    return WithReader(
+        limits, [&](StateReader& reader) { return reader.History(query, limits.abandon); });
+  }
+
   absl::StatusOr<std::pair<raft::Index, StateHash>> RecomputeHash() override {
     absl::StatusOr<HashCheck> check = CheckHash();
     if (!check.ok()) return check.status();

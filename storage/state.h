@@ -187,6 +187,30 @@ struct ChangesPage {
   Revision revision;  // the store's in the transaction that read this
 };
 
+// One change of a key. Of a deletion `item` has key and mod_revision only.
+struct HistoryItem {
+  Item item;
+  bool deleted = false;
+  std::string author;
+  std::string note;
+  int64_t wall_time_ms = 0;
+  uint64_t place = 0;  // for HistoryQuery::before
+};
+
+struct HistoryQuery {
+  std::string key;
+  uint64_t before = 0;         // continue after this place (older changes); 0: from the newest
+  std::optional<Revision> at;  // only what had happened at this revision
+  size_t items_max = 1000;
+  size_t bytes_max = 2u << 20;  // keys, values and notes; at least one change is returned
+};
+
+struct HistoryPage {
+  std::vector<HistoryItem> items;  // newest first
+  bool more = false;
+  Revision revision;  // the store's revision in the transaction that read this
+};
+
 class State {
  public:
   // Makes a new database (the directory must not hold one). Durable on return.
@@ -257,6 +281,11 @@ class State {
   // What batches are to hand over from now on (a batch under way does not hear of it). It costs a
   // copy of each value, and with kPrevious a look-up for each change.
   virtual void CollectChanges(Collect what) = 0;
+
+  // The changes of one key that compaction has left. None: the key was never there, or is long
+  // deleted. kOutOfRange: `at` is compacted or ahead, or `before` is compacted.
+  virtual absl::StatusOr<HistoryPage> History(const HistoryQuery& query,
+                                              const ReadLimits& limits = {}) = 0;
 
   // The hash recomputed from the rows: must equal Summary().hash at the same applied index.
   // Takes as long as reading the whole database (one caller at a time; others wait); writes go on,

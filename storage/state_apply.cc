@@ -331,9 +331,12 @@ absl::Status Applier::ExecuteBody(const raft::Entry& entry) {
   if (command_.body_case() == v1::Command::kCompactHistory) {
     return compactor_->Execute(command_.compact_history(), meta_, answer_);
   }
-  CHECK(command_.body_case() == v1::Command::kTransaction);
   ItemTable::Context context{meta_.log_time_ms, entry.wall_time_ms, command_.author(),
                              command_.note()};
+  if (command_.body_case() == v1::Command::kRollback) {
+    return items_->Rollback(command_.rollback(), context, meta_, answer_);
+  }
+  CHECK(command_.body_case() == v1::Command::kTransaction);
   return items_->Execute(command_.transaction(), context, meta_, answer_);
 }
 

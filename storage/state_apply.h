@@ -35,6 +35,14 @@ inline constexpr size_t kKeyBytesHardMax = 65535;
 inline constexpr size_t kValueBytesHardMax = 256u << 20;
 inline constexpr uint64_t kChangesHardMax = RowId::kSubMax;  // rows of history in one revision
 
+// A range's end: nullopt is "no end"; see v1::DeleteOperation.
+std::optional<std::string> RangeEnd(const std::string& range_end);
+
+// What a transaction may read: items for each read, and bytes for all of them (keys, values and 64
+// for each item). The answer is kept by every node, and fits into any client's message.
+inline constexpr uint64_t kReadItemsMax = 1000;
+inline constexpr uint64_t kReadBytesMax = 2u << 20;
+
 // The tables `item` and `history` and how commands change them. Within the caller's transaction.
 class ItemTable {
  public:
@@ -54,6 +62,9 @@ class ItemTable {
   // cannot be run is an answer, not an error; errors are the database's.
   absl::Status Execute(const v1::Transaction& transaction, const Context& context, StateMeta& meta,
                        v1::Answer& answer);
+  // The same for a rollback.
+  absl::Status Rollback(const v1::Rollback& rollback, const Context& context, StateMeta& meta,
+                        v1::Answer& answer);
 
  private:
   // One command's changes while they are made.
@@ -76,6 +87,29 @@ class ItemTable {
   absl::StatusOr<uint64_t> CountDeletions(
       const google::protobuf::RepeatedPtrField<v1::Operation>& operations, uint64_t limit);
 
+  // Runs one branch. True: done. False: it reads more than it may; what it has changed until then
+  // is undone.
+  absl::StatusOr<bool> RunBranch(
+      const google::protobuf::RepeatedPtrField<v1::Operation>& operations, Changes& changes,
+      v1::Answer& answer);
+  absl::StatusOr<bool> Read(const v1::ReadOperation& read, uint64_t& bytes,
+                            v1::OperationResult& result);
+  // False: over a limit.
+  absl::StatusOr<bool> ReadItem(std::string_view key, const ItemRow& row, bool keys_only,
+                                uint64_t& bytes, v1::OperationResult& result);
+  absl::StatusOr<uint64_t> CountLive(std::string_view first, const std::optional<std::string>& end,
+                                     uint64_t limit);
+  // A key's row now and what it was at a revision.
+  struct Then {
+    RowId row;  // none: the key was not there
+    RowKind kind = RowKind::kDelete;
+    std::string value;
+  };
+  absl::StatusOr<Then> FindThen(RowId row, Revision at);
+  absl::Status RollBackKey(std::string_view key, const ItemRow& now, Revision to, Changes& changes,
+                           v1::OperationResult& result);
+  absl::StatusOr<uint64_t> CountChangedSince(std::string_view first,
+                                             const std::optional<std::string>& end, Revision to);
   absl::Status Put(const v1::PutOperation& put, Changes& changes, v1::OperationResult& result);
   absl::Status Delete(const v1::DeleteOperation& remove, Changes& changes,
                       v1::OperationResult& result);
@@ -85,7 +119,8 @@ class ItemTable {
                      const ItemRow& before, const ItemRow& after, Changes& changes);
 
   Statement find_item_, insert_item_, update_item_, insert_history_, value_, live_, live_until_,
-      count_, count_until_;
+      count_, count_until_, kind_and_value_, savepoint_, roll_back_, release_, previous_, all_,
+      all_until_, changed_, changed_until_;
   RowHasher hasher_;
   ChangeCollector* collector_ = nullptr;
 };

@@ -85,18 +85,18 @@ std::string WhatIsWrong(const v1::Transaction& transaction) {
             (remove.key().empty() && remove.range_end().empty())) {
           return "a deletion's key is empty or too long";
         }
+      } else if (operation.has_read()) {
+        const v1::ReadOperation& read = operation.read();
+        if (read.key().size() > kKeyBytesHardMax || read.range_end().size() > kKeyBytesHardMax ||
+            (read.key().empty() && read.range_end().empty())) {
+          return "a read's key is empty or too long";
+        }
       } else {
-        return "an operation is neither a put nor a deletion";
+        return "an operation is neither a put, a deletion nor a read";
       }
     }
   }
   return {};
-}
-
-// A range's end: nullopt is "no end"; see DeleteOperation.
-std::optional<std::string> RangeEnd(const v1::DeleteOperation& remove) {
-  if (remove.range_end() == std::string_view("\0", 1)) return std::nullopt;
-  return remove.range_end();
 }
 
 template <typename T>
@@ -116,6 +116,11 @@ bool Compared(const T& current, v1::Compare::Result result, const T& wanted) {
 }
 
 }  // namespace
+
+std::optional<std::string> RangeEnd(const std::string& range_end) {
+  if (range_end == std::string_view("\0", 1)) return std::nullopt;
+  return range_end;
+}
 
 absl::StatusOr<ItemTable> ItemTable::Prepare(Database& database) {
   ItemTable table;
@@ -141,6 +146,22 @@ absl::StatusOr<ItemTable> ItemTable::Prepare(Database& database) {
        "SELECT count(*) FROM (SELECT 1 FROM item WHERE key >= ?1 AND version > 0 LIMIT ?2)"},
       {&table.count_until_,
        "SELECT count(*) FROM (SELECT 1 FROM item WHERE key >= ?1 AND key < ?3 AND version > 0"
+       " LIMIT ?2)"},
+      {&table.kind_and_value_, "SELECT kind, value FROM history WHERE row = ?1"},
+      {&table.savepoint_, "SAVEPOINT branch"},
+      {&table.roll_back_, "ROLLBACK TO branch"},
+      {&table.release_, "RELEASE branch"},
+      {&table.previous_, "SELECT previous, version FROM history WHERE row = ?1"},
+      {&table.all_,
+       "SELECT key, row, create_revision, version FROM item WHERE key >= ?1 AND row >= ?4"
+       " ORDER BY key LIMIT ?2"},
+      {&table.all_until_,
+       "SELECT key, row, create_revision, version FROM item WHERE key >= ?1 AND key < ?3"
+       " AND row >= ?4 ORDER BY key LIMIT ?2"},
+      {&table.changed_,
+       "SELECT count(*) FROM (SELECT 1 FROM item WHERE key >= ?1 AND row >= ?4 LIMIT ?2)"},
+      {&table.changed_until_,
+       "SELECT count(*) FROM (SELECT 1 FROM item WHERE key >= ?1 AND key < ?3 AND row >= ?4"
        " LIMIT ?2)"},
   };
   for (const Sql& sql : all) {
@@ -207,18 +228,26 @@ absl::StatusOr<uint64_t> ItemTable::CountDeletions(const Operations& operations,
   uint64_t count = 0;
   for (const v1::Operation& operation : operations) {
     if (!operation.has_delete_() || operation.delete_().range_end().empty()) continue;
-    const std::optional<std::string> end = RangeEnd(operation.delete_());
-    Statement& select = end ? count_until_ : count_;
-    ResetAtExit reset(select);
-    select.BindBytes(1, operation.delete_().key());
-    select.BindUint(2, limit + 1);
-    if (end) select.BindBytes(3, *end);
-    absl::StatusOr<bool> row = select.Step();
-    if (!row.ok()) return row.status();
-    count += select.Uint(0);
+    absl::StatusOr<uint64_t> more =
+        CountLive(operation.delete_().key(), RangeEnd(operation.delete_().range_end()), limit + 1);
+    if (!more.ok()) return more.status();
+    count += *more;
     if (count > limit) break;
   }
   return count;
+}
+
+absl::StatusOr<uint64_t> ItemTable::CountLive(std::string_view first,
+                                              const std::optional<std::string>& end,
+                                              uint64_t limit) {
+  Statement& select = end ? count_until_ : count_;
+  ResetAtExit reset(select);
+  select.BindBytes(1, first);
+  select.BindUint(2, limit);
+  if (end) select.BindBytes(3, *end);
+  absl::StatusOr<bool> row = select.Step();
+  if (!row.ok()) return row.status();
+  return select.Uint(0);
 }
 
 absl::Status ItemTable::Execute(const v1::Transaction& transaction, const Context& context,
@@ -254,11 +283,16 @@ absl::Status ItemTable::Execute(const v1::Transaction& transaction, const Contex
 
   answer.set_succeeded(!*mismatch);
   Changes changes{context, meta.revision + 1, 0, meta.hash};
-  for (const v1::Operation& operation : operations) {
-    v1::OperationResult& result = *answer.add_results();
-    absl::Status status = operation.has_put() ? Put(operation.put(), changes, result)
-                                              : Delete(operation.delete_(), changes, result);
-    if (!status.ok()) return status;
+  absl::StatusOr<bool> done = RunBranch(operations, changes, answer);
+  if (!done.ok()) return done.status();
+  if (!*done) {
+    answer.clear_results();
+    answer.set_succeeded(false);
+    Refuse(answer, kResourceExhausted, "TXN_RESULT_TOO_LARGE",
+           "a transaction's read returns at most " + std::to_string(kReadItemsMax) +
+               " items, and all of its reads at most " + std::to_string(kReadBytesMax) +
+               " bytes: nothing was changed");
+    return absl::OkStatus();
   }
   meta.hash = changes.hash;
   if (changes.count > 0) meta.revision = changes.revision;
@@ -282,7 +316,7 @@ absl::Status ItemTable::Put(const v1::PutOperation& put, Changes& changes,
 absl::Status ItemTable::Delete(const v1::DeleteOperation& remove, Changes& changes,
                                v1::OperationResult& result) {
   if (!remove.range_end().empty()) {
-    return DeleteRange(remove.key(), RangeEnd(remove), changes, result);
+    return DeleteRange(remove.key(), RangeEnd(remove.range_end()), changes, result);
   }
   absl::StatusOr<ItemRow> before = Find(remove.key());
   if (!before.ok()) return before.status();

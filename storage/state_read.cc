@@ -62,6 +62,9 @@ absl::StatusOr<std::unique_ptr<StateReader>> StateReader::Open(const std::string
       {&reader->previous_, "SELECT previous, version FROM history WHERE row = ?1"},
       {&reader->history_,
        "SELECT kind, create_revision, version, value FROM history WHERE row = ?1"},
+      {&reader->change_,
+       "SELECT previous, kind, create_revision, version, wall_time_ms, author, note, value"
+       " FROM history WHERE row = ?1"},
       {&reader->head_, "SELECT kind, create_revision, version FROM history WHERE row = ?1"},
       {&reader->changes_,
        "SELECT row, previous, kind, create_revision, version, key, value FROM history"

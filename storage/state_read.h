@@ -36,6 +36,7 @@ class StateReader {
                                                       std::optional<Revision> at,
                                                       const Abandon& abandon = nullptr);
   absl::StatusOr<ChangesPage> Changes(const ChangesQuery& query);  // state_history_read.cc
+  absl::StatusOr<HistoryPage> History(const HistoryQuery& query, const Abandon& abandon = nullptr);
   absl::StatusOr<std::vector<std::pair<raft::Index, StateHash>>> RecordedHashes();
 
   // What the database says of itself, as this code reads it.
@@ -44,7 +45,8 @@ class StateReader {
   absl::StatusOr<HashCheck> CheckHash(const std::atomic<bool>& abandon);
 
  private:
-  // One read transaction, to the end of the block.
+  // BEGIN takes no snapshot by itself: the first SELECT does, and all that follow see the same.
+  // ROLLBACK ends it, because that cannot fail; after some errors SQLite has ended it already.
   class Transaction {
    public:
     // `abandon` outlives it. Neither BEGIN nor ROLLBACK is ever abandoned.
@@ -76,6 +78,8 @@ class StateReader {
   // What a key held before the change that `previous` belongs to; nullopt: nothing.
   absl::StatusOr<std::optional<Change::Previous>> ReadPrevious(RowId previous,
                                                                const Bounds& bounds);
+  absl::Status ReadHistory(RowId row, const HistoryQuery& query, Revision compacted,
+                           HistoryPage& page);
   absl::Status ReadPage(const ListQuery& query, bool walk, ListPage& page);
   // Positions `items_` or `items_until_` on the keys from `first` to the end of `prefix`.
   Statement& BindRange(std::string_view first, const std::optional<std::string>& end);
@@ -85,7 +89,7 @@ class StateReader {
 
   Database database_;
   Statement begin_, rollback_, bounds_, item_, items_, items_until_, previous_, history_, head_,
-      count_, count_until_, changes_;
+      count_, count_until_, changes_, change_;
   RowHasher hasher_;
 };
 

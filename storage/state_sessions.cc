@@ -57,6 +57,21 @@ RowHasher& AddAnswer(RowHasher& hasher, const v1::Answer& answer) {
   for (const v1::OperationResult& result : answer.results()) {
     hasher.Number(result.create_revision()).Number(result.version()).Number(result.deleted());
   }
+  // Behind everything else, so that an answer without reads is hashed as before there were any.
+  for (int i = 0; i < answer.results_size(); ++i) {
+    const v1::OperationResult& result = answer.results(i);
+    if (result.count() == 0) continue;
+    hasher.Number(static_cast<uint64_t>(i)).Number(result.count());
+    hasher.Number(static_cast<uint64_t>(result.items_size()));
+    for (const v1::ReadItem& item : result.items()) {
+      hasher.Bytes(item.key())
+          .Bytes(item.value())
+          .Number(static_cast<uint64_t>(item.value_kind()))
+          .Number(item.create_revision())
+          .Number(item.mod_revision())
+          .Number(item.version());
+    }
+  }
   return hasher;
 }
 

@@ -121,6 +121,8 @@ int Run(int argc, const char* const* argv, Io& io) {
   AddGlobals(app, invocation.globals);
   AddItemCommands(app, invocation);
   AddWatchCommands(app, invocation);
+  AddTxnCommands(app, invocation);
+  AddHistoryCommands(app, invocation);
   AddTransferCommands(app, invocation);
   AddClusterCommands(app, invocation);
   AddLogCommands(app, invocation);

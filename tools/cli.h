@@ -75,6 +75,8 @@ int Run(int argc, const char* const* argv, Io& io);
 // Each adds its subcommands (tools/cli_*.cc). `invocation` outlives `app`.
 void AddItemCommands(CLI::App& app, Invocation& invocation);      // get put delete list
 void AddWatchCommands(CLI::App& app, Invocation& invocation);     // watch
+void AddTxnCommands(CLI::App& app, Invocation& invocation);       // txn apply
+void AddHistoryCommands(CLI::App& app, Invocation& invocation);   // history diff rollback
 void AddTransferCommands(CLI::App& app, Invocation& invocation);  // import export
 void AddClusterCommands(CLI::App& app, Invocation& invocation);   // status member health
 void AddLogCommands(CLI::App& app, Invocation& invocation);       // log dump, log verify

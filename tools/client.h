@@ -85,7 +85,7 @@ class Client {
     if (result.ok()) Saw(response->header().revision());
     return result;
   }
-  // An answer showed this revision of the store.
+  // An answer has shown this revision of the store.
   void Saw(uint64_t revision);
 
   // Runs `call` against this endpoint only, once.

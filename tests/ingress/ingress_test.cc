@@ -269,6 +269,31 @@ TEST_F(IngressTest, BatchesAndUnansweredBytesAreBoundedButOneLargeWriteAlwaysPas
   EXPECT_EQ(Sent(), "2:k");
 }
 
+// Every node keeps an answer until this ingress has it, and what a transaction reads is in it.
+TEST_F(IngressTest, ATransactionThatReadsHoldsTheRoomOfItsAnswer) {
+  IngressOptions options = Options();
+  options.unanswered_bytes_max = 5u << 20;
+  Remake(options);
+  LinkUpAndOpen(1, 0);
+  for (uint64_t id = 1; id <= 3; ++id) {
+    v1::Command command;
+    command.mutable_transaction()->add_then()->mutable_put()->set_key("t");
+    command.mutable_transaction()->add_otherwise()->mutable_read()->set_key("k");
+    ingress_->Submit(now_, WriteId(id), std::move(command), now_ + seconds(10), {});
+  }
+  Submit(4, "small");
+  EXPECT_EQ(Sent(), "1:t 2:t") << "of 2 MiB each";
+  Answer(1);
+  EXPECT_EQ(Sent(), "3:t 4:small");
+  Answer(2);
+  Answer(3);
+  Answer(4);
+  EXPECT_EQ(ingress_->unanswered(), 0u);
+  for (uint64_t id = 5; id <= 200; ++id) Submit(id, "p");
+  Sent();
+  EXPECT_EQ(ingress_->waiting(), 0u) << "the room was given back";
+}
+
 TEST_F(IngressTest, ALostSessionEndsWhatWasSentAsUnknownAndCarriesOnWhatWaits) {
   LinkUpAndOpen(1, 0);
   Submit(1, "a");

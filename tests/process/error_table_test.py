@@ -7,6 +7,7 @@ a node's own is set aside: node id and staleness, in a header or in an error's d
 import unittest
 
 import grpc
+from google.protobuf import text_format
 
 from quorate_cluster import (Cluster, cluster_pb2, config_pb2, error_details_pb2, error_info,
                              eventually, main, status_pb2, story)
@@ -69,6 +70,10 @@ def length_delimited(number, payload):
 
 def get(**fields):
     return config_pb2.GetRequest(**fields).SerializeToString()
+
+
+def txn(text):
+    return text_format.Parse(text, config_pb2.TxnRequest()).SerializeToString()
 
 
 # name, method, request, code, reason, field named in the error (None: not looked at)
@@ -134,8 +139,53 @@ ERRORS = [
      "read.consistency"),
     ("a minimum revision", "Get", get(key="there", read=config_pb2.ReadOptions(min_revision=1)),
      "UNIMPLEMENTED", None, "read.min_revision"),
-    ("a past revision", "Get", get(key="there", read=config_pb2.ReadOptions(at_revision=1)),
-     "UNIMPLEMENTED", None, "read.at_revision"),
+    ("before it was there", "Get", get(key="there", read=config_pb2.ReadOptions(at_revision=1)),
+     "NOT_FOUND", "KEY_NOT_FOUND", None),
+    ("a future revision", "Get", get(key="there", read=config_pb2.ReadOptions(at_revision=1 << 40)),
+     "OUT_OF_RANGE", "REVISION_IN_FUTURE", "read.at_revision"),
+    ("a listing of the future", "List",
+     config_pb2.ListRequest(read=config_pb2.ReadOptions(at_revision=1 << 40)).SerializeToString(),
+     "OUT_OF_RANGE", "REVISION_IN_FUTURE", "read.at_revision"),
+    ("a page token with a revision", "List",
+     config_pb2.ListRequest(page_token="x", read=config_pb2.ReadOptions(at_revision=1))
+     .SerializeToString(), "INVALID_ARGUMENT", None, "read.at_revision"),
+    ("history of an absent key", "History",
+     config_pb2.HistoryRequest(key="absent").SerializeToString(), "NOT_FOUND", "KEY_NOT_FOUND",
+     None),
+    ("history with a damaged page token", "History",
+     config_pb2.HistoryRequest(key="there", page_token="nonsense").SerializeToString(),
+     "INVALID_ARGUMENT", "PAGE_TOKEN_INVALID", "page_token"),
+    ("history with a page of 1,001", "History",
+     config_pb2.HistoryRequest(key="there", page_size=1001).SerializeToString(),
+     "INVALID_ARGUMENT", None, "page_size"),
+    ("rollback without a target", "Rollback",
+     config_pb2.RollbackRequest(to_revision=1).SerializeToString(), "INVALID_ARGUMENT",
+     "TARGET_MISSING", "key"),
+    ("rollback to no revision", "Rollback",
+     config_pb2.RollbackRequest(key="there").SerializeToString(), "INVALID_ARGUMENT", None,
+     "to_revision"),
+    ("rollback to the future", "Rollback",
+     config_pb2.RollbackRequest(key="there", to_revision=1 << 40).SerializeToString(),
+     "OUT_OF_RANGE", "REVISION_IN_FUTURE", "to_revision"),
+    ("a transaction with a key twice", "Txn", txn("then { put { key: 'a' text: '' } }"
+                                                  "then { delete { prefix: 'a' } }"),
+     "INVALID_ARGUMENT", "DUPLICATE_KEY", "then[1]"),
+    ("an expected revision in a transaction", "Txn",
+     txn("then { put { key: 'a' text: '' expected_revision: 0 } }"), "INVALID_ARGUMENT", None,
+     "then[0].put.expected_revision"),
+    ("a transaction with an empty operation", "Txn", txn("then { }"), "INVALID_ARGUMENT",
+     "OPERATION_MISSING", "then[0]"),
+    ("a condition without a comparison", "Txn", txn("conditions { key: 'a' version: 0 }"),
+     "INVALID_ARGUMENT", None, "conditions[0].comparison"),
+    ("513 operations", "Txn", txn("then { get { key: 'a' } }" * 513), "RESOURCE_EXHAUSTED",
+     "TXN_TOO_MANY_OPERATIONS", "then"),
+    ("a transaction of over 4 MiB", "Txn",
+     txn("".join(f"then {{ put {{ key: '{i}' text: '{'x' * (1 << 20)}' }} }}" for i in range(4))),
+     "RESOURCE_EXHAUSTED", "TXN_TOO_LARGE", "request"),
+    ("a transaction that reads 3 MiB", "Txn",
+     txn("then { get { key: 'big/1' } } then { get { key: 'big/2' } }"
+         "then { get { key: 'big/3' } } then { put { key: 'there' text: 'lost' } }"),
+     "RESOURCE_EXHAUSTED", "TXN_RESULT_TOO_LARGE", None),
     ("a damaged page token", "List",
      config_pb2.ListRequest(page_token="nonsense").SerializeToString(), "INVALID_ARGUMENT", None,
      "page_token"),
@@ -162,8 +212,7 @@ ERRORS = [
      "OUT_OF_RANGE", "REVISION_IN_FUTURE", "start_revision"),
 ]
 
-NOT_BUILT = ["Config/Txn", "Config/History", "Config/Rollback", "Config/GrantTtl",
-             "Config/RevokeTtl", "Config/Write", "Config/KeepAliveTtl",
+NOT_BUILT = ["Config/GrantTtl", "Config/RevokeTtl", "Config/KeepAliveTtl",
              "Cluster/AddMember", "Cluster/RemoveMember", "Cluster/PromoteMember",
              "Cluster/DemoteMember", "Cluster/TransferLeadership", "Cluster/Compact"]
 
@@ -176,14 +225,18 @@ class ErrorTable(unittest.TestCase):
             follower = cluster.followers()[0]
             leader.config.Put(config_pb2.PutRequest(key="there", text="value", request_id="taken"),
                               timeout=10)
+            for i in range(3):
+                leader.config.Put(config_pb2.PutRequest(key=f"big/{i + 1}",
+                                                        data=b"x" * VALUE_BYTES_MAX), timeout=10)
             cluster.wait_equal()
             self.errors(leader, follower)
             self.not_built(leader, follower)
             self.repeats(leader, follower)
+            self.streamed(leader, follower)
             self.successes(cluster, leader, follower)
             for node in cluster.nodes:
                 items = node.list_all()
-                self.assertEqual([(i.key, i.text) for i in items if not i.key.startswith("ok/")],
+                self.assertEqual([(i.key, i.text) for i in items if not i.key.startswith(("ok/", "big/"))],
                                  [("there", "value")], "a refused write left something behind")
             story("no refused write left anything behind on any node")
 
@@ -227,6 +280,37 @@ class ErrorTable(unittest.TestCase):
         self.assertEqual(errors[0], errors[1], "what was refused once stays refused")
         story("a repeat of a request id gets the first answer at either node")
 
+    def streamed(self, leader, follower):
+        """A refused write in the middle of a stream fails alone, and order is the stream's."""
+        def put_of(key, text, **fields):
+            return config_pb2.WriteRequest(put=config_pb2.PutRequest(key=key, text=text, **fields))
+        answers = []
+        for node, key in ((leader, "ok/s1"), (follower, "ok/s2")):
+            writes = [put_of(key, "1"), put_of(key, "", expected_revision=999),
+                      put_of("", "no key"), config_pb2.WriteRequest(), put_of(key, "2"),
+                      config_pb2.WriteRequest(txn=config_pb2.TxnRequest(then=[
+                          config_pb2.TxnOperation(get=config_pb2.GetRequest(key=key))])),
+                      config_pb2.WriteRequest(rollback=config_pb2.RollbackRequest(
+                          key=key, to_revision=1)),
+                      config_pb2.WriteRequest(delete=config_pb2.DeleteRequest(key=key))]
+            got = list(node.config.Write(iter(writes), timeout=20))
+            self.assertEqual(len(got), len(writes))
+            self.assertEqual([g.put.version for g in (got[0], got[4])], [1, 2])
+            item = got[5].txn.results[0].get.item
+            self.assertEqual((item.text, item.version), ("2", 2))
+            self.assertEqual(got[6].rollback.deleted, 1)
+            self.assertEqual(got[7].delete.deleted, 0)
+            answers.append([(g.code, status_pb2.Status.FromString(g.status).code,
+                             g.WhichOneof("result")) for g in got])
+        aborted, invalid = (grpc.StatusCode[c].value[0] for c in ("ABORTED", "INVALID_ARGUMENT"))
+        self.assertEqual([a[0] for a in answers[0]], [0, aborted, invalid, invalid, 0, 0, 0, 0])
+        self.assertEqual(answers[0], answers[1])
+        count = 2000
+        pipelined = list(follower.config.Write(
+            (put_of("ok/many", str(i)) for i in range(count)), timeout=60))
+        self.assertEqual([p.put.version for p in pipelined], list(range(1, count + 1)))
+        story(f"{count} pipelined writes through a follower, each answered in its order")
+
     def not_built(self, leader, follower):
         for method in NOT_BUILT:
             with self.subTest(method):
@@ -250,7 +334,16 @@ class ErrorTable(unittest.TestCase):
                 ("Delete", config_pb2.DeleteResponse,
                  lambda k: config_pb2.DeleteRequest(key=k).SerializeToString()),
                 ("Delete", config_pb2.DeleteResponse,
-                 lambda k: config_pb2.DeleteRequest(key=k).SerializeToString())]
+                 lambda k: config_pb2.DeleteRequest(key=k).SerializeToString()),
+                ("Txn", config_pb2.TxnResponse,
+                 lambda k: txn(f"conditions {{ key: '{k}' comparison: 1 version: 0 }}"
+                               f"then {{ put {{ key: '{k}' text: 'mine' }} }}"
+                               f"then {{ list {{ prefix: '{k}' count_only: true }} }}")),
+                ("Txn", config_pb2.TxnResponse,
+                 lambda k: txn(f"conditions {{ key: '{k}' comparison: 1 version: 0 }}"
+                               "else { get { key: 'there' } }")),
+                ("Rollback", config_pb2.RollbackResponse,
+                 lambda k: config_pb2.RollbackRequest(key=k, to_revision=1).SerializeToString())]
         revisions = []
         for number, (method, kind, request) in enumerate(rows):
             answers = []
@@ -262,11 +355,20 @@ class ErrorTable(unittest.TestCase):
                 message.header.ClearField("revision")
                 if method == "Put":
                     message.ClearField("create_revision")
+                if method == "Txn":
+                    self.assertEqual(message.succeeded, number == 6)
+                    for result in message.results:
+                        result.put.ClearField("create_revision")
                 answers.append(message.SerializeToString(deterministic=True))
             self.assertEqual(answers[0], answers[1], f"row {number}")
         self.assertEqual(revisions, sorted(revisions), "revisions go forward")
         cluster.wait_equal()
-        reads = [(CONFIG + "Get", get(key="there"), config_pb2.GetResponse),
+        reads = [(CONFIG + "History",
+                  config_pb2.HistoryRequest(key="ok/l", page_size=3).SerializeToString(),
+                  config_pb2.HistoryResponse),
+                 (CONFIG + "Get", get(key="there", read=config_pb2.ReadOptions(at_revision=2)),
+                  config_pb2.GetResponse),
+                 (CONFIG + "Get", get(key="there"), config_pb2.GetResponse),
                  (CONFIG + "List", b"", config_pb2.ListResponse),
                  (CONFIG + "List", config_pb2.ListRequest(keys_only=True).SerializeToString(),
                   config_pb2.ListResponse),

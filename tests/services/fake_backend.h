@@ -89,6 +89,25 @@ class FakeState final : public storage::State {
     return page;
   }
   void CollectChanges(storage::Collect) override {}
+  // Of each key what `history` has, newest first; places count from the newest.
+  std::map<std::string, std::vector<storage::HistoryItem>> history;
+  absl::StatusOr<storage::HistoryPage> History(const storage::HistoryQuery& query,
+                                               const storage::ReadLimits&) override {
+    if (!failure.ok()) return failure;
+    storage::HistoryPage page;
+    page.revision = revision;
+    uint64_t place = 0;
+    for (const storage::HistoryItem& each : history[query.key]) {
+      if (++place <= query.before || (query.at && each.item.mod_revision > *query.at)) continue;
+      if (page.items.size() == query.items_max) {
+        page.more = true;
+        break;
+      }
+      page.items.push_back(each);
+      page.items.back().place = place;
+    }
+    return page;
+  }
   absl::StatusOr<std::pair<raft::Index, storage::StateHash>> RecomputeHash() override {
     return std::pair(raft::Index(), storage::StateHash());
   }

@@ -63,29 +63,106 @@ const std::map<std::string, std::string> kHandled = {
     {"WatchRequest.with_previous", "key: 'a' with_previous: true"},
     {"WatchRequest.progress_interval.seconds", "key: 'a' progress_interval { seconds: 10 }"},
     {"WatchRequest.progress_interval.nanos", "key: 'a' progress_interval { nanos: 100000000 }"},
+    {"GetRequest.read.at_revision", "key: 'a' read { at_revision: 2 }"},
+    {"ListRequest.read.at_revision", "read { at_revision: 2 }"},
+    {"HistoryRequest.key", "key: 'a'"},
+    {"HistoryRequest.page_size", "key: 'a' page_size: 1"},
+    {"HistoryRequest.read.max_staleness.seconds", "key: 'a' read { max_staleness { seconds: 1 } }"},
+    {"HistoryRequest.read.max_staleness.nanos",
+     "key: 'a' read { max_staleness { nanos: 999999999 } }"},
+    {"HistoryRequest.read.at_revision", "key: 'a' read { at_revision: 2 }"},
+    {"RollbackRequest.key", "key: 'a' to_revision: 1"},
+    {"RollbackRequest.prefix", "prefix: 'a' to_revision: 1"},
+    {"RollbackRequest.to_revision", "key: 'a' to_revision: 1"},
+    {"RollbackRequest.note", "key: 'a' to_revision: 1 note: 'n'"},
+    {"RollbackRequest.request_id", "key: 'a' to_revision: 1 request_id: 'r'"},
+    {"RollbackRequest.request_revision",
+     "key: 'a' to_revision: 1 request_id: 'r' request_revision: 1"},
+    {"TxnRequest.request_id", "request_id: 'r'"},
+    {"TxnRequest.request_revision", "request_id: 'r' request_revision: 1"},
+    {"TxnRequest.note", "note: 'n'"},
+    {"TxnRequest.conditions.key", "conditions { key: 'a' comparison: 1 version: 1 }"},
+    {"TxnRequest.conditions.comparison", "conditions { key: 'a' comparison: 4 version: 1 }"},
+    {"TxnRequest.conditions.mod_revision", "conditions { key: 'a' comparison: 1 mod_revision: 1 }"},
+    {"TxnRequest.conditions.create_revision",
+     "conditions { key: 'a' comparison: 1 create_revision: 1 }"},
+    {"TxnRequest.conditions.version", "conditions { key: 'a' comparison: 1 version: 1 }"},
+    {"TxnRequest.conditions.text", "conditions { key: 'a' comparison: 1 text: 'v' }"},
+    {"TxnRequest.conditions.data", "conditions { key: 'a' comparison: 1 data: 'v' }"},
 };
 // Handled, and no value of it is valid by itself: it is refused by its own name, not as unbuilt.
-const std::set<std::string> kHandledByRefusal = {"ListRequest.page_token"};
+// With the name that the refusal has for it.
+const std::map<std::string, std::string> kHandledByRefusal = {
+    {"ListRequest.page_token", "page_token"}, {"HistoryRequest.page_token", "page_token"}};
+
+// The operations of a transaction, the same in both branches: what is valid, and what has no place
+// in one and is refused by the name that comes second.
+const std::map<std::string, std::string> kHandledWithin = {
+    {"get.key", "get { key: 'a' }"},
+    {"list.prefix", "list { prefix: 'a' }"},
+    {"list.keys_only", "list { keys_only: true }"},
+    {"list.count_only", "list { count_only: true }"},
+    {"put.key", "put { key: 'a' text: 'v' }"},
+    {"put.text", "put { key: 'a' text: 'v' }"},
+    {"put.data", "put { key: 'a' data: 'v' }"},
+    {"delete.key", "delete { key: 'a' }"},
+    {"delete.prefix", "delete { prefix: 'a' }"},
+};
+const std::map<std::string, std::string> kRefusedWithin = {
+    {"get.read.consistency", "get.read"},
+    {"get.read.min_revision", "get.read"},
+    {"get.read.max_staleness.seconds", "get.read"},
+    {"get.read.max_staleness.nanos", "get.read"},
+    {"get.read.at_revision", "get.read"},
+    {"list.page_size", "list.page_size"},
+    {"list.page_token", "list.page_token"},
+    {"list.read.consistency", "list.read"},
+    {"list.read.min_revision", "list.read"},
+    {"list.read.max_staleness.seconds", "list.read"},
+    {"list.read.max_staleness.nanos", "list.read"},
+    {"list.read.at_revision", "list.read"},
+    {"put.expected_revision", "put.expected_revision"},
+    {"put.request_id", "put.request_id"},
+    {"put.request_revision", "put.request_revision"},
+    {"put.note", "put.note"},
+    {"delete.expected_revision", "delete.expected_revision"},
+    {"delete.request_id", "delete.request_id"},
+    {"delete.request_revision", "delete.request_revision"},
+    {"delete.note", "delete.note"},
+};
 
 // Not handled: what the refusal names. The request is valid but for this field.
 const std::map<std::string, std::string> kRefused = {
     {"GetRequest.read.consistency", "read.consistency"},
     {"GetRequest.read.min_revision", "read.min_revision"},
-    {"GetRequest.read.at_revision", "read.at_revision"},
     {"ListRequest.read.consistency", "read.consistency"},
     {"ListRequest.read.min_revision", "read.min_revision"},
-    {"ListRequest.read.at_revision", "read.at_revision"},
+    {"HistoryRequest.read.consistency", "read.consistency"},
+    {"HistoryRequest.read.min_revision", "read.min_revision"},
     {"PutRequest.ttl_id", "ttl_id"},
+    {"TxnRequest.then.put.ttl_id", "ttl_id"},
+    {"TxnRequest.else.put.ttl_id", "ttl_id"},
 };
 // What makes a request valid that has nothing else.
 const std::map<std::string, std::string> kValid = {
-    {"GetRequest", "key: 'a'"},           {"ListRequest", ""},
-    {"PutRequest", "key: 'a' text: 'v'"}, {"DeleteRequest", "key: 'a'"},
+    {"GetRequest", "key: 'a'"},
+    {"ListRequest", ""},
+    {"PutRequest", "key: 'a' text: 'v'"},
+    {"DeleteRequest", "key: 'a'"},
+    {"TxnRequest", ""},
+    {"HistoryRequest", "key: 'a'"},
+    {"RollbackRequest", "key: 'a' to_revision: 1"},
     {"WatchRequest", "key: 'a'"},
 };
-const std::set<std::string> kBuilt = {"Config/Get",         "Config/List",  "Config/Put",
-                                      "Config/Delete",      "Config/Watch", "Cluster/Status",
-                                      "Cluster/ListMembers"};
+// The same for a part of one.
+const std::map<std::string, std::string> kValidPart = {
+    {"TxnRequest.then.put", "then { put { key: 'a' text: 'v' } }"},
+    {"TxnRequest.else.put", "else { put { key: 'a' text: 'v' } }"},
+};
+const std::set<std::string> kBuilt = {"Config/Get",      "Config/List",        "Config/Put",
+                                      "Config/Delete",   "Config/Txn",         "Config/History",
+                                      "Config/Rollback", "Config/Write",       "Config/Watch",
+                                      "Cluster/Status",  "Cluster/ListMembers"};
 
 void SetSomething(Message* message, const FieldDescriptor* field) {
   const Reflection* reflection = message->GetReflection();
@@ -125,6 +202,7 @@ class FieldWalk : public ::testing::Test {
     node_.status.fresh_as_of = kWalkStart;
     node_.status.membership = std::make_shared<raft::Membership>();
     node_.state.Put("a", "v");
+    node_.state.history["a"].emplace_back();
     config_.SetBackend(node_.Backend());
     watch_.SetBackend(node_.Backend());
   }
@@ -190,9 +268,8 @@ class FieldWalk : public ::testing::Test {
       std::vector<const FieldDescriptor*> fields = above;
       fields.push_back(field);
       const std::string name = path + "." + field->name();
-      ASSERT_LT(fields.size(), 5u) << name;
+      ASSERT_LT(fields.size(), 9u) << name;
       if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
-        ASSERT_FALSE(field->is_repeated()) << name;
         Walk(method, name, fields, field->message_type());
       } else {
         CheckField(method, name, fields);
@@ -204,35 +281,92 @@ class FieldWalk : public ::testing::Test {
                   const std::vector<const FieldDescriptor*>& fields) {
     ++walked_;
     std::unique_ptr<Message> request(Prototype(method)->New());
-    ASSERT_TRUE(google::protobuf::TextFormat::ParseFromString(
-        kValid.at(method->input_type()->name()), request.get()));
+    // Of the longest part that is known: they come in their order.
+    std::string valid;
+    for (const auto& [part, text] : AllValid()) {
+      if (name.starts_with(part + ".")) valid = text;
+    }
+    ASSERT_TRUE(google::protobuf::TextFormat::ParseFromString(valid, request.get()));
     Message* at = request.get();
     for (size_t i = 0; i + 1 < fields.size(); ++i) {
-      at = at->GetReflection()->MutableMessage(at, fields[i]);
+      const Reflection* reflection = at->GetReflection();
+      at = !fields[i]->is_repeated() ? reflection->MutableMessage(at, fields[i])
+           : reflection->FieldSize(*at, fields[i]) > 0
+               ? reflection->MutableRepeatedMessage(at, fields[i], 0)
+               : reflection->AddMessage(at, fields[i]);
     }
     SetSomething(at, fields.back());
     const grpc::Status status =
         Call(method->service(), method->name(), request->SerializeAsString());
     const ErrorDetails details = DetailsOf(status);
-    if (const auto refused = kRefused.find(name); refused != kRefused.end()) {
+    if (const auto refused = AllRefused().find(name); refused != AllRefused().end()) {
       EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED) << name;
       EXPECT_EQ(details.reason, "NOT_IN_THIS_BUILD") << name;
       EXPECT_NE(status.error_message().find(refused->second), std::string::npos)
           << name << ": " << status.error_message();
       return;
     }
-    if (kHandledByRefusal.contains(name)) {
+    if (const auto own = AllHandledByRefusal().find(name); own != AllHandledByRefusal().end()) {
       EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << name;
-      EXPECT_EQ(details.metadata.at("field"), fields.back()->name()) << name;
+      EXPECT_EQ(details.metadata.at("field"), own->second) << name;
       return;
     }
-    const auto handled = kHandled.find(name);
-    ASSERT_NE(handled, kHandled.end())
+    const auto handled = AllHandled().find(name);
+    ASSERT_NE(handled, AllHandled().end())
         << name << " is neither handled nor refused: " << status.error_message();
     std::unique_ptr<Message> good(Prototype(method)->New());
     ASSERT_TRUE(google::protobuf::TextFormat::ParseFromString(handled->second, good.get())) << name;
     const grpc::Status taken = Call(method->service(), method->name(), good->SerializeAsString());
     EXPECT_TRUE(taken.ok()) << name << ": " << taken.error_message();
+  }
+
+  static std::map<std::string, std::string> WithBranches(std::map<std::string, std::string> all,
+                                                         bool handled) {
+    for (const std::string branch : {"then", "else"}) {
+      for (const auto& [name, text] : handled ? kHandledWithin : kRefusedWithin) {
+        all["TxnRequest." + branch + "." + name] =
+            handled ? branch + " { " + text + " }" : branch + "[0]." + text;
+      }
+    }
+    return all;
+  }
+  // A streamed write has the fields of the four calls.
+  static std::map<std::string, std::string> WithStreamed(std::map<std::string, std::string> all,
+                                                         bool texts) {
+    const std::map<std::string, std::string> parts = {{"PutRequest", "put"},
+                                                      {"DeleteRequest", "delete"},
+                                                      {"TxnRequest", "txn"},
+                                                      {"RollbackRequest", "rollback"}};
+    std::map<std::string, std::string> streamed;
+    for (const auto& [name, what] : all) {
+      const auto part = parts.find(name.substr(0, name.find('.')));
+      if (part == parts.end()) continue;
+      const std::string rest = name.substr(part->first.size());
+      streamed["WriteRequest." + part->second + rest] =
+          texts ? part->second + " { " + what + " }" : what;
+    }
+    all.merge(streamed);
+    return all;
+  }
+  static const std::map<std::string, std::string>& AllHandled() {
+    static const auto& all = *new auto(WithStreamed(WithBranches(kHandled, true), true));
+    return all;
+  }
+  static const std::map<std::string, std::string>& AllHandledByRefusal() {
+    static const auto& all = *new auto(WithStreamed(WithBranches(kHandledByRefusal, false), false));
+    return all;
+  }
+  static const std::map<std::string, std::string>& AllRefused() {
+    static const auto& all = *new auto(WithStreamed(kRefused, false));
+    return all;
+  }
+  static const std::map<std::string, std::string>& AllValid() {
+    static const auto& all = *new auto([] {
+      std::map<std::string, std::string> all = kValidPart;
+      for (const auto& [message, text] : kValid) all[message] = text;
+      return WithStreamed(all, true);
+    }());
+    return all;
   }
 
   static const Message* Prototype(const MethodDescriptor* method) {
@@ -270,7 +404,7 @@ TEST_F(FieldWalk, EveryFieldOfEveryRequestIsHandledOrRefused) {
   }
   EXPECT_EQ(built, kBuilt);
   // The tables hold nothing that is gone.
-  EXPECT_EQ(walked_, kHandled.size() + kHandledByRefusal.size() + kRefused.size());
+  EXPECT_EQ(walked_, AllHandled().size() + AllHandledByRefusal().size() + AllRefused().size());
 }
 
 // A field that this build does not know is refused wherever it is, in every request.
@@ -281,6 +415,10 @@ TEST_F(FieldWalk, AnUnknownFieldIsRefusedInEveryBuiltCall) {
                                           {"List", ""},
                                           {"Put", "\x0A\x01k\x12\x01v"},
                                           {"Delete", "\x0A\x01k"},
+                                          {"Txn", ""},
+                                          {"History", "\x0A\x01k"},
+                                          {"Rollback", "\x0A\x01k\x18\x01"},
+                                          {"Write", ""},
                                           {"Watch", "\x0A\x01k"}}) {
     const grpc::Status status =
         Call(v1::GetRequest::descriptor()->file()->service(0), method, valid + unknown);

@@ -18,6 +18,7 @@
 #include "services/health.h"
 #include "services/listen.h"
 #include "services/system_clock.h"
+#include "services/write_stream.h"
 
 namespace quorate::services {
 namespace {
@@ -254,7 +255,137 @@ TEST_F(GrpcDispatchTest, HealthSaysWhatItIsTold) {
   EXPECT_EQ(check("quorate.leader"), "NOT_SERVING");
 }
 
+// --- The stream of writes ---
+
+v1::WriteRequest StreamedPut(const std::string& key) {
+  v1::WriteRequest request;
+  request.mutable_put()->set_key(key);
+  return request;
+}
+
+std::string StreamedAnswer(uint64_t version) {
+  v1::WriteResponse response;
+  response.mutable_put()->set_version(version);
+  return response.SerializeAsString();
+}
+
+TEST_F(GrpcDispatchTest, StreamedWritesAreAnsweredInTheirOrder) {
+  grpc::ClientContext context;
+  context.AddMetadata("x-request-id", "r1");
+  const auto stream = stub_->Write(&context);
+  std::vector<Seen> seen;
+  for (const char* key : {"a", "b", "c"}) {
+    ASSERT_TRUE(stream->Write(StreamedPut(key)));
+    seen.push_back(WaitSeen());
+    EXPECT_EQ(seen.back().method, "Write");
+    EXPECT_EQ(seen.back().request, StreamedPut(key).SerializeAsString());
+    EXPECT_EQ(seen.back().call->metadata().at("x-request-id"), "r1");
+    EXPECT_LE(seen.back().call->deadline() - BootNow(), kDefaultDeadline);
+  }
+  // The last is done first, and the one in the middle is refused.
+  seen[2].done(grpc::Status::OK, StreamedAnswer(3));
+  const grpc::Status refused = MakeFieldError("KEY_EMPTY", "key", "is empty");
+  seen[1].done(refused, "");
+  seen[0].done(grpc::Status::OK, StreamedAnswer(1));
+  v1::WriteResponse response;
+  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_EQ(response.code(), 0);
+  EXPECT_EQ(response.put().version(), 1u);
+  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_EQ(response.code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(response.message(), "key: is empty");
+  EXPECT_FALSE(response.has_put());
+  google::rpc::Status whole;
+  ASSERT_TRUE(whole.ParseFromString(response.status()));
+  EXPECT_EQ(DetailsOf(FromProto(whole)).reason, "KEY_EMPTY");
+  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_EQ(response.put().version(), 3u);
+  EXPECT_EQ(WaitObserved(), "quorate.v1.Config/Write 0");
+
+  ASSERT_TRUE(stream->Write(StreamedPut("last")));
+  ASSERT_TRUE(stream->WritesDone());
+  WaitSeen().done(grpc::Status::OK, StreamedAnswer(4));
+  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_EQ(response.put().version(), 4u);
+  EXPECT_FALSE(stream->Read(&response));
+  EXPECT_TRUE(stream->Finish().ok());
+}
+
+TEST_F(GrpcDispatchTest, AStreamWithoutWritesEndsWell) {
+  grpc::ClientContext context;
+  const auto stream = stub_->Write(&context);
+  stream->WritesDone();
+  v1::WriteResponse response;
+  EXPECT_FALSE(stream->Read(&response));
+  EXPECT_TRUE(stream->Finish().ok());
+}
+
+TEST_F(GrpcDispatchTest, AStreamThatIsAnsweredAtOnceTakesThousands) {
+  answer_at_once_ = true;
+  grpc::ClientContext context;
+  const auto stream = stub_->Write(&context);
+  std::thread writer = Run([&] {
+    for (int i = 0; i < 3000; ++i) stream->Write(v1::WriteRequest());
+    stream->WritesDone();
+  });
+  int answers = 0;
+  v1::WriteResponse response;
+  while (stream->Read(&response)) ++answers;
+  writer.join();
+  EXPECT_EQ(answers, 3000);
+  EXPECT_TRUE(stream->Finish().ok());
+}
+
+TEST_F(GrpcDispatchTest, AStreamReadsAheadOfItsAnswersOnlySoFar) {
+  grpc::ClientContext context;
+  const auto stream = stub_->Write(&context);
+  std::thread writer = Run([&] {
+    for (size_t i = 0; i < kStreamedWritesMax + 10; ++i) stream->Write(v1::WriteRequest());
+    stream->WritesDone();
+  });
+  std::vector<Seen> seen;
+  for (size_t i = 0; i < kStreamedWritesMax; ++i) seen.push_back(WaitSeen());
+  {
+    std::unique_lock lock(mutex_);
+    EXPECT_FALSE(changed_.wait_for(lock, milliseconds(200), [this] { return !seen_.empty(); }))
+        << "read beyond its bound";
+  }
+  std::thread reader = Run([&] {
+    v1::WriteResponse response;
+    while (stream->Read(&response)) {
+    }
+  });
+  for (Seen& each : seen) each.done(grpc::Status::OK, StreamedAnswer(1));
+  for (int i = 0; i < 10; ++i) WaitSeen().done(grpc::Status::OK, StreamedAnswer(1));
+  writer.join();
+  reader.join();
+  EXPECT_TRUE(stream->Finish().ok());
+}
+
 // --- Errors ---
+
+TEST_F(GrpcDispatchTest, AStreamWhoseClientVanishesCancelsItsWrites) {
+  grpc::ClientContext context;
+  const auto stream = stub_->Write(&context);
+  ASSERT_TRUE(stream->Write(StreamedPut("a")));
+  const Seen seen = WaitSeen();
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool cancelled = false;
+  seen.call->OnCancel([&] {
+    std::lock_guard lock(mutex);
+    cancelled = true;
+    changed.notify_all();
+  });
+  context.TryCancel();
+  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  {
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [&] { return cancelled; });
+  }
+  // The answer that comes too late goes nowhere, safely.
+  seen.done(grpc::Status::OK, StreamedAnswer(1));
+}
 
 TEST_F(GrpcDispatchTest, AClientThatVanishesCancelsItsCall) {
   grpc::ClientContext context;
@@ -293,12 +424,6 @@ TEST_F(GrpcDispatchTest, StreamsThatAreNotBuiltRefuseByName) {
   EXPECT_EQ(watched.error_code(), grpc::StatusCode::UNIMPLEMENTED);
   EXPECT_EQ(DetailsOf(watched).reason, "NOT_IN_THIS_BUILD");
   EXPECT_NE(watched.error_message().find("quorate.v1.Config/Watch"), std::string::npos);
-
-  grpc::ClientContext write_context;
-  const auto write = stub_->Write(&write_context);
-  v1::WriteResponse response;
-  EXPECT_FALSE(write->Read(&response));
-  EXPECT_NE(write->Finish().error_message().find("quorate.v1.Config/Write"), std::string::npos);
 
   grpc::ClientContext keep_context;
   const auto keep = stub_->KeepAliveTtl(&keep_context);

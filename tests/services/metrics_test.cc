@@ -39,6 +39,22 @@ TEST(Metrics, ShowsTheSeedsFive) {
   EXPECT_TRUE(HasLine(text, "quorate_build_info{version=\"0.1.0\"} 1")) << text;
 }
 
+TEST(Metrics, ShowsHowFarRequestIdsReach) {
+  Metrics metrics("n", "v");
+  metrics.SetSampler([] {
+    MetricsSample sample;
+    sample.running = true;
+    sample.request_ids = 3;
+    sample.request_ids_reach_ms = 1500;
+    sample.request_ids_expired_through = Revision(17);
+    return sample;
+  });
+  const std::string text = metrics.Text();
+  EXPECT_TRUE(HasLine(text, "quorate_request_ids 3")) << text;
+  EXPECT_TRUE(HasLine(text, "quorate_request_ids_reach_seconds 1.5")) << text;
+  EXPECT_TRUE(HasLine(text, "quorate_request_ids_expired_revision 17")) << text;
+}
+
 TEST(Metrics, EachRoleIsExactlyOneState) {
   Metrics metrics("n", "v");
   const std::pair<raft::Role, std::string> kCases[] = {{raft::Role::kFollower, "follower"},

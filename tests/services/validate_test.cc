@@ -64,6 +64,23 @@ TEST(Validate, SizesAreAllowedUpToTheLimit) {
   EXPECT_EQ(Put("key: 'a' text: '' note: '" + std::string(1024, 'n') + "'"), "OK");
 }
 
+TEST(Validate, RollbackAndHistory) {
+  constexpr auto kRollback = Check<v1::RollbackRequest>;
+  constexpr auto kHistory = Check<v1::HistoryRequest>;
+  EXPECT_EQ(kRollback("key: 'a' to_revision: 1"), "OK");
+  EXPECT_EQ(kRollback("key: 'a'"), "INVALID_ARGUMENT INVALID_VALUE to_revision");
+  EXPECT_EQ(kRollback("to_revision: 1"), "INVALID_ARGUMENT TARGET_MISSING target");
+  EXPECT_EQ(kRollback("prefix: '' to_revision: 1"), "INVALID_ARGUMENT PREFIX_EMPTY prefix");
+  EXPECT_EQ(kRollback("key: '' to_revision: 1"), "INVALID_ARGUMENT KEY_EMPTY key");
+  EXPECT_EQ(kHistory("key: 'a' page_size: 1000"), "OK");
+  EXPECT_EQ(kHistory("key: 'a' page_size: 1001"), "INVALID_ARGUMENT INVALID_VALUE page_size");
+  EXPECT_EQ(kHistory("key: 'a' page_token: 't' read { at_revision: 1 }"),
+            "INVALID_ARGUMENT INVALID_VALUE read.at_revision");
+  EXPECT_EQ(ToCommand(Parse<v1::RollbackRequest>("prefix: 'a/' to_revision: 7 note: 'n'"))
+                .ShortDebugString(),
+            "note: \"n\" rollback { key: \"a/\" range_end: \"a0\" to_revision: 7 }");
+}
+
 TEST(Validate, ARequestIdNamesWhatWasAskedFor) {
   const auto named = [](const std::string& text) {
     return ToCommand(Parse<v1::PutRequest>("key: 'a' text: 'b' " + text)).client_request();
@@ -186,7 +203,6 @@ TEST(Validate, RefusesWhatIsNotBuiltByName) {
   EXPECT_EQ(Get("key: 'a' read { consistency: CONSISTENCY_LINEARIZABLE }"),
             "UNIMPLEMENTED NOT_IN_THIS_BUILD read.consistency LINEARIZABLE");
   EXPECT_EQ(List("read { min_revision: 1 }"), "UNIMPLEMENTED NOT_IN_THIS_BUILD read.min_revision");
-  EXPECT_EQ(List("read { at_revision: 1 }"), "UNIMPLEMENTED NOT_IN_THIS_BUILD read.at_revision");
   EXPECT_EQ(Put("key: 'a' text: '' ttl_id: 'x'"), "UNIMPLEMENTED NOT_IN_THIS_BUILD ttl_id");
 }
 

@@ -429,8 +429,8 @@ TEST_F(StateItems, MalformedTransactionsAreAnsweredAndChangeNothing) {
   AddPut(add("text or data"), "k", "x", static_cast<v1::ValueKind>(9));
   AddDelete(add("a deletion's key"), "");
   AddDelete(add("a deletion's key"), "a", std::string(65536, 'k'));
-  add("neither a put nor a deletion").mutable_transaction()->add_then();
-  add("neither a put nor a deletion").mutable_transaction()->add_otherwise();
+  add("neither a put, a deletion nor a read").mutable_transaction()->add_then();
+  add("neither a put, a deletion nor a read").mutable_transaction()->add_otherwise();
   AddCompare(add("a compare's key"), "")->set_version(1);
   AddCompare(add("what is compared"), "a");
   AddCompare(add("with which result"), "a", v1::Compare::RESULT_UNSPECIFIED)->set_version(0);

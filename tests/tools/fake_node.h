@@ -28,6 +28,9 @@ struct FakeStore {
   std::map<std::string, v1::Item> items;     // protected by mutex
   uint64_t revision = 1;                     // protected by mutex
   std::map<std::string, std::string> notes;  // protected by mutex
+  // What Get shows at a revision, by it; protected by mutex. Others are NOT_FOUND.
+  std::map<uint64_t, v1::Item> past;
+  std::vector<v1::HistoryEntry> history;  // of every key, newest first; protected by mutex
   // The first answers to Puts with a request id; protected by mutex.
   std::map<std::string, v1::PutResponse> answers;
 
@@ -77,6 +80,10 @@ class FakeNode final : public v1::Config::Service, public v1::Cluster::Service {
     const std::lock_guard lock(store_->mutex);
     put_failures_.push_back({std::move(status), applied});
   }
+  void FailNextTxn(const grpc::Status& status) {
+    const std::lock_guard lock(store_->mutex);
+    txn_failure_ = status;
+  }
   v1::PutRequest last_put() {
     const std::lock_guard lock(store_->mutex);
     return last_put_;
@@ -96,6 +103,15 @@ class FakeNode final : public v1::Config::Service, public v1::Cluster::Service {
     return last_read_;
   }
   v1::StatusResponse& status() { return status_; }
+  v1::RollbackRequest last_rollback() {
+    const std::lock_guard lock(store_->mutex);
+    return last_rollback_;
+  }
+  v1::TxnRequest last_txn() {
+    const std::lock_guard lock(store_->mutex);
+    return last_txn_;
+  }
+  void set_txn_response(const v1::TxnResponse& response) { txn_response_ = response; }
   void set_page_items(size_t items) { page_items_ = items; }
 
  private:
@@ -123,6 +139,14 @@ class FakeNode final : public v1::Config::Service, public v1::Cluster::Service {
     last_read_ = request->read();
     if (const auto failure = NextFailure()) return failure->status;
     FillHeader(response->mutable_header());
+    if (request->read().at_revision() != 0) {
+      const auto then = store_->past.find(request->read().at_revision());
+      if (then == store_->past.end()) {
+        return services::MakeError(grpc::StatusCode::NOT_FOUND, "KEY_NOT_FOUND", "not then");
+      }
+      *response->mutable_item() = then->second;
+      return grpc::Status::OK;
+    }
     const auto found = store_->items.find(request->key());
     if (found == store_->items.end()) {
       return services::MakeError(grpc::StatusCode::NOT_FOUND, "KEY_NOT_FOUND",
@@ -199,6 +223,44 @@ class FakeNode final : public v1::Config::Service, public v1::Cluster::Service {
     return failure ? failure->status : grpc::Status::OK;
   }
 
+  // A page token is how many entries were shown.
+  grpc::Status History(grpc::ServerContext*, const v1::HistoryRequest* request,
+                       v1::HistoryResponse* response) override {
+    const std::lock_guard lock(store_->mutex);
+    if (const auto failure = NextFailure()) return failure->status;
+    FillHeader(response->mutable_header());
+    size_t at = request->page_token().empty() ? 0 : std::stoul(request->page_token());
+    while (at < store_->history.size() && static_cast<size_t>(response->entries_size()) <
+                                              std::min<size_t>(request->page_size(), page_items_)) {
+      *response->add_entries() = store_->history[at++];
+    }
+    if (at < store_->history.size()) response->set_next_page_token(std::to_string(at));
+    return grpc::Status::OK;
+  }
+
+  grpc::Status Rollback(grpc::ServerContext*, const v1::RollbackRequest* request,
+                        v1::RollbackResponse* response) override {
+    const std::lock_guard lock(store_->mutex);
+    last_rollback_ = *request;
+    if (const auto failure = NextFailure()) return failure->status;
+    FillHeader(response->mutable_header());
+    response->set_changed(2);
+    response->set_deleted(1);
+    return grpc::Status::OK;
+  }
+
+  // Keeps the request; the answer is the one that was set.
+  grpc::Status Txn(grpc::ServerContext*, const v1::TxnRequest* request,
+                   v1::TxnResponse* response) override {
+    const std::lock_guard lock(store_->mutex);
+    last_txn_ = *request;
+    if (const auto failure = NextFailure()) return failure->status;
+    if (!txn_failure_.ok()) return std::exchange(txn_failure_, grpc::Status::OK);
+    *response = txn_response_;
+    FillHeader(response->mutable_header());
+    return grpc::Status::OK;
+  }
+
   grpc::Status Delete(grpc::ServerContext*, const v1::DeleteRequest* request,
                       v1::DeleteResponse* response) override {
     const std::lock_guard lock(store_->mutex);
@@ -238,8 +300,16 @@ class FakeNode final : public v1::Config::Service, public v1::Cluster::Service {
   const std::shared_ptr<FakeStore> store_;
   v1::StatusResponse status_;  // set before the calls that show it
   size_t page_items_ = 1000;
-  std::deque<Failure> failures_;                  // protected by store_->mutex
-  std::deque<Failure> put_failures_;              // protected by store_->mutex
+  std::deque<Failure> failures_;       // protected by store_->mutex
+  std::deque<Failure> put_failures_;   // protected by store_->mutex
+  grpc::Status txn_failure_;           // protected by store_->mutex
+  v1::RollbackRequest last_rollback_;  // protected by store_->mutex
+  v1::TxnRequest last_txn_;            // protected by store_->mutex
+  v1::TxnResponse txn_response_ = [] {
+    v1::TxnResponse response;
+    response.set_succeeded(true);
+    return response;
+  }();
   v1::PutRequest last_put_;                       // protected by store_->mutex
   std::map<std::string, grpc::Status> bad_keys_;  // protected by store_->mutex
   int calls_ = 0;                                 // protected by store_->mutex

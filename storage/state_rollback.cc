@@ -1,0 +1,161 @@
+// Rollback: a key or a range becomes what it was at a revision, as one new revision.
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "storage/state_apply.h"
+
+namespace quorate::storage {
+namespace {
+
+// google.rpc.Code
+constexpr int32_t kInvalidArgument = 3;
+constexpr int32_t kResourceExhausted = 8;
+constexpr int32_t kOutOfRange = 11;
+
+constexpr uint64_t kPortion = 256;
+
+absl::Status Refuse(v1::Answer& answer, int32_t code, std::string_view reason,
+                    std::string message) {
+  answer.set_code(code);
+  answer.set_reason(std::string(reason));
+  answer.set_message(std::move(message));
+  return absl::OkStatus();
+}
+
+// The first row of what was changed after a revision.
+RowId After(Revision revision) { return RowId(revision + 1, 0); }
+
+}  // namespace
+
+absl::Status ItemTable::Rollback(const v1::Rollback& rollback, const Context& context,
+                                 StateMeta& meta, v1::Answer& answer) {
+  answer.set_revision(meta.revision.value());
+  const Revision to(rollback.to_revision());
+  if (rollback.key().size() > kKeyBytesHardMax || rollback.range_end().size() > kKeyBytesHardMax ||
+      (rollback.key().empty() && rollback.range_end().empty())) {
+    return Refuse(answer, kInvalidArgument, "MALFORMED_COMMAND",
+                  "a rollback's key is empty or too long");
+  }
+  auto& metadata = *answer.mutable_metadata();
+  if (to > meta.revision) {
+    metadata["current_revision"] = ToString(meta.revision);
+    return Refuse(answer, kOutOfRange, "REVISION_IN_FUTURE",
+                  "to_revision: is " + ToString(to) + ", and the store is at revision " +
+                      ToString(meta.revision));
+  }
+  if (to <= meta.compacted && to != meta.revision) {
+    metadata["compacted_revision"] = ToString(meta.compacted);
+    return Refuse(answer, kOutOfRange, "REVISION_COMPACTED",
+                  "to_revision: is " + ToString(to) + ", and history begins after revision " +
+                      ToString(meta.compacted));
+  }
+  const bool is_range = !rollback.range_end().empty();
+  const std::optional<std::string> end =
+      is_range ? RangeEnd(rollback.range_end()) : rollback.key() + '\0';
+  // Before the first change, because nothing of a refused command may stay.
+  absl::StatusOr<uint64_t> most = CountChangedSince(rollback.key(), end, to);
+  if (!most.ok()) return most.status();
+  if (*most > kChangesHardMax || meta.revision.value() >= RowId::kRevisionMax) {
+    return Refuse(answer, kResourceExhausted, "TOO_MANY_CHANGES",
+                  "one write can change at most " + std::to_string(kChangesHardMax) +
+                      " keys: roll back smaller prefixes one after the other");
+  }
+
+  Changes changes{context, meta.revision + 1, 0, meta.hash};
+  v1::OperationResult& result = *answer.add_results();
+  Statement& select = end ? all_until_ : all_;
+  std::string first = rollback.key();
+  std::vector<std::pair<std::string, ItemRow>> portion;
+  do {
+    portion.clear();
+    {
+      ResetAtExit reset(select);
+      select.BindBytes(1, first);
+      select.BindUint(2, kPortion);
+      if (end) select.BindBytes(3, *end);
+      select.BindUint(4, After(to).value());
+      while (true) {
+        absl::StatusOr<bool> row = select.Step();
+        if (!row.ok()) return row.status();
+        if (!*row) break;
+        portion.emplace_back(
+            std::string(select.Bytes(0)),
+            ItemRow{RowId(select.Uint(1)), Revision(select.Uint(2)), select.Uint(3)});
+      }
+    }
+    for (const auto& [key, now] : portion) {
+      absl::Status status = RollBackKey(key, now, to, changes, result);
+      if (!status.ok()) return status;
+    }
+    if (!portion.empty()) first = portion.back().first + '\0';
+  } while (portion.size() == kPortion);
+
+  answer.set_succeeded(true);
+  meta.hash = changes.hash;
+  if (changes.count > 0) meta.revision = changes.revision;
+  answer.set_revision(meta.revision.value());
+  return absl::OkStatus();
+}
+
+absl::StatusOr<uint64_t> ItemTable::CountChangedSince(std::string_view first,
+                                                      const std::optional<std::string>& end,
+                                                      Revision to) {
+  Statement& select = end ? changed_until_ : changed_;
+  ResetAtExit reset(select);
+  select.BindBytes(1, first);
+  select.BindUint(2, kChangesHardMax + 1);
+  if (end) select.BindBytes(3, *end);
+  select.BindUint(4, After(to).value());
+  absl::StatusOr<bool> row = select.Step();
+  if (!row.ok()) return row.status();
+  return select.Uint(0);
+}
+
+absl::StatusOr<ItemTable::Then> ItemTable::FindThen(RowId row, Revision at) {
+  while (row && row.revision() > at) {
+    ResetAtExit reset(previous_);
+    previous_.BindUint(1, row.value());
+    absl::StatusOr<bool> found = previous_.Step();
+    if (!found.ok()) return found.status();
+    if (!*found) return absl::DataLossError("a history row is gone");
+    RowId before(previous_.Uint(0));
+    if (before.value() >= row.value()) return absl::DataLossError("a history row points ahead");
+    // Before a first version the key was not there, and what says so may be compacted.
+    if (previous_.Uint(1) == 1 && before.revision() <= at) return Then();
+    row = before;
+  }
+  Then then;
+  then.row = row;
+  if (!row) return then;
+  ResetAtExit reset(kind_and_value_);
+  kind_and_value_.BindUint(1, row.value());
+  absl::StatusOr<bool> found = kind_and_value_.Step();
+  if (!found.ok()) return found.status();
+  if (!*found) return absl::DataLossError("a history row is gone");
+  then.kind = static_cast<RowKind>(kind_and_value_.Int(0));
+  then.value = std::string(kind_and_value_.Bytes(1));
+  return then;
+}
+
+absl::Status ItemTable::RollBackKey(std::string_view key, const ItemRow& now, Revision to,
+                                    Changes& changes, v1::OperationResult& result) {
+  absl::StatusOr<Then> then = FindThen(now.row, to);
+  if (!then.ok()) return then.status();
+  if (then->kind == RowKind::kDelete) {
+    if (!now.exists()) return absl::OkStatus();
+    result.set_deleted(result.deleted() + 1);
+    return Write(key, {}, RowKind::kDelete, now, ItemRow{}, changes);
+  }
+  if (now.exists()) {
+    absl::StatusOr<Then> current = FindThen(now.row, now.row.revision());
+    if (!current.ok()) return current.status();
+    if (current->kind == then->kind && current->value == then->value) return absl::OkStatus();
+  }
+  result.set_count(result.count() + 1);
+  const ItemRow after{RowId(), now.exists() ? now.create_revision : changes.revision,
+                      now.version + 1};
+  return Write(key, then->value, then->kind, now, after, changes);
+}
+
+}  // namespace quorate::storage

@@ -464,7 +464,7 @@ TEST(RandomCluster, KeepsItsPromises) {
 }
 
 TEST(RandomCluster, KeepsThemWhileMembersAndLeadersChange) {
-  constexpr uint64_t kHistories = 250;
+  constexpr uint64_t kHistories = 100;
   const Totals totals = RunHistories(true, kHistories, 6000);
   if (std::getenv("QUORATE_RANDOM_SEED") != nullptr || ::testing::Test::HasFailure()) return;
   std::cout << totals.joint << " joint and " << totals.plain << " plain changes, " << totals.refused

@@ -13,9 +13,9 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 using ::testing::Contains;
 using ::testing::ElementsAre;
-using ::testing::SizeIs;
 using testing::NodeStore;
 using testing::NodeWorld;
+using ::testing::SizeIs;
 
 // --- The good day ---
 

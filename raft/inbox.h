@@ -31,17 +31,25 @@ class Inbox {
     Index from;
     std::vector<EntryPtr> entries;
   };
+  // Of the members, or of the leader: exactly one `done` is set.
+  struct Change {
+    MembershipChange members;
+    Node::ChangeDone members_done;
+    StoreId target;
+    Node::TransferDone transfer_done;
+  };
   struct Batch {
     std::vector<Message> messages;
     std::vector<Proposals> proposals;
+    std::vector<Change> changes;
     std::optional<Ticket> persisted;
     std::optional<Index> applied;
     std::vector<ReadDone> reads;
     std::vector<SnapshotRequest> failed_snapshots;
     bool birth_complete = false;  // an installed snapshot says so; comes with `applied`
     bool empty() const {
-      return messages.empty() && proposals.empty() && !persisted && !applied && reads.empty() &&
-             failed_snapshots.empty();
+      return messages.empty() && proposals.empty() && changes.empty() && !persisted && !applied &&
+             reads.empty() && failed_snapshots.empty();
     }
   };
   enum class Put { kTaken, kFull, kClosed };
@@ -50,7 +58,7 @@ class Inbox {
       : messages_max_(messages_max), proposals_max_(proposals_max) {}
 
   Put PutMessage(Message message) {
-    return Change([&] {
+    return Alter([&] {
       if (batch_.messages.size() >= messages_max_) {
         ++dropped_;
         return Put::kFull;
@@ -63,7 +71,7 @@ class Inbox {
   // Leaves `proposals` alone unless it is taken. A call is taken as a whole or not at all; one that
   // is larger than the bound is taken by an empty inbox.
   Put PutProposals(Proposals& proposals) {
-    return Change([&] {
+    return Alter([&] {
       const size_t count = proposals.proposals.size();
       if (proposals_ > 0 && proposals_ + count > proposals_max_) return Put::kFull;
       proposals_ += count;
@@ -72,25 +80,34 @@ class Inbox {
     });
   }
 
+  // Leaves `change` alone unless it is taken.
+  Put PutChange(Change& change, size_t changes_max) {
+    return Alter([&] {
+      if (batch_.changes.size() >= changes_max) return Put::kFull;
+      batch_.changes.push_back(std::move(change));
+      return Put::kTaken;
+    });
+  }
+
   // After Close nobody wants to know any more.
   void PutPersisted(Ticket ticket) {
-    Change([&] { return batch_.persisted = ticket, Put::kTaken; });
+    Alter([&] { return batch_.persisted = ticket, Put::kTaken; });
   }
   void PutApplied(Index index) {
-    Change([&] { return batch_.applied = index, Put::kTaken; });
+    Alter([&] { return batch_.applied = index, Put::kTaken; });
   }
   void PutInstalled(Index index, bool birth_complete) {
-    Change([&] {
+    Alter([&] {
       batch_.applied = index;
       batch_.birth_complete = batch_.birth_complete || birth_complete;
       return Put::kTaken;
     });
   }
   void PutSnapshotFailed(const SnapshotRequest& request) {
-    Change([&] { return batch_.failed_snapshots.push_back(request), Put::kTaken; });
+    Alter([&] { return batch_.failed_snapshots.push_back(request), Put::kTaken; });
   }
   void PutRead(ReadDone done) {
-    Change([&] { return batch_.reads.push_back(std::move(done)), Put::kTaken; });
+    Alter([&] { return batch_.reads.push_back(std::move(done)), Put::kTaken; });
   }
 
   Batch Take() {
@@ -122,7 +139,7 @@ class Inbox {
 
  private:
   template <typename F>
-  Put Change(F change) {
+  Put Alter(F change) {
     bool wake;
     Put put;
     {

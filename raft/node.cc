@@ -29,14 +29,15 @@ std::thread Named(const char* name, std::function<void()> run) {
 }
 
 bool SameTrouble(const PeerView& a, const PeerView& b) {
-  return a.store == b.store && a.lost_data == b.lost_data &&
-         a.needs_snapshot == b.needs_snapshot && a.snapshot_sent == b.snapshot_sent;
+  return a.store == b.store && a.lost_data == b.lost_data && a.needs_snapshot == b.needs_snapshot &&
+         a.snapshot_sent == b.snapshot_sent;
 }
 
 bool SameForSubscribers(const NodeStatus& a, const NodeStatus& b) {
   return a.role == b.role && a.term == b.term && a.leader == b.leader &&
          a.leader_ready == b.leader_ready && a.birth_complete == b.birth_complete &&
          a.membership_index == b.membership_index && a.membership == b.membership &&
+         a.removed == b.removed &&
          std::equal(a.peers.begin(), a.peers.end(), b.peers.begin(), b.peers.end(), SameTrouble);
 }
 
@@ -50,6 +51,7 @@ class Node::Impl {
         inbox_(options.inbox_messages_max, options.inbox_proposals_max),
         now_(ports.clock->Now()),
         core_(options.core, std::move(recovered), now_),
+        changes_max_(options.inbox_changes_max),
         birth_complete_(options.birth_complete),
         next_cut_(now_),
         log_idle_since_(now_) {
@@ -65,6 +67,7 @@ class Node::Impl {
   }
   void SnapshotFailed(const SnapshotRequest& request) { inbox_.PutSnapshotFailed(request); }
   void Propose(Term term, std::vector<Core::Proposal> proposals, ProposeDone done);
+  void Change(Inbox::Change change);
 
   std::shared_ptr<const NodeStatus> status() const {
     std::lock_guard<std::mutex> lock(status_mutex_);
@@ -96,6 +99,9 @@ class Node::Impl {
   void TakeProposals(Inbox::Proposals proposals);
   void TakeNotices(Inbox::Batch* batch);
   void MaybeCompleteBirth();
+  void TakeChange(Inbox::Change change);
+  void FinishChanges();
+  static void Refuse(const Inbox::Change& change, Inbox::Put put);
   void MaybeCutLog();
   bool DispatchReady();
   void DispatchSnapshots(const std::vector<SnapshotRequest>& requests);
@@ -131,10 +137,22 @@ class Node::Impl {
   // Of the node's thread.
   Instant now_;
   Core core_;
+  const size_t changes_max_;
   bool birth_complete_;
   Index birth_complete_index_;  // handed out for applying; 0: not yet
   Term birth_proposed_in_;      // the term in which this node proposed BirthComplete
   std::shared_ptr<const Membership> membership_;
+  // What was begun as leader of a term and is not done; the core has at most one of each.
+  struct Changing {
+    ChangeResult result;
+    ChangeDone done;
+  };
+  std::optional<Changing> changing_;
+  struct Transferring {
+    Term term;
+    TransferDone done;
+  };
+  std::optional<Transferring> transferring_;
   Instant next_cut_;
   std::map<StoreId, Index> snapshots_from_;  // applied when each peer's snapshot was asked for
 
@@ -163,9 +181,11 @@ bool Node::Impl::RunOnce() {
   // leader's heartbeats are in the inbox, and there is no reason to campaign.
   for (const Message& message : batch.messages) core_.Step(message, now_);
   for (Inbox::Proposals& proposals : batch.proposals) TakeProposals(std::move(proposals));
+  for (Inbox::Change& change : batch.changes) TakeChange(std::move(change));
   TakeNotices(&batch);
   core_.Tick(now_);
   MaybeCompleteBirth();
+  FinishChanges();
   MaybeCutLog();
   worked = DispatchReady() || worked;
   deadline_ = core_.NextDeadline().time_since_epoch().count();
@@ -251,6 +271,61 @@ void Node::Impl::DispatchSnapshots(const std::vector<SnapshotRequest>& requests)
   }
 }
 
+// --- Changes of the members and of the leader ---
+
+void Node::Impl::TakeChange(Inbox::Change change) {
+  FinishChanges();  // so that there is room for the next one
+  if (change.members_done) {
+    const ChangeResult result = core_.ProposeMembership(change.members, now_);
+    if (result.status != ChangeStatus::kAccepted) return change.members_done(result);
+    CHECK(!changing_, "two changes at a time");
+    changing_ = Changing{result, std::move(change.members_done)};
+  } else {
+    const TransferStatus status = core_.TransferLeadership(change.target, now_);
+    if (status != TransferStatus::kStarted) return change.transfer_done(status);
+    CHECK(!transferring_, "two transfers at a time");
+    transferring_ = Transferring{core_.term(), std::move(change.transfer_done)};
+  }
+}
+
+// A change is done when it is committed without a joint phase, also if that made this node step
+// down. Once another term has begun its entry may be gone, and another in its place.
+void Node::Impl::FinishChanges() {
+  if (changing_) {
+    ChangeResult& result = changing_->result;
+    const bool same_term = core_.term() == result.term;
+    const bool committed = core_.membership_index() >= result.index &&
+                           core_.membership_index() <= core_.commit() && !core_.membership().joint;
+    if (!same_term || committed || core_.role() != Role::kLeader) {
+      if (!same_term || !committed) result.status = ChangeStatus::kUnknown;
+      const Changing finished = *std::exchange(changing_, std::nullopt);
+      finished.done(finished.result);
+    }
+  }
+  if (transferring_) {
+    const bool leads = core_.role() == Role::kLeader && core_.term() == transferring_->term;
+    if (leads && core_.transfer_target()) return;
+    const Transferring finished = *std::exchange(transferring_, std::nullopt);
+    finished.done(leads ? TransferStatus::kFailed : TransferStatus::kDone);
+  }
+}
+
+void Node::Impl::Change(Inbox::Change change) {
+  const Inbox::Put put = inbox_.PutChange(change, changes_max_);
+  if (put != Inbox::Put::kTaken) Refuse(change, put);
+}
+
+void Node::Impl::Refuse(const Inbox::Change& change, Inbox::Put put) {
+  const bool full = put == Inbox::Put::kFull;
+  if (change.members_done) {
+    ChangeResult result;
+    result.status = full ? ChangeStatus::kInProgress : ChangeStatus::kNotLeader;
+    change.members_done(result);
+  } else {
+    change.transfer_done(full ? TransferStatus::kInProgress : TransferStatus::kNotLeader);
+  }
+}
+
 bool Node::Impl::DispatchReady() {
   bool any = false;
   while (core_.HasReady()) {
@@ -294,6 +369,8 @@ std::shared_ptr<const NodeStatus> Node::Impl::MakeStatus() {
   status->membership_index = core_.membership_index();
   status->membership = membership_;
   status->peers = core_.peers();
+  status->transfer_target = core_.transfer_target();
+  status->removed = core_.removed();
   status->election_timeout = core_.election_timeout();
   status->fresh_as_of = core_.fresh_as_of(now_);
   status->birth_complete = birth_complete_;
@@ -446,8 +523,19 @@ void Node::Impl::Stop() {
     apply_thread_.join();
     log_read_thread_.join();
   }
-  for (Inbox::Proposals& proposals : inbox_.Take().proposals) {
+  Inbox::Batch rest = inbox_.Take();
+  for (Inbox::Proposals& proposals : rest.proposals) {
     if (proposals.done) proposals.done(0, ProposeStatus::kNotLeader);
+  }
+  for (const Inbox::Change& change : rest.changes) Refuse(change, Inbox::Put::kClosed);
+  if (changing_) {
+    changing_->result.status = ChangeStatus::kUnknown;
+    changing_->done(changing_->result);
+    changing_.reset();
+  }
+  if (transferring_) {
+    transferring_->done(TransferStatus::kDone);
+    transferring_.reset();
   }
 }
 
@@ -463,6 +551,14 @@ bool Node::Receive(Message message) { return impl_->Receive(std::move(message));
 void Node::SnapshotFailed(const SnapshotRequest& request) { impl_->SnapshotFailed(request); }
 void Node::Propose(Term term, std::vector<Core::Proposal> proposals, ProposeDone done) {
   impl_->Propose(term, std::move(proposals), std::move(done));
+}
+void Node::ProposeMembership(MembershipChange change, ChangeDone done) {
+  CHECK(done);
+  impl_->Change({std::move(change), std::move(done), StoreId(), nullptr});
+}
+void Node::TransferLeadership(StoreId target, TransferDone done) {
+  CHECK(done);
+  impl_->Change({{}, nullptr, target, std::move(done)});
 }
 std::shared_ptr<const NodeStatus> Node::status() const { return impl_->status(); }
 void Node::OnStatusChange(std::function<void(const NodeStatus&)> callback) {

@@ -31,6 +31,7 @@ struct NodeOptions {
   CoreOptions core;
   size_t inbox_messages_max = 4096;    // beyond: messages from peers are dropped (and counted)
   size_t inbox_proposals_max = 65536;  // beyond: Propose answers kQueueFull at once
+  size_t inbox_changes_max = 64;       // of members and leader; beyond: kInProgress at once
   // What the state machine says about birth at the start. While false, a leader that is ready
   // proposes BirthComplete once every member has acknowledged entry 1 (DESIGN.md, "Birth").
   bool birth_complete = false;
@@ -52,6 +53,8 @@ struct NodeStatus {
   Index membership_index;
   std::shared_ptr<const Membership> membership;
   std::vector<PeerView> peers;  // leader only
+  StoreId transfer_target;      // leader only; 0: leadership is not being handed over
+  bool removed = false;         // see Core::removed
   Duration election_timeout{};
   std::optional<Instant> fresh_as_of;
   bool birth_complete = false;  // applied here
@@ -90,6 +93,17 @@ class Node {
   // caller's thread, so do not hold a lock that `done` takes. `wall_time_ms` 0: the node's clock.
   using ProposeDone = std::function<void(size_t accepted, ProposeStatus status)>;
   void Propose(Term term, std::vector<Core::Proposal> proposals, ProposeDone done);
+
+  // Changes the members (raft/core/membership_change.h). `done` runs once, on the node's thread or
+  // as with Propose: with the refusal; or, when the change is committed and no joint phase is left,
+  // with kAccepted; or with kUnknown when this node lost leadership before that.
+  using ChangeDone = std::function<void(const ChangeResult&)>;
+  void ProposeMembership(MembershipChange change, ChangeDone done);
+
+  // Hands leadership over (raft/core/transfer.cc); target 0: to the best voter. `done` runs once,
+  // as above: with the refusal, kDone or kFailed.
+  using TransferDone = std::function<void(TransferStatus)>;
+  void TransferLeadership(StoreId target, TransferDone done);
 
   std::shared_ptr<const NodeStatus> status() const;
 

@@ -59,12 +59,14 @@ void ToProto(const raft::RequestVote& message, v1::RequestVoteRequest* proto) {
   proto->set_pre_vote(message.pre_vote);
   proto->set_last_index(message.last_index.value());
   proto->set_last_term(message.last_term.value());
+  proto->set_transfer(message.transfer);
 }
 
 void ToProto(const raft::RequestVoteReply& message, v1::RequestVoteResponse* proto) {
   proto->set_term(message.term.value());
   proto->set_pre_vote(message.pre_vote);
   proto->set_granted(message.granted);
+  proto->set_removed(message.removed);
 }
 
 void ToProto(const raft::AppendEntries& message, v1::AppendEntriesRequest* proto) {
@@ -105,6 +107,7 @@ raft::RequestVote FromProto(const v1::RequestVoteRequest& proto) {
   message.pre_vote = proto.pre_vote();
   message.last_index = raft::Index(proto.last_index());
   message.last_term = raft::Term(proto.last_term());
+  message.transfer = proto.transfer();
   return message;
 }
 
@@ -113,6 +116,7 @@ raft::RequestVoteReply FromProto(const v1::RequestVoteResponse& proto) {
   message.term = raft::Term(proto.term());
   message.pre_vote = proto.pre_vote();
   message.granted = proto.granted();
+  message.removed = proto.removed();
   return message;
 }
 

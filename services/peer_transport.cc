@@ -49,8 +49,10 @@ class PeerTransport::Impl : public std::enable_shared_from_this<PeerTransport::I
 
  private:
   class Stream;
+  struct Call;
   struct VoteCall;
-  using VoteCallPtr = std::shared_ptr<VoteCall>;
+  struct TimeoutNowCall;
+  using CallPtr = std::shared_ptr<Call>;
 
   // What waits for one peer, and the stream that takes it.
   struct Peer {
@@ -76,6 +78,8 @@ class PeerTransport::Impl : public std::enable_shared_from_this<PeerTransport::I
   static void WithStream(Peer* peer, Use use);
   void Dial(const PeerPtr& peer);
   void AskForVote(StoreId to, const raft::RequestVote& message);
+  void AskToCampaign(StoreId to, const raft::TimeoutNow& message);
+  void EndCall(const CallPtr& call);
   void OnVote(StoreId from, const VoteCall& call, const grpc::Status& status);
   void WriteReplyTo(StoreId to, const raft::AppendEntriesReply& reply);
   void AnswerVoteCall(const raft::RequestVoteReply& reply);
@@ -104,7 +108,7 @@ class PeerTransport::Impl : public std::enable_shared_from_this<PeerTransport::I
   raft::Node* node_ = nullptr;
   bool stopping_ = false;
   size_t open_ = 0;  // streams and calls of ours
-  std::set<VoteCallPtr> vote_calls_;
+  std::set<CallPtr> calls_;
   struct Inbound {
     uint64_t id = 0;
     WriteReply write;
@@ -239,9 +243,17 @@ class PeerTransport::Impl::Stream final
   bool held_ = true;
 };
 
-struct PeerTransport::Impl::VoteCall {
+struct PeerTransport::Impl::Call {
   grpc::ClientContext context;
   PeerChannels::Stub stub;
+};
+
+struct PeerTransport::Impl::TimeoutNowCall : Call {
+  v1::TimeoutNowRequest request;
+  v1::TimeoutNowResponse response;
+};
+
+struct PeerTransport::Impl::VoteCall : Call {
   v1::RequestVoteRequest request;
   v1::RequestVoteResponse response;
   uint64_t call_id = 0;
@@ -268,9 +280,9 @@ void PeerTransport::Impl::Stop() {
     WithStream(peer.get(), [](Stream* stream) { stream->Cancel(); });
   }
   std::unique_lock lock(mutex_);
-  const std::set<VoteCallPtr> calls = vote_calls_;
+  const std::set<CallPtr> calls = calls_;
   lock.unlock();
-  for (const VoteCallPtr& call : calls) call->context.TryCancel();
+  for (const CallPtr& call : calls) call->context.TryCancel();
   lock.lock();
   ended_.wait(lock, [this] { return open_ == 0; });
   node_ = nullptr;
@@ -341,6 +353,8 @@ void PeerTransport::Impl::Dispatch(raft::Message message) {
     WriteReplyTo(to, *reply);
   } else if (const auto* vote = std::get_if<raft::RequestVote>(&message.body)) {
     AskForVote(to, *vote);
+  } else if (const auto* timeout_now = std::get_if<raft::TimeoutNow>(&message.body)) {
+    AskToCampaign(to, *timeout_now);
   } else if (const auto* answer = std::get_if<raft::RequestVoteReply>(&message.body)) {
     AnswerVoteCall(*answer);
   } else if (const auto* snapshot = std::get_if<raft::InstallSnapshotReply>(&message.body)) {
@@ -448,18 +462,43 @@ void PeerTransport::Impl::AskForVote(StoreId to, const raft::RequestVote& messag
   *call->request.mutable_header() = MakeHeader(options_.cluster, options_.self, to);
   {
     std::lock_guard lock(mutex_);
-    vote_calls_.insert(call);
+    calls_.insert(call);
   }
   ++sent_;
   call->stub->async()->RequestVote(&call->context, &call->request, &call->response,
                                    [self = shared_from_this(), call, to](grpc::Status status) {
                                      self->OnVote(to, *call, status);
-                                     {
-                                       std::lock_guard lock(self->mutex_);
-                                       self->vote_calls_.erase(call);
-                                     }
-                                     self->End();
+                                     self->EndCall(call);
                                    });
+}
+
+// The answer says nothing: whether the peer campaigns is heard from its term.
+void PeerTransport::Impl::AskToCampaign(StoreId to, const raft::TimeoutNow& message) {
+  auto call = std::make_shared<TimeoutNowCall>();
+  call->stub = channels_->For(to, PeerChannels::Kind::kControl);
+  if (call->stub == nullptr || !Begin()) {
+    ++dropped_;
+    return;
+  }
+  call->context.set_deadline(std::chrono::system_clock::now() + options_.vote_timeout);
+  call->request.set_term(message.term.value());
+  *call->request.mutable_header() = MakeHeader(options_.cluster, options_.self, to);
+  {
+    std::lock_guard lock(mutex_);
+    calls_.insert(call);
+  }
+  ++sent_;
+  call->stub->async()->TimeoutNow(
+      &call->context, &call->request, &call->response,
+      [self = shared_from_this(), call](const grpc::Status&) { self->EndCall(call); });
+}
+
+void PeerTransport::Impl::EndCall(const CallPtr& call) {
+  {
+    std::lock_guard lock(mutex_);
+    calls_.erase(call);
+  }
+  End();
 }
 
 void PeerTransport::Impl::OnVote(StoreId from, const VoteCall& call, const grpc::Status& status) {

@@ -404,10 +404,19 @@ grpc::ServerReadReactor<v1::InstallSnapshotRequest>* RaftService::InstallSnapsho
 
 // --- Not in this build yet ---
 
+// Answered at once: that it was heard, not that the node campaigns.
 grpc::ServerUnaryReactor* RaftService::TimeoutNow(grpc::CallbackServerContext* context,
-                                                  const v1::TimeoutNowRequest*,
-                                                  v1::TimeoutNowResponse*) {
-  return Finished(context, MakeUnimplemented("quorate.v1.Raft/TimeoutNow"));
+                                                  const v1::TimeoutNowRequest* request,
+                                                  v1::TimeoutNowResponse* response) {
+  grpc::Status status;
+  const Shared::Use use = shared_->Enter(&status);
+  if (use) status = CheckHeader(request->header(), {use->cluster, shared_->self()});
+  if (status.ok()) {
+    const StoreId from(request->header().from_store());
+    *response->mutable_header() = MakeHeader(use->cluster, shared_->self(), from);
+    use->node->Receive({from, shared_->self(), raft::TimeoutNow{raft::Term(request->term())}});
+  }
+  return Finished(context, status);
 }
 
 grpc::ServerUnaryReactor* RaftService::ReadIndex(grpc::CallbackServerContext* context,

@@ -56,6 +56,9 @@ class RaftService final : public v1::Raft::CallbackService {
                                         v1::RequestVoteResponse* response) override;
   grpc::ServerBidiReactor<v1::AppendEntriesRequest, v1::AppendEntriesResponse>* AppendEntries(
       grpc::CallbackServerContext* context) override;
+  grpc::ServerUnaryReactor* TimeoutNow(grpc::CallbackServerContext* context,
+                                       const v1::TimeoutNowRequest* request,
+                                       v1::TimeoutNowResponse* response) override;
   grpc::ServerUnaryReactor* Identify(grpc::CallbackServerContext* context,
                                      const v1::IdentifyRequest* request,
                                      v1::IdentifyResponse* response) override;
@@ -69,9 +72,6 @@ class RaftService final : public v1::Raft::CallbackService {
       grpc::CallbackServerContext* context, v1::InstallSnapshotResponse* response) override;
 
   // Not in this build yet: UNIMPLEMENTED naming the call.
-  grpc::ServerUnaryReactor* TimeoutNow(grpc::CallbackServerContext* context,
-                                       const v1::TimeoutNowRequest* request,
-                                       v1::TimeoutNowResponse* response) override;
   grpc::ServerUnaryReactor* ReadIndex(grpc::CallbackServerContext* context,
                                       const v1::ReadIndexRequest* request,
                                       v1::ReadIndexResponse* response) override;

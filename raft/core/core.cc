@@ -80,7 +80,7 @@ void Core::Impl::Tick(Instant now) {
     LeaderTick();
     UpdateLeaderFreshness();
   } else if (now_ >= election_deadline_) {
-    if (CanCampaign()) {
+    if (may_campaign_) {
       StartPreVote();
     } else {
       BecomeFollower(term_, StoreId());  // the leader that it had is lost
@@ -94,8 +94,10 @@ void Core::Impl::Tick(Instant now) {
 Instant Core::Impl::NextDeadline() const {
   const Instant reads = ReadDeadline().value_or(Instant::max());
   if (role_ != Role::kLeader) return std::min(election_deadline_, reads);
-  return std::min({heartbeat_deadline_, reads,
-                   MajorityContact(leader_since_, true) + options_.election_timeout_min});
+  const Instant quorum_deadline =
+      MajorityContact(leader_since_, true) + options_.election_timeout_min;
+  return std::min({heartbeat_deadline_, reads, quorum_deadline,
+                   transfer_ ? transfer_->deadline : Instant::max()});
 }
 
 void Core::Impl::Step(const Message& message, Instant now) {
@@ -119,9 +121,12 @@ void Core::Impl::Step(const Message& message, Instant now) {
     HandleReadIndex(from, *read);
   } else if (const auto* index = std::get_if<ReadIndexReply>(&message.body)) {
     HandleReadIndexReply(from, *index);
+  } else if (const auto* timeout_now = std::get_if<TimeoutNow>(&message.body)) {
+    HandleTimeoutNow(from, *timeout_now);
   } else {
     HandleInstallReply(from, std::get<InstallSnapshotReply>(message.body));
   }
+  AdvanceTransfer();
   UpdateLeaderFreshness();
   AdvanceReads();
   EvictWindow();
@@ -252,7 +257,7 @@ Ready Core::Impl::TakeReady() {
           window_.Slice(handed_over_ + 1, window_.last_index(), static_cast<size_t>(-1));
       handed_over_ = window_.last_index();
     }
-    outstanding_.push_back({last_ticket_, handed_over_});
+    outstanding_.push_back({last_ticket_, handed_over_, now_});
     ready.send_after_persist = std::exchange(send_after_persist_, {});
   }
   CheckInvariants();
@@ -330,31 +335,6 @@ void Core::Impl::EvictWindow() {
   window_.Evict(options_.window_bytes_max, std::min(commit_, persisted_));
 }
 
-// --- Membership in force ---
-
-void Core::Impl::MembershipChanged() {
-  quorum_ = Quorum(membership());
-  if (role_ != Role::kLeader) return;
-  std::map<StoreId, Progress> kept;
-  for (const Member& member : membership().members) {
-    if (member.store == options_.self) continue;
-    const auto it = progress_.find(member.store);
-    if (it != progress_.end()) {
-      kept.insert(std::move(*it));
-    } else {
-      kept[member.store].BecomeProbe(window_.last_index() + 1, window_.last_term());
-    }
-  }
-  progress_ = std::move(kept);
-}
-
-void Core::Impl::TrimMemberships() {
-  // Only what is not committed can still be reverted.
-  while (memberships_.size() > 1 && memberships_[1].first <= commit_) {
-    memberships_.erase(memberships_.begin());
-  }
-}
-
 // --- Freshness of local reads ---
 
 // A sample says: everything that anybody had acknowledged before `as_of` lies at or below `commit`.
@@ -391,6 +371,7 @@ std::optional<Instant> Core::Impl::FreshAsOf(Instant now) const {
 std::vector<PeerView> Core::Impl::Peers() const {
   std::vector<PeerView> views;
   for (const auto& [store, peer] : progress_) {
+    if (peer.leaving) continue;
     PeerView view;
     view.store = store;
     view.match = peer.match;
@@ -400,6 +381,7 @@ std::vector<PeerView> Core::Impl::Peers() const {
     view.lost_data = peer.lost_data;
     view.needs_snapshot = peer.state == PeerState::kSnapshot;
     view.snapshot_sent = peer.snapshot_asked;
+    view.caught_up = CaughtUp(peer);
     views.push_back(view);
   }
   return views;
@@ -424,6 +406,7 @@ void Core::Impl::CheckInvariants() {
   facts.cut_lowest = cut_lowest_;
   facts.installing = installing_ && !installing_->switched;
   facts.first_index = first_index_;
+  facts.transferring = transfer_.has_value();
   facts.last_ticket = last_ticket_;
   facts.persisted_ticket = persisted_ticket_;
   invariants_.Check(facts);
@@ -447,6 +430,12 @@ void Core::RequestRead(uint64_t id, ReadMode mode, Instant now) {
   impl_->RequestRead(id, mode, now);
 }
 void Core::SetLeases(bool on) { impl_->leases_ = on; }
+ChangeResult Core::ProposeMembership(const MembershipChange& change, Instant now) {
+  return impl_->ProposeMembership(change, now);
+}
+TransferStatus Core::TransferLeadership(StoreId target, Instant now) {
+  return impl_->TransferLeadership(target, now);
+}
 void Core::OnPersisted(Ticket ticket) { impl_->OnPersisted(ticket); }
 void Core::OnApplied(Index index) { impl_->OnApplied(index); }
 void Core::OnLogRead(StoreId peer, Index from, std::vector<EntryPtr> entries) {
@@ -472,6 +461,8 @@ const Membership& Core::membership() const { return impl_->membership(); }
 Index Core::membership_index() const { return impl_->membership_index(); }
 bool Core::leader_ready() const { return impl_->leader_ready(); }
 std::vector<PeerView> Core::peers() const { return impl_->Peers(); }
+StoreId Core::transfer_target() const { return impl_->transfer_target(); }
+bool Core::removed() const { return impl_->Removed(); }
 Duration Core::election_timeout() const { return impl_->election_timeout_; }
 std::optional<Instant> Core::lease_until() const { return impl_->LeaseUntil(); }
 bool Core::leases() const { return impl_->leases_; }

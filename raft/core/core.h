@@ -11,8 +11,9 @@
 // How the files divide the work: core.cc (construction, dispatch, Ready), election.cc (timers,
 // votes), replication.cc (the log of this node), pipeline.cc (the leader's side: sending, answers,
 // commit), snapshot.cc (cutting the log, snapshots), read_index.cc (linearizable reads, leases),
-// log_window.h (the entries in memory), quorum.h (majorities), progress.h (what the leader knows of
-// a peer), invariants.h (checked always).
+// membership_change.cc (who takes part), transfer.cc (handing leadership over), log_window.h (the
+// entries in memory), quorum.h (majorities), progress.h (what the leader knows of a peer),
+// invariants.h (checked always).
 #pragma once
 
 #include <cstdint>
@@ -23,6 +24,7 @@
 #include <vector>
 
 #include "raft/core/membership.h"
+#include "raft/core/membership_change.h"
 #include "raft/core/message.h"
 #include "raft/core/ready.h"
 #include "raft/core/types.h"
@@ -52,6 +54,10 @@ struct CoreOptions {
   uint64_t read_ids_from = 0;
   // How much faster than another's a clock may run, in thousandths: a lease is this much shorter.
   uint32_t lease_drift_permille = 100;
+  // A leader that has waited this long for OnPersisted hands over to a follower that has
+  // everything, if a majority answers without it; at most once in the interval.
+  Duration flush_stall_max = std::chrono::milliseconds(500);
+  Duration stall_transfer_interval = std::chrono::seconds(30);
 };
 
 // What the log says after a restart.
@@ -78,6 +84,20 @@ enum class ProposeStatus : uint8_t {
   // uncommitted_bytes_max are waiting, for a majority or for this node's own disk: retry later. One
   // proposal alone is accepted whatever its size.
   kQueueFull,
+  // Leadership is being handed over: retry later, here if that fails, else at the new leader.
+  kTransferring,
+};
+
+enum class TransferStatus : uint8_t {
+  kStarted,
+  kAlreadyLeads,  // the target is this node, which leads
+  kNotLeader,
+  kInProgress,  // a transfer is under way, perhaps to another target
+  kNotVoter,    // the target is no voter of the (new) membership
+  kSilent,      // the target, or without one every voter, does not answer or has lost data
+  // Only from the driver (raft/node.h), in place of kStarted:
+  kDone,    // this node leads no more
+  kFailed,  // nobody took over within one election timeout: this node leads on
 };
 
 // What a leader knows of one peer; for status and the birth rule.
@@ -92,6 +112,7 @@ struct PeerView {
   bool lost_data = false;
   bool needs_snapshot = false;  // what it lacks is no longer in the log on disk
   bool snapshot_sent = false;   // a snapshot is under way to it
+  bool caught_up = false;       // as a learner it may be promoted now (dissertation 4.2.1)
 };
 
 class Core {
@@ -130,6 +151,16 @@ class Core {
   // timeout than it had while another may hold a lease.
   void SetLeases(bool on);
 
+  // Changes who takes part; one change at a time, and only as leader (membership_change.h).
+  // Accepted: the entry at `index` is in the log and in force. The change is done when membership()
+  // is not joint and membership_index(), at or after `index`, is committed.
+  ChangeResult ProposeMembership(const MembershipChange& change, Instant now);
+
+  // Hands leadership to `target`; 0: to the voter whose log is longest (dissertation 3.10).
+  // Proposals are refused (kTransferring) until this node no longer leads, or until one maximum
+  // election timeout has passed without that: then it leads on. transfer_target() tells.
+  TransferStatus TransferLeadership(StoreId target, Instant now);
+
   // The ticket and all before it are durable. A late notice is harmless: tickets name hand-overs,
   // not positions.
   void OnPersisted(Ticket ticket);
@@ -166,7 +197,11 @@ class Core {
   // terms left behind. Writes are taken only after it.
   bool leader_ready() const;
   std::vector<PeerView> peers() const;  // leader only, by store id
-  Duration election_timeout() const;    // the one drawn last
+  StoreId transfer_target() const;      // 0: leadership is not being handed over
+  // No leader is heard, and a committed membership, here or where this node asked for votes, no
+  // longer names it. For status only: such a node still votes and appends.
+  bool removed() const;
+  Duration election_timeout() const;  // the one drawn last
   // Until when no later leader can be, by this node's clock and as far as it knows; nullopt: it
   // does not lead, leases are off, nothing of its term is committed, or leadership was handed over.
   std::optional<Instant> lease_until() const;

@@ -1,5 +1,5 @@
-// The state behind Core, shared by core.cc, election.cc, replication.cc, pipeline.cc, snapshot.cc
-// and read_index.cc. Not for users.
+// The state behind Core, shared by core.cc, election.cc, replication.cc, pipeline.cc, snapshot.cc,
+// read_index.cc, membership_change.cc and transfer.cc. Not for users.
 #pragma once
 
 #include <cstdint>
@@ -49,6 +49,14 @@ class Core::Impl {
   void RequestRead(uint64_t id, ReadMode mode, Instant now);
   std::optional<Instant> LeaseUntil() const;
 
+  // --- membership_change.cc ---
+  ChangeResult ProposeMembership(const MembershipChange& change, Instant now);
+  bool Removed() const;
+
+  // --- transfer.cc ---
+  TransferStatus TransferLeadership(StoreId target, Instant now);
+  StoreId transfer_target() const { return transfer_ ? transfer_->target : StoreId(); }
+
   bool leader_ready() const { return role_ == Role::kLeader && applied_ >= term_start_; }
   const Membership& membership() const {
     static const Membership kNone;
@@ -83,6 +91,7 @@ class Core::Impl {
   struct Outstanding {
     Ticket ticket;
     Index last_index;  // the log's end with this hand-over; lowered when a later cut goes below it
+    Instant since;     // when it was handed over
   };
   std::deque<Outstanding> outstanding_;
   Ticket last_ticket_;
@@ -112,6 +121,19 @@ class Core::Impl {
   Index term_start_;                      // the no-op of the term
   Instant leader_since_;
   uint64_t log_time_base_ms_ = 0;
+  struct Transfer {
+    StoreId target;
+    Instant deadline;
+    bool told = false;       // TimeoutNow was sent, since the last heartbeat
+    bool resigning = false;  // this node is no voter any more: in the end it follows
+  };
+  std::optional<Transfer> transfer_;
+  std::optional<Instant> stall_transfer_at_;  // the last one for a stalled disk, in any term
+
+  // --- Taking part ---
+  bool may_campaign_ = false;  // a voter of a membership that is in force or may be again
+  bool was_member_ = false;    // since the start
+  bool told_removed_ = false;  // since a leader was last heard
 
   // --- Reads below the window ---
   struct PendingRead {
@@ -215,18 +237,41 @@ class Core::Impl {
   void AddFreshSample(Index commit, Instant as_of);
   void UpdateLeaderFreshness();
   void EvictWindow();
+
+  // --- membership_change.cc ---
+  bool AnswersLately(StoreId store) const;
+  void NoteRound(Progress* peer);
+  bool CaughtUp(const Progress& peer) const;
+  std::optional<ChangeResult> RefuseChangeNow() const;
+  std::optional<ChangeResult> RefuseName(const Membership& from, const Member& member,
+                                         const MembershipChange& change) const;
+  std::optional<ChangeResult> RefuseChange(const Membership& from, const Membership& to,
+                                           const MembershipChange& change) const;
+  void ContinueMembershipChange();
   void MembershipChanged();
+  void DropLeft();
   void TrimMemberships();
+  void NoteStanding();
+  bool IsRemoved(StoreId store, Index its_last_index) const;
+
+  // --- transfer.cc ---
+  StoreId PickTarget() const;
+  bool MayLead(StoreId store) const;
+  void StartTransfer(StoreId target);
+  void AdvanceTransfer();
+  void TransferTick();
+  void LeaveOffice();
+  void MaybeHandOverStalled();
+  void HandleTimeoutNow(StoreId from, const TimeoutNow& message);
 
   // --- election.cc ---
   void ResetElectionDeadline();
-  bool CanCampaign() const { return quorum_.IsVoter(options_.self); }
   bool HeardFromLeader() const;  // within the minimum election timeout, or just started
   bool LogUpToDate(Index last_index, Term last_term) const;
   void BecomeFollower(Term term, StoreId leader);
   void StartPreVote();
-  void StartCampaign();
-  void AskForVotes(Term term, bool pre_vote);
+  void StartCampaign(bool transfer);
+  void AskForVotes(const RequestVote& question);
   void CountVotes();
   void BecomeLeader();
   void LeaderTick();

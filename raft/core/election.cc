@@ -41,9 +41,11 @@ void Core::Impl::BecomeFollower(Term term, StoreId leader) {
   const bool led = role_ == Role::kLeader;
   role_ = Role::kFollower;
   leader_ = leader;
+  if (leader) told_removed_ = false;
   votes_.clear();
   if (led) {
     progress_.clear();
+    transfer_.reset();
     term_start_ = Index();
     // What it heard as a follower is long past, and nobody holds it to a leader now.
     leader_contact_.reset();
@@ -56,11 +58,14 @@ void Core::Impl::StartPreVote() {
   leader_ = StoreId();
   votes_ = {{options_.self, true}};
   ResetElectionDeadline();
-  AskForVotes(term_ + 1, true);
+  RequestVote question;
+  question.term = term_ + 1;
+  question.pre_vote = true;
+  AskForVotes(question);
   CountVotes();  // a sole voter needs nobody else
 }
 
-void Core::Impl::StartCampaign() {
+void Core::Impl::StartCampaign(bool transfer) {
   ++term_;
   vote_ = options_.self;
   hard_state_dirty_ = true;
@@ -68,15 +73,16 @@ void Core::Impl::StartCampaign() {
   leader_ = StoreId();
   votes_.clear();  // its own vote counts once it is durable: OnPersisted
   ResetElectionDeadline();
-  AskForVotes(term_, false);
+  RequestVote question;
+  question.term = term_;
+  question.transfer = transfer;
+  AskForVotes(question);
 }
 
-void Core::Impl::AskForVotes(Term term, bool pre_vote) {
+void Core::Impl::AskForVotes(const RequestVote& question) {
   for (StoreId voter : quorum_.all_voters()) {
     if (voter == options_.self) continue;
-    RequestVote request;
-    request.term = term;
-    request.pre_vote = pre_vote;
+    RequestVote request = question;
     request.last_index = window_.last_index();
     request.last_term = window_.last_term();
     Send(voter, request);
@@ -90,7 +96,7 @@ void Core::Impl::CountVotes() {
   });
   if (!won) return;
   if (role_ == Role::kPreCandidate) {
-    StartCampaign();
+    StartCampaign(false);
   } else if (role_ == Role::kCandidate && HardStateDurable()) {
     // The requests went out once the term was durable; the answers of a majority may overtake the
     // notice of it. OnPersisted counts again.
@@ -132,7 +138,9 @@ void Core::Impl::LeaderTick() {
     BecomeFollower(term_, StoreId());
     return;
   }
-  if (now_ < heartbeat_deadline_) return;
+  TransferTick();
+  if (role_ != Role::kLeader || now_ < heartbeat_deadline_) return;
+  DropLeft();
   heartbeat_deadline_ = now_ + options_.heartbeat_interval;
   for (auto& [store, peer] : progress_) {
     peer.heartbeat_due = true;
@@ -148,17 +156,18 @@ void Core::Impl::HandleVote(StoreId from, const RequestVote& request) {
   const bool empty_log = request.last_index == Index(0);
   if (request.term == Term(0) || request.term.value() >= kPositionMax ||
       request.last_index.value() >= kPositionMax || request.last_term >= request.term ||
-      empty_log != (request.last_term == Term(0))) {
+      empty_log != (request.last_term == Term(0)) || (request.transfer && request.pre_vote)) {
     ++ignored_messages_;
     return;
   }
   const auto answer = [&](bool granted) {
     const Term term = granted ? request.term : term_;
-    Send(from, RequestVoteReply{term, request.pre_vote, granted, request.call_id});
+    const bool removed = !granted && IsRemoved(from, request.last_index);
+    Send(from, RequestVoteReply{term, request.pre_vote, granted, request.call_id, removed});
   };
   // While a leader is heard neither a higher term nor a better log counts, and the term is not
-  // taken.
-  if (request.term < term_ || HeardFromLeader()) return answer(false);
+  // taken; unless that leader itself has asked for it.
+  if (request.term < term_ || (HeardFromLeader() && !request.transfer)) return answer(false);
 
   const bool up_to_date = LogUpToDate(request.last_index, request.last_term);
   const bool free_to_vote = request.term > term_ || vote_ == from || (!vote_ && !leader_);
@@ -180,6 +189,7 @@ void Core::Impl::HandleVoteReply(StoreId from, const RequestVoteReply& reply) {
     ++ignored_messages_;
     return;
   }
+  told_removed_ = told_removed_ || (reply.removed && !reply.granted);
   if (reply.pre_vote && reply.granted) {
     // Carries the term that was asked for, which is not yet anybody's.
     if (role_ != Role::kPreCandidate || reply.term != term_ + 1) return;

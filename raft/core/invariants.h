@@ -28,10 +28,11 @@ struct CoreFacts {
   Index handed_out;  // given to the driver for applying
   Index applied;
   Index membership_index;
-  Index term_start;  // leader: its no-op
-  Index cut_lowest;  // the lowest index cut in this step; 0: nothing was cut
+  Index term_start;         // leader: its no-op
+  Index cut_lowest;         // the lowest index cut in this step; 0: nothing was cut
   bool installing = false;  // a snapshot whose record is not durable: the window begins behind it
   Index first_index;        // of the log on disk
+  bool transferring = false;
   Ticket last_ticket;
   Ticket persisted_ticket;
 };
@@ -60,6 +61,7 @@ class Invariants {
     CHECK(f.last_term <= f.term);
     CHECK(f.membership_index <= f.last_index);
     CHECK(f.persisted_ticket <= f.last_ticket);
+    CHECK(f.role == Role::kLeader || !f.transferring, "hands over what it does not have");
     switch (f.role) {
       case Role::kLeader:
         CHECK(f.leader == f.self && f.vote == f.self, "leads without its own vote");

@@ -1,12 +1,14 @@
 // The layout of an encoded membership; numbers are unsigned, little-endian, of fixed width:
 //
-//   version          1 byte    1
+//   version          1 byte    1, or 2 exactly when version 1 cannot say it: a member is demoted,
+//                              or two members share a name
 //   cluster          8 bytes
 //   joint            1 byte    0 or 1; 1 exactly when some member is an outgoing voter
 //   member count     2 bytes   at most kMembersMax
 //   per member, in strictly ascending order of store:
 //     store          8 bytes   not 0
-//     flags          1 byte    bit 0 voter, bit 1 outgoing voter; the others are 0
+//     flags          1 byte    bit 0 voter, bit 1 outgoing voter, bit 2 demoted (version 2; with
+//                              bit 1 alone); the others are 0
 //     name length    2 bytes   at most 255, then the name
 //     address length 2 bytes   at most 512 (a DNS name and a port need 259), then the address
 //
@@ -22,27 +24,27 @@ namespace quorate::raft {
 namespace {
 
 constexpr uint8_t kVersion = 1;
+constexpr uint8_t kVersionOfJointNames = 2;
 constexpr uint8_t kVoterFlag = 1;
 constexpr uint8_t kOutgoingFlag = 2;
+constexpr uint8_t kDemotedFlag = 4;
 constexpr size_t kNameBytesMax = 255;
 constexpr size_t kAddressBytesMax = 512;
 
-// What both directions insist on; returns the rule that is broken, or nullptr.
-const char* BrokenRule(const Membership& membership) {
-  if (membership.members.size() > kMembersMax) return "too many members";
+// Version 1 knew neither demoted members nor one name for two of them. What it can say is still
+// written as it was, so that there is one encoding of each membership.
+uint8_t VersionOf(const Membership& membership) {
   std::set<std::string_view> names;
-  StoreId previous;
-  bool outgoing = false;
   for (const Member& member : membership.members) {
-    if (!(previous < member.store)) return "members are not in ascending order of store";
-    if (member.name.size() > kNameBytesMax) return "a name is over 255 bytes";
-    if (member.address.size() > kAddressBytesMax) return "an address is over 512 bytes";
-    if (!names.insert(member.name).second) return "two members have one name";
-    previous = member.store;
-    outgoing = outgoing || member.outgoing_voter;
+    if (member.demoted || !names.insert(member.name).second) return kVersionOfJointNames;
   }
-  if (outgoing != membership.joint) return "joint and outgoing voters do not agree";
-  return nullptr;
+  return kVersion;
+}
+
+uint8_t FlagsOf(const Member& member) {
+  return static_cast<uint8_t>((member.voter ? kVoterFlag : 0) |
+                              (member.outgoing_voter ? kOutgoingFlag : 0) |
+                              (member.demoted ? kDemotedFlag : 0));
 }
 
 void PutNumber(std::string* out, uint64_t value, int width) {
@@ -91,6 +93,30 @@ std::vector<StoreId> Select(const Membership& membership, bool Member::*flag) {
 
 }  // namespace
 
+const char* BrokenRule(const Membership& membership) {
+  if (membership.members.size() > kMembersMax) return "too many members";
+  std::set<std::string_view> voters, outgoing_voters, learners;
+  StoreId previous;
+  bool outgoing = false;
+  for (const Member& member : membership.members) {
+    if (!(previous < member.store)) return "members are not in ascending order of store";
+    if (member.name.size() > kNameBytesMax) return "a name is over 255 bytes";
+    if (member.address.size() > kAddressBytesMax) return "an address is over 512 bytes";
+    if (member.demoted && (member.voter || !member.outgoing_voter)) {
+      return "a demoted member is not one of the old half alone";
+    }
+    const bool first =
+        (!member.voter || voters.insert(member.name).second) &&
+        (!member.outgoing_voter || outgoing_voters.insert(member.name).second) &&
+        (!(member.learner() || member.demoted) || learners.insert(member.name).second);
+    if (!first) return "two members have one name";
+    previous = member.store;
+    outgoing = outgoing || member.outgoing_voter;
+  }
+  if (outgoing != membership.joint) return "joint and outgoing voters do not agree";
+  return nullptr;
+}
+
 const Member* Membership::Find(StoreId store) const {
   const auto it = std::find_if(members.begin(), members.end(),
                                [store](const Member& member) { return member.store == store; });
@@ -107,14 +133,13 @@ std::string EncodeMembership(const Membership& membership) {
   const char* const broken = BrokenRule(membership);
   CHECK(broken == nullptr, broken);
   std::string out;
-  PutNumber(&out, kVersion, 1);
+  PutNumber(&out, VersionOf(membership), 1);
   PutNumber(&out, membership.cluster.value(), 8);
   PutNumber(&out, membership.joint ? 1 : 0, 1);
   PutNumber(&out, membership.members.size(), 2);
   for (const Member& member : membership.members) {
     PutNumber(&out, member.store.value(), 8);
-    PutNumber(&out, (member.voter ? kVoterFlag : 0) | (member.outgoing_voter ? kOutgoingFlag : 0),
-              1);
+    PutNumber(&out, FlagsOf(member), 1);
     PutNumber(&out, member.name.size(), 2);
     out += member.name;
     PutNumber(&out, member.address.size(), 2);
@@ -125,7 +150,8 @@ std::string EncodeMembership(const Membership& membership) {
 
 std::optional<Membership> DecodeMembership(std::string_view bytes) {
   Reader reader(bytes);
-  if (reader.Number(1) != kVersion) return std::nullopt;
+  const uint64_t version = reader.Number(1);
+  if (version != kVersion && version != kVersionOfJointNames) return std::nullopt;
   Membership membership;
   membership.cluster = ClusterId(reader.Number(8));
   const uint64_t joint = reader.Number(1);
@@ -136,15 +162,17 @@ std::optional<Membership> DecodeMembership(std::string_view bytes) {
     Member member;
     member.store = StoreId(reader.Number(8));
     const uint64_t flags = reader.Number(1);
-    if (flags > (kVoterFlag | kOutgoingFlag)) return std::nullopt;
+    if (flags > (kVoterFlag | kOutgoingFlag | kDemotedFlag)) return std::nullopt;
     member.voter = (flags & kVoterFlag) != 0;
     member.outgoing_voter = (flags & kOutgoingFlag) != 0;
+    member.demoted = (flags & kDemotedFlag) != 0;
     member.name = reader.Bytes(reader.Number(2));
     member.address = reader.Bytes(reader.Number(2));
     if (!reader.ok()) return std::nullopt;
     membership.members.push_back(std::move(member));
   }
   if (!reader.done() || BrokenRule(membership) != nullptr) return std::nullopt;
+  if (version != VersionOf(membership)) return std::nullopt;
   return membership;
 }
 

@@ -19,6 +19,9 @@ struct Member {
   std::string address;          // last peer address known when the entry was made; only a hint
   bool voter = false;           // votes in the new (or only) configuration
   bool outgoing_voter = false;  // votes in the old half of a joint configuration
+  // Of a voter of the old half alone: stays as a learner when the joint phase ends. Otherwise such
+  // a member leaves then.
+  bool demoted = false;
   bool learner() const { return !voter && !outgoing_voter; }
   friend bool operator==(const Member&, const Member&) = default;
 };
@@ -26,7 +29,10 @@ struct Member {
 struct Membership {
   ClusterId cluster;
   bool joint = false;
-  std::vector<Member> members;  // ordered by store id, no store twice, no name twice
+  // Ordered by store id, no store twice. No name twice among the voters, among the voters of the
+  // old half, or among the learners: so a store may learn under the name of the voter that it will
+  // replace.
+  std::vector<Member> members;
 
   const Member* Find(StoreId store) const;
   std::vector<StoreId> Voters() const;          // of the new configuration
@@ -35,11 +41,13 @@ struct Membership {
 };
 
 // The payload of an EntryType::kMembership entry, in a small format of its own, because the core
-// includes no protobuf: version byte 1, then fixed-width little-endian fields; the layout is
+// includes no protobuf: a version byte, then fixed-width little-endian fields; the layout is
 // described in membership.cc. Decode returns nullopt for anything that Encode cannot have made:
 // wrong version, trailing bytes, members out of order or twice, names over 255 bytes, more than
 // kMembersMax members.
 inline constexpr size_t kMembersMax = 64;
+// The rule that this membership breaks, in words; nullptr: none, Encode takes it.
+const char* BrokenRule(const Membership& membership);
 std::string EncodeMembership(const Membership& membership);
 std::optional<Membership> DecodeMembership(std::string_view bytes);
 

@@ -20,6 +20,9 @@ struct RequestVote {
   Index last_index;
   Term last_term;
   uint64_t call_id = 0;  // echoed in the reply, so that a transport can pair the two
+  // The leader of `term` - 1 has asked for this campaign (TimeoutNow): that it is still heard is no
+  // reason to refuse. Never with `pre_vote`.
+  bool transfer = false;
 };
 
 // Every RequestVote is answered, a refused one too.
@@ -28,6 +31,9 @@ struct RequestVoteReply {
   bool pre_vote = false;
   bool granted = false;
   uint64_t call_id = 0;
+  // A refusal only: a membership that is committed, and that the asker's log does not reach, has
+  // removed the asker. For its status; it changes nothing that the asker does.
+  bool removed = false;
 };
 
 // Raft paper, Figure 2. Also the heartbeat (no entries).
@@ -109,8 +115,15 @@ struct ReadIndexReply {
   uint64_t call_id = 0;
 };
 
-using MessageBody = std::variant<RequestVote, RequestVoteReply, AppendEntries, AppendEntriesReply,
-                                 InstallSnapshot, InstallSnapshotReply, ReadIndex, ReadIndexReply>;
+// Dissertation 3.10: the leader of `term` asks the receiver, whose log is as long as its own, to
+// campaign at once. It may arrive late: it counts in that term only.
+struct TimeoutNow {
+  Term term;
+};
+
+using MessageBody =
+    std::variant<RequestVote, RequestVoteReply, AppendEntries, AppendEntriesReply, InstallSnapshot,
+                 InstallSnapshotReply, ReadIndex, ReadIndexReply, TimeoutNow>;
 
 struct Message {
   StoreId from;

@@ -77,6 +77,7 @@ void Core::Impl::HandleMatch(Progress* peer, Index match) {
   }
   if (!peer->match_term && peer->match == peer->next - 1) peer->match_term = peer->prev_term;
   if (!peer->match_term) peer->match_term = window_.TermAt(peer->match);
+  NoteRound(peer);
   const bool ahead = match >= peer->next;  // than what is to be sent next
   switch (peer->state) {
     case PeerState::kProbe:
@@ -151,6 +152,7 @@ void Core::Impl::MaybeCommit() {
   // Never by counting copies of an earlier term (5.4.2, Figure 8; LogCabin #44).
   if (!reached || *reached <= commit_ || window_.TermAt(*reached) != term_) return;
   SetCommit(*reached);
+  ContinueMembershipChange();
 }
 
 // --- What is to be sent ---
@@ -254,6 +256,9 @@ void Core::Impl::SendAppend(StoreId store, Progress* peer, Index prev, Term prev
     append.majority_age = now_ - contact;
   }
   peer->told_commit = std::max(peer->told_commit, std::min(commit_, prev + entries.size()));
+  if (peer->leaving && !peer->leaving->told_at && peer->told_commit >= peer->leaving->index) {
+    peer->leaving->told_at = now_;
+  }
   if (prev + 1 == peer->next && peer->state == PeerState::kProbe) peer->probe_sent = true;
   if (!entries.empty()) {
     uint64_t bytes = 0;

@@ -94,6 +94,19 @@ struct Progress {
   std::optional<Duration> election_timeout_min;
   bool lost_data = false;  // its log ended below `match`: never counted again in this term
 
+  // --- Rounds of catching up (dissertation 4.2.1) ---
+  Index round_end;  // the log's end when the round began
+  Instant round_began{};
+  bool caught_up = false;  // the last round took no longer than an election timeout
+
+  // --- It is no member any more, and is served until it knows ---
+  struct Leaving {
+    Index index;  // the membership without it
+    Instant since;
+    std::optional<Instant> told_at;  // when it was told that this is committed
+  };
+  std::optional<Leaving> leaving;
+
   void BecomeProbe(Index next_index, std::optional<Term> term_before) {
     state = PeerState::kProbe;
     next = next_index;

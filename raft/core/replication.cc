@@ -20,6 +20,7 @@ std::pair<size_t, ProposeStatus> Core::Impl::Propose(Term term, std::vector<Prop
                                                      Instant now) {
   Advance(now);
   if (role_ != Role::kLeader || term != term_) return {0, ProposeStatus::kNotLeader};
+  if (transfer_) return {0, ProposeStatus::kTransferring};
   size_t accepted = 0;
   ProposeStatus status = ProposeStatus::kAccepted;
   for (Proposal& proposal : proposals) {
@@ -189,6 +190,9 @@ void Core::Impl::HandleAppend(StoreId from, const AppendEntries& request) {
 
   const Index matched = MergeEntries(request);
   SetCommit(std::min(request.commit, matched));
+  // It is to be asked again when the log on disk has said what lies here, with the next heartbeat.
+  // An answer that took it no further would be followed by the same request at once.
+  if (terms_wanted_ && matched == prev && !request.entries.empty()) return;
   AppendEntriesReply reply = ReplyTo(request);
   reply.success = true;
   // A heartbeat is answered at once, with what is durable already: it never waits for the disk.

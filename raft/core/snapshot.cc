@@ -148,8 +148,8 @@ void Core::Impl::AnswerInstalled() {
 // --- The leader ---
 
 bool Core::Impl::WantsSnapshot(const Progress& peer) const {
-  return peer.state == PeerState::kSnapshot && !peer.snapshot_asked && PeerActive(peer) &&
-         peer.snapshot_retry_at <= now_;
+  return peer.state == PeerState::kSnapshot && !peer.snapshot_asked && !peer.leaving &&
+         PeerActive(peer) && peer.snapshot_retry_at <= now_;
 }
 
 void Core::Impl::HandleInstallReply(StoreId from, const InstallSnapshotReply& reply) {
@@ -174,9 +174,11 @@ void Core::Impl::HandleInstallReply(StoreId from, const InstallSnapshotReply& re
   peer->snapshot_backoff = Duration(0);
   if (reply.index > peer->match) {
     peer->match = reply.index;
-    peer->match_term = reply.index_term;
     peer->match_acked_at = now_;
   }
+  // Also when it had acknowledged as much before: the term may be what was missing, and only the
+  // snapshot may still tell it.
+  if (reply.index == peer->match) peer->match_term = reply.index_term;
   if (peer->state == PeerState::kSnapshot || peer->next <= peer->match) {
     peer->BecomeProbe(peer->match + 1, peer->match_term);
   }

@@ -47,11 +47,11 @@ class Bench {
       const Index index(Before() + i + 1);
       const Term term(setup_.terms[i]);
       disk.push_back(index == Index(1) ? MakeMembershipEntry(index, term, membership)
-                            : MakeEntry(index, term));
+                                       : MakeEntry(index, term));
     }
     const size_t start = disk.size() - std::min(disk.size(), setup_.window_entries);
     state.prev_index = Index(Before() + start);
-    state.prev_term = start > 0          ? disk[start - 1]->term
+    state.prev_term = start > 0         ? disk[start - 1]->term
                       : setup_.snapshot ? setup_.snapshot->term
                                         : Term(0);
     state.entries.assign(disk.begin() + static_cast<std::ptrdiff_t>(start), disk.end());
@@ -92,6 +92,17 @@ class Bench {
     const auto result = core_->Propose(core_->term(), std::move(proposals), now);
     Drain();
     return result;
+  }
+
+  ChangeResult Change(std::vector<MemberStep> steps, bool force = false) {
+    const ChangeResult result = core_->ProposeMembership({std::move(steps), force}, now);
+    Drain();
+    return result;
+  }
+  TransferStatus Transfer(StoreId target) {
+    const TransferStatus status = core_->TransferLeadership(target, now);
+    Drain();
+    return status;
   }
 
   // Takes what the core has. What waits for the disk stays in `waiting` unless `auto_persist`.
@@ -218,6 +229,11 @@ class Bench {
     reply.echoed_sent_at = now;
     reply.receiver_clock = now;
     Hear(from, reply);
+  }
+  // Every peer says that it has what the leader has; one heartbeat passes. Afterwards everything is
+  // committed and everybody has caught up, as far as one round tells.
+  void AckAll(std::vector<StoreId> peers) {
+    for (StoreId peer : peers) Ack(peer, core_->last_index().value());
   }
   // Answers the oldest read from `disk` extended by what was persisted.
   void AnswerRead() {

@@ -58,7 +58,7 @@ void TestNode::Start() {
   core_->SetLeases(leases_);
   seen_ = Seen{
       core_->role(), core_->term(), core_->leader(), core_->commit(), core_->membership_index(),
-      false};
+      false,         StoreId()};
 }
 
 Instant TestNode::Now() const { return cluster_->now() + clock_offset_; }
@@ -128,6 +128,18 @@ void TestNode::NoteReads(const std::vector<ReadResult>& results) {
     }
     asked_reads_.erase(asked);
   }
+}
+
+ChangeResult TestNode::Change(const MembershipChange& change) {
+  const ChangeResult result = core_->ProposeMembership(change, Now());
+  React();
+  return result;
+}
+
+TransferStatus TestNode::HandOver(StoreId target) {
+  const TransferStatus status = core_->TransferLeadership(target, Now());
+  React();
+  return status;
 }
 
 void TestNode::React() {
@@ -218,6 +230,12 @@ void TestNode::NoteChanges() {
     cluster_->oracle().OnCommit(*this, seen_.commit + 1, core.commit());
   }
   if (core.leader_ready() && !seen_.ready) cluster_->Say(name_ + ": ready to take writes");
+  const StoreId target = core.transfer_target();
+  if (target != seen_.transfer_target && core.role() == Role::kLeader) {
+    cluster_->Say(name_ + (target ? ": hands over to " + cluster_->NameOf(target)
+                                  : ": leads on, the transfer has failed"));
+  }
+  seen_.transfer_target = target;
   seen_.role = core.role();
   seen_.term = core.term();
   seen_.leader = core.leader();
@@ -414,7 +432,7 @@ void TestNode::Switch(const InstallRecord& record) {
 // --- Cluster ---
 
 Cluster::Cluster(const std::vector<std::string>& voters, const std::vector<std::string>& learners,
-                 const CoreOptions& options) {
+                 const CoreOptions& options, const std::vector<std::string>& spares) {
   membership_.cluster = ClusterId(0xc1);
   uint64_t next_id = 1;
   for (const std::string& name : voters) {
@@ -429,6 +447,11 @@ Cluster::Cluster(const std::vector<std::string>& voters, const std::vector<std::
     own.self = member.store;
     Disk disk{HardState{Term(1), StoreId()}, {birth}, Index(1)};
     nodes_.push_back(std::make_unique<TestNode>(this, member.name, own, std::move(disk)));
+  }
+  for (const std::string& name : spares) {
+    CoreOptions own = options;
+    own.self = StoreId(next_id++);
+    nodes_.push_back(std::make_unique<TestNode>(this, name, own, Disk{}));
   }
 }
 

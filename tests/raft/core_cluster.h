@@ -81,6 +81,8 @@ class TestNode {
     uint64_t failed = 0;
   };
   const ReadTotals& read_totals() const { return read_totals_; }
+  ChangeResult Change(const MembershipChange& change);
+  TransferStatus HandOver(StoreId target);
   // The oldest `count` hand-overs become durable; with `report` the core is told.
   bool PersistNext(size_t count = 1, bool report = true);
   bool ApplyNext();
@@ -122,6 +124,7 @@ class TestNode {
     Index commit;
     Index membership_index;
     bool ready = false;
+    StoreId transfer_target;
   };
 
  private:
@@ -213,8 +216,9 @@ class Cluster {
  public:
   // Voters, then learners; store ids 1, 2, ... in that order. Each starts with entry 1, the
   // membership, durable and applied (term 1), unless the caller gives it another disk before Start.
+  // Spares come last: stores that are no members, with nothing on their disks.
   Cluster(const std::vector<std::string>& voters, const std::vector<std::string>& learners,
-          const CoreOptions& options);
+          const CoreOptions& options, const std::vector<std::string>& spares = {});
 
   void StartAll();
   TestNode& node(const std::string& name);
@@ -273,5 +277,7 @@ std::string PrintOutcome(ReadOutcome outcome);
 std::string Print(const ReadResult& result);
 std::string PrintEntries(const std::vector<EntryPtr>& entries);
 std::string PrintMembership(const Membership& membership);
+// Why a change is refused; empty when it is not.
+std::string PrintChange(const Cluster& cluster, const ChangeResult& result);
 
 }  // namespace quorate::raft::testing

@@ -231,6 +231,7 @@ std::string PrintMembership(const Membership& membership) {
   for (const Member& member : membership.members) {
     if (member.voter) voters += " " + member.name;
     if (member.outgoing_voter) outgoing += " " + member.name;
+    if (member.demoted) outgoing += " (then learner)";
     if (member.learner()) learners += " " + member.name;
   }
   std::string out = "voters" + voters;
@@ -239,21 +240,59 @@ std::string PrintMembership(const Membership& membership) {
   return out;
 }
 
+std::string PrintChange(const Cluster& cluster, const ChangeResult& result) {
+  switch (result.status) {
+    case ChangeStatus::kAccepted:
+      return "";
+    case ChangeStatus::kUnchanged:
+      return "nothing would change";
+    case ChangeStatus::kNotLeader:
+      return "not leader";
+    case ChangeStatus::kNotReady:
+      return "nothing of this term is committed yet";
+    case ChangeStatus::kInProgress:
+      return "the change of entry " + ToString(result.index) + " is not done";
+    case ChangeStatus::kTransferring:
+      return "leadership is being handed over";
+    case ChangeStatus::kNotCaughtUp:
+      return cluster.NameOf(result.store) + " has " + ToString(result.match) + " of " +
+             ToString(result.last_index) + " entries";
+    case ChangeStatus::kUnknownStore:
+      return cluster.NameOf(result.store) + " is no member";
+    case ChangeStatus::kNameTaken:
+      return "the name is that of " + cluster.NameOf(result.store);
+    case ChangeStatus::kInvalid:
+      return result.reason;
+    case ChangeStatus::kNoVoters:
+      return "nobody would vote";
+    case ChangeStatus::kWouldLoseQuorum:
+      return "of " + std::to_string(result.voters) + " voters " + std::to_string(result.needed) +
+             " must answer, and " + std::to_string(result.reachable) + " do";
+    case ChangeStatus::kUnknown:
+      break;  // not from a core
+  }
+  return "?";
+}
+
 std::string Print(const Cluster& cluster, const Message& message) {
   std::string out = cluster.NameOf(message.from) + "->" + cluster.NameOf(message.to) + " ";
   const auto at = [](Index index, Term term) { return ToString(index) + "@" + ToString(term); };
   if (const auto* vote = std::get_if<RequestVote>(&message.body)) {
     out += vote->pre_vote ? "PreVote" : "Vote";
     out += " term=" + ToString(vote->term) + " log=" + at(vote->last_index, vote->last_term);
+    if (vote->transfer) out += " (transfer)";
   } else if (const auto* answer = std::get_if<RequestVoteReply>(&message.body)) {
     out += answer->pre_vote ? "PreVoteReply" : "VoteReply";
     out += " term=" + ToString(answer->term) + (answer->granted ? " yes" : " no");
+    if (answer->removed) out += ", you were removed";
   } else if (const auto* append = std::get_if<AppendEntries>(&message.body)) {
     out += "Append term=" + ToString(append->term) +
            " prev=" + at(append->prev_index, append->prev_term);
     if (!append->entries.empty()) out += " entries=" + PrintEntries(append->entries);
     out += " commit=" + ToString(append->commit);
     if (append->read_round > 0) out += " reads=#" + std::to_string(append->read_round);
+  } else if (const auto* timeout_now = std::get_if<TimeoutNow>(&message.body)) {
+    out += "TimeoutNow term=" + ToString(timeout_now->term);
   } else if (const auto* reply = std::get_if<AppendEntriesReply>(&message.body)) {
     out += "AppendReply term=" + ToString(reply->term);
     if (reply->success) {

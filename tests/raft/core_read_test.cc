@@ -453,37 +453,49 @@ TEST(Lease, NeedsBothMajoritiesOfAJointMembership) {
   // Voters 1, 2, 3; then 1, 4, 5 are to be the voters.
   LeaseBench bench({.voters = 3, .learners = 2});
   bench.Lead();
-  Membership joint = bench->membership();
-  joint.joint = true;
-  for (Member& member : joint.members) {
-    member.outgoing_voter = member.store <= kThree;
-    member.voter = member.store == kSelf || member.store >= kFour;
-  }
-  AppendEntries append = bench.Append(bench->term().value() + 1, 2, 2, {});
-  append.entries = {MakeMembershipEntry(Index(3), append.term, joint)};
-  bench.Hear(kTwo, append);
-  bench.OutlastLeases();
-  bench.Campaign();
-  for (bool pre_vote : {true, false}) {
-    const Term term = pre_vote ? bench->term() + 1 : bench->term();
-    for (StoreId voter : {kTwo, kFour})
-      bench.Hear(voter, RequestVoteReply{term, pre_vote, true, 0});
-  }
-  ASSERT_EQ(bench->role(), Role::kLeader);
-  bench.Echo(kTwo, 0);
-  bench.Echo(kThree, 0);
-  EXPECT_FALSE(bench->lease_until()) << "the old half only";
-  bench.Echo(kFour, 0);
+  for (StoreId learner : {kFour, kFive, kFour, kFive}) bench.Echo(learner, 0);
+  const Instant before = bench.now;
+  using Kind = MemberStep::Kind;
+  const ChangeResult change = bench.Change({{Kind::kPromote, kFour, "", ""},
+                                            {Kind::kPromote, kFive, "", ""},
+                                            {Kind::kRemove, kTwo, "", ""},
+                                            {Kind::kRemove, kThree, "", ""}});
+  ASSERT_EQ(change.status, ChangeStatus::kAccepted);
+  bench.Pass(60);
+  bench.Tick();
+  // They answer, and have not yet got the entry.
+  bench.Echo(kTwo, 0, false);
+  bench.Echo(kThree, 0, false);
+  EXPECT_EQ(bench->lease_until(), before + milliseconds(135)) << "the old half only";
+  bench.Echo(kFour, 0, false);
   EXPECT_EQ(bench->lease_until(), bench.now + milliseconds(135));
-  bench.Echo(kThree, 0, true, {}, milliseconds(50));
+  bench.Echo(kThree, 0, false, {}, milliseconds(50));
   EXPECT_EQ(bench->lease_until(), bench.now + milliseconds(45))
       << "a voter of the old half states it";
   bench.Ask(1);
-  bench.Echo(kFour, 1);
-  bench.Echo(kFive, 1);
+  bench.Echo(kFour, 1, false);
+  bench.Echo(kFive, 1, false);
   EXPECT_THAT(bench.results, IsEmpty()) << "the new half only";
-  bench.Echo(kTwo, 1);
+  bench.Echo(kTwo, 1, false);
   EXPECT_EQ(bench.TakeOne().outcome, ReadOutcome::kConfirmed);
+}
+
+TEST(Lease, IsGivenUpForTheTermBeforeLeadershipIsHandedOver) {
+  LeaseBench bench;
+  bench.Lead();
+  ASSERT_TRUE(bench->lease_until());
+  ASSERT_EQ(bench.Transfer(kTwo), TransferStatus::kStarted);
+  ASSERT_FALSE(bench.All<TimeoutNow>(kTwo).empty());
+  EXPECT_FALSE(bench->lease_until());
+  // The target is silent, and this node leads on. TimeoutNow may still arrive.
+  for (int i = 0; i < 7; ++i) {
+    bench.Pass(50);
+    bench.Tick();
+    bench.Echo(kThree, 0);
+  }
+  ASSERT_EQ(bench->role(), Role::kLeader);
+  ASSERT_EQ(bench->transfer_target(), StoreId());
+  EXPECT_FALSE(bench->lease_until());
 }
 
 TEST(Lease, EndsWithTheOffice) {

@@ -154,8 +154,8 @@ void Script::MakeCluster(const std::vector<std::string>& words) {
   for (const std::string& word : words) {
     if (word.find('=') == std::string::npos) voters.push_back(word);
   }
-  cluster_ = std::make_unique<Cluster>(voters, Split(Option(words, "learners").value_or(""), ','),
-                                       options);
+  const auto names = [&](const char* key) { return Split(Option(words, key).value_or(""), ','); };
+  cluster_ = std::make_unique<Cluster>(voters, names("learners"), options, names("spares"));
   began_ = cluster_->now();
   cluster_->set_trace(&out_);
 }
@@ -259,6 +259,12 @@ bool Script::Network(const std::string& command, const std::vector<std::string>&
 
 void Script::Forge(const std::vector<std::string>& words) {
   const Route route = ParseRoute(words);
+  if (words.at(1) == "timeout-now") {
+    const Message message{cluster_->node(route.from).id(), cluster_->node(route.to).id(),
+                          TimeoutNow{Term(Number(words, "term", 1))}};
+    cluster_->Say("forged: " + Print(*cluster_, message));
+    return cluster_->Deliver(message);
+  }
   AppendEntries append;
   append.term = Term(Number(words, "term", 1));
   std::tie(append.prev_index, append.prev_term) = Position(Option(words, "prev").value());
@@ -299,12 +305,65 @@ void Script::Propose(const std::vector<std::string>& words) {
   if (status == ProposeStatus::kAccepted) return;
   cluster_->Say(words.at(0) + ": accepts " + std::to_string(accepted) + " of " +
                 std::to_string(asked) +
-                (status == ProposeStatus::kNotLeader ? ", not leader" : ", queue full"));
+                (status == ProposeStatus::kNotLeader      ? ", not leader"
+                 : status == ProposeStatus::kTransferring ? ", transferring"
+                                                          : ", queue full"));
+}
+
+void Script::Change(const std::vector<std::string>& words) {
+  MembershipChange change;
+  change.force = std::find(words.begin(), words.end(), "force") != words.end();
+  using Kind = MemberStep::Kind;
+  const std::pair<const char*, Kind> kinds[] = {{"add", Kind::kAddLearner},
+                                                {"promote", Kind::kPromote},
+                                                {"demote", Kind::kDemote},
+                                                {"remove", Kind::kRemove}};
+  for (const auto& [key, kind] : kinds) {
+    for (const std::string& name : Split(Option(words, key).value_or(""), ',')) {
+      change.steps.push_back({kind, cluster_->node(name).id(), name, ""});
+    }
+  }
+  const ChangeResult result = cluster_->node(words.at(0)).Change(change);
+  const std::string about = PrintChange(*cluster_, result);
+  if (!about.empty()) cluster_->Say(words.at(0) + ": refuses: " + about);
+}
+
+void Script::Transfer(const std::vector<std::string>& words) {
+  const StoreId target = words.size() > 1 ? cluster_->node(words[1]).id() : StoreId();
+  const char* refusal = nullptr;
+  switch (cluster_->node(words.at(0)).HandOver(target)) {
+    case TransferStatus::kStarted:
+      return;
+    case TransferStatus::kAlreadyLeads:
+      refusal = "it leads already";
+      break;
+    case TransferStatus::kNotLeader:
+      refusal = "not leader";
+      break;
+    case TransferStatus::kInProgress:
+      refusal = "a transfer is under way";
+      break;
+    case TransferStatus::kNotVoter:
+      refusal = "the target is no voter";
+      break;
+    case TransferStatus::kSilent:
+      refusal = "the target does not answer";
+      break;
+    case TransferStatus::kDone:
+    case TransferStatus::kFailed:
+      refusal = "?";  // not from a core
+      break;
+  }
+  cluster_->Say(words.at(0) + ": refuses: " + refusal);
 }
 
 bool Script::Local(const std::string& command, const std::vector<std::string>& words) {
   if (command == "propose") {
     Propose(words);
+  } else if (command == "change") {
+    Change(words);
+  } else if (command == "transfer") {
+    Transfer(words);
   } else if (command == "slow" || command == "fast") {
     TestNode& node = cluster_->node(words.at(0));
     const auto named = [&](const char* what) {
@@ -392,10 +451,16 @@ bool Script::Show(const std::string& command, const std::vector<std::string>& wo
                          ? "its lease ended " + in_ms(node.Now() - *until) + " ago"
                          : "its lease ends in " + in_ms(*until - node.Now())));
     }
+  } else if (command == "removed") {
+    for (const std::string& name : words) {
+      const bool removed = cluster_->node(name).core().removed();
+      cluster_->Say(name + (removed ? " knows that it was removed" : " does not think so"));
+    }
   } else if (command == "clock") {
     cluster_->Say("clock: " + in_ms(cluster_->now() - began_));
   } else if (command == "memberships") {
     for (TestNode* node : cluster_->nodes()) {
+      if (!node->up()) continue;
       cluster_->Say(node->name() + ": " + PrintMembership(node->core().membership()));
     }
   } else {

@@ -10,38 +10,47 @@
 //   dropped, or nobody there to take it
 //
 // Commands:
-//   cluster a b c [learners=d,e] [KEY=N...]   keys: append_bytes window_bytes inflight_bytes
-//                                             inflight_messages uncommitted_bytes apply_bytes seed
-//   log NODE TERM,TERM,... [term=N] [vote=X]  before `start`: its disk; entry 1 is the membership
-//   joint NODE abc->ade                       before `start`: its log ends with this joint
-//   membership truncate NODE N                           while it is down: its disk loses what is
-//   after N applied NODE N                            before `start`: what its state machine holds
-//   start [NODE...]                           all, or these
-//   stop NODE... | restart NODE...            what is not durable is lost; restart is stop and
-//   start campaign NODE                             time passes until its election timer fires, and
-//   only its advance MS                                time passes, timers fire, nothing is
-//   delivered run MS                                    time passes, timers fire, everything is
-//   delivered deliver [FROM->TO | ->TO | FROM->]        what is in flight now, or that part of it,
-//   in order settle                                    deliver until nothing is in flight drop
-//   [FROM->TO | ->TO | FROM->]           lose what is in flight, or that part of it repeat FROM->TO
-//   the network doubles what is in flight between them propose NODE PAYLOAD... [count=N] [bytes=N]
-//   compact NODE N                            its log loses everything up to N, which is durable
-//   send NODE                                 it sends the next snapshot that it was asked for
-//   break NODE                                the snapshots that it is sending fail
-//   slow NODE disk|apply|reads|snapshots...  fast NODE  a slow disk waits for `persist`, and so on
+//   cluster a b c [learners=d,e] [spares=f] [KEY=N...]
+//                         keys: append_bytes window_bytes inflight_bytes inflight_messages
+//                         uncommitted_bytes apply_bytes seed; a spare is a store with an empty disk
+//   log NODE TERM,TERM,... [term=N] [vote=X]
+//                         before `start`: its disk; entry 1 is the membership
+//   joint NODE abc->ade   before `start`: its log ends with this joint membership
+//   truncate NODE N       while it is down: its disk loses what is after N
+//   applied NODE N        before `start`: what its state machine holds
+//   start [NODE...]       all, or these
+//   stop NODE... | restart NODE...
+//                         what is not durable is lost; restart is stop and start
+//   campaign NODE         time passes until its election timer fires, and only its
+//   advance MS            time passes, timers fire, nothing is delivered
+//   run MS                time passes, timers fire, everything is delivered
+//   deliver [FROM->TO | ->TO | FROM->]
+//                         what is in flight now, or that part of it, in order
+//   settle                deliver until nothing is in flight
+//   drop [FROM->TO | ->TO | FROM->]
+//                         lose what is in flight, or that part of it
+//   repeat FROM->TO       the network doubles what is in flight between them
+//   propose NODE PAYLOAD... [count=N] [bytes=N]
+//   change NODE [force] [add=x,y] [promote=x] [demote=x] [remove=x]
+//                         proposes one change of the members
+//   transfer NODE [TARGET]
+//                         asks it to hand leadership over
+//   compact NODE N        its log loses everything up to N, which is durable
+//   send NODE             it sends the next snapshot that it was asked for
+//   break NODE            the snapshots that it is sending fail
+//   slow NODE disk|apply|reads|snapshots...  fast NODE
+//                         a slow disk waits for `persist`, and so on
 //   persist NODE [N]  apply NODE [N]  read NODE [N]
-//   partition a b | c                         who hears whom; `heal` ends it
-//   forge FROM->TO append term=N prev=I@T [entries=T,T,...] [commit=N] [sent=now]
-//                                             a message made by hand; an entry T:a+b-c is a
-//                                             membership with voters a and b and learner c
-//   status | memberships | peers NODE | fresh NODE... | clock
-//   quietly COMMAND                           does it and prints nothing
-//
-//   ask NODE [lease]                          asks for a read index (`cluster` has the keys reads
-//                                             and read_rounds)
-//
-//   leases on|off                             for all nodes
-//   lease NODE...                             how long each leader's lease lasts
+//   partition a b | c     who hears whom; `heal` ends it
+//   forge FROM->TO append term=N prev=I@T [entries=T,T,...] [commit=N]
+//                         a message made by hand; an entry T:a+b-c is a membership with voters a
+//                         and b and learner c
+//   forge FROM->TO timeout-now term=N
+//   status | memberships | peers NODE | fresh NODE... | clock | removed NODE...
+//   ask NODE [lease]      asks for a read index (`cluster` has the keys reads and read_rounds)
+//   leases on|off         for all nodes
+//   lease NODE...         how long each leader's lease lasts
+//   quietly COMMAND       does it and prints nothing
 #pragma once
 
 #include <memory>
@@ -72,6 +81,8 @@ class Script {
   void SetJoint(const std::vector<std::string>& words);
   void Forge(const std::vector<std::string>& words);
   void Propose(const std::vector<std::string>& words);
+  void Change(const std::vector<std::string>& words);
+  void Transfer(const std::vector<std::string>& words);
   void ShowNode(TestNode& node);
 
   std::unique_ptr<Cluster> cluster_;

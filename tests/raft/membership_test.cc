@@ -57,6 +57,38 @@ TEST(MembershipCodec, TheBytesStayAsTheyAre) {
   EXPECT_EQ(EncodeMembership(membership), expected);
 }
 
+TEST(MembershipCodec, ADemotedMemberAndASharedNameNeedVersionTwo) {
+  Membership membership;
+  membership.cluster = ClusterId(0x0102);
+  membership.joint = true;
+  membership.members = {Member{StoreId(3), "ab", "", false, true, true}};
+  const std::string demoted(
+      "\x02"
+      "\x02\x01\0\0\0\0\0\0"
+      "\x01"
+      "\x01\x00"
+      "\x03\0\0\0\0\0\0\0"
+      "\x06"
+      "\x02\x00"
+      "ab"
+      "\x00\x00",
+      27);
+  EXPECT_EQ(EncodeMembership(membership), demoted);
+  EXPECT_EQ(DecodeMembership(demoted), membership);
+
+  // The learner is to replace the voter.
+  membership = WithMembers(2);
+  membership.members[1].name = "n1";
+  membership.members[1].voter = false;
+  EXPECT_EQ(EncodeMembership(membership)[0], 2);
+  EXPECT_EQ(DecodeMembership(EncodeMembership(membership)), membership);
+  // While it does.
+  membership.joint = true;
+  membership.members[0] = Member{StoreId(1), "n1", "", false, true};
+  membership.members[1] = Member{StoreId(2), "n1", "", true, false};
+  EXPECT_EQ(DecodeMembership(EncodeMembership(membership)), membership);
+}
+
 TEST(MembershipCodec, LongestNameAndAddress) {
   Membership membership = WithMembers(1);
   membership.members[0].name = std::string(255, 'n');
@@ -90,21 +122,24 @@ TEST(MembershipCodecErrors, WhateverIsReadWouldBeWrittenAlike) {
   // Every byte changed to every value: either refused, or another membership that encodes to
   // exactly these bytes. So there is one encoding of each, and nothing is read that could not be
   // written.
-  const std::string original = EncodeMembership(Example());
-  size_t refused = 0;
-  for (size_t i = 0; i < original.size(); ++i) {
-    for (int value = 0; value < 256; ++value) {
-      std::string bytes = original;
-      bytes[i] = static_cast<char>(value);
-      const auto membership = DecodeMembership(bytes);
-      if (!membership) {
-        ++refused;
-        continue;
+  Membership demoted = Example();
+  demoted.members[1].demoted = true;
+  for (const std::string& original : {EncodeMembership(Example()), EncodeMembership(demoted)}) {
+    size_t refused = 0;
+    for (size_t i = 0; i < original.size(); ++i) {
+      for (int value = 0; value < 256; ++value) {
+        std::string bytes = original;
+        bytes[i] = static_cast<char>(value);
+        const auto membership = DecodeMembership(bytes);
+        if (!membership) {
+          ++refused;
+          continue;
+        }
+        EXPECT_EQ(EncodeMembership(*membership), bytes);
       }
-      EXPECT_EQ(EncodeMembership(*membership), bytes);
     }
+    EXPECT_GT(refused, 0u);
   }
-  EXPECT_GT(refused, 0u);
 }
 
 TEST(MembershipCodecErrors, RandomBytesNeverDoHarm) {
@@ -140,6 +175,20 @@ TEST(MembershipCodecErrors, BrokenRulesAreRefused) {
   EXPECT_FALSE(with(first_member + member_size + 8 + 1 + 2 + 1, '1')) << "one name twice";
 }
 
+TEST(MembershipCodecErrors, VersionTwoOnlyWhereItIsNeeded) {
+  std::string bytes = EncodeMembership(WithMembers(2));
+  bytes[0] = 2;
+  EXPECT_FALSE(DecodeMembership(bytes));
+  Membership membership = WithMembers(2);
+  membership.members[1].name = "n1";
+  membership.members[1].voter = false;
+  bytes = EncodeMembership(membership);
+  bytes[0] = 1;
+  EXPECT_FALSE(DecodeMembership(bytes));
+  bytes[0] = 3;
+  EXPECT_FALSE(DecodeMembership(bytes));
+}
+
 TEST(MembershipCodecErrors, MoreMembersThanAllowedAreRefused) {
   std::string bytes = EncodeMembership(WithMembers(kMembersMax));
   bytes[10] = static_cast<char>(kMembersMax + 1);
@@ -160,6 +209,9 @@ TEST(MembershipCodecDeathTest, WhatBreaksTheRulesIsNotWritten) {
   membership = WithMembers(1);
   membership.joint = true;
   EXPECT_DEATH(EncodeMembership(membership), "joint");
+  membership.joint = false;
+  membership.members[0].demoted = true;
+  EXPECT_DEATH(EncodeMembership(membership), "demoted");
   membership = WithMembers(1);
   membership.members[0].name = std::string(256, 'n');
   EXPECT_DEATH(EncodeMembership(membership), "255");

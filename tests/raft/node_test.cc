@@ -15,6 +15,7 @@ using ::testing::Contains;
 using ::testing::ElementsAre;
 using testing::NodeStore;
 using testing::NodeWorld;
+using ::testing::SizeIs;
 
 // --- The good day ---
 
@@ -118,6 +119,7 @@ TEST(NodeTest, SubscribersHearOfEveryChangeAndOfNothingElse) {
 
 TEST(NodeTest, HeartbeatsDoNotWaitForTheLeadersDisk) {
   NodeWorld world(3);
+  world.options().core.flush_stall_max = seconds(60);  // it is not to hand over
   world.StartAll();
   const size_t leader = world.RunUntilLeader();
   world.Run(milliseconds(200));
@@ -135,6 +137,106 @@ TEST(NodeTest, HeartbeatsDoNotWaitForTheLeadersDisk) {
   world.Feed(leader, NodeWorld::kLog);
   world.Run(milliseconds(100));
   EXPECT_THAT(world.machine(leader).state->Commands(), ElementsAre("a"));
+}
+
+TEST(NodeTest, ALeaderWhoseDiskStallsHandsOver) {
+  NodeWorld world(3);
+  world.StartAll();
+  const size_t leader = world.RunUntilLeader();
+  world.Run(milliseconds(200));
+  world.Starve(leader, NodeWorld::kLog);
+  world.Propose(leader, {"a"});
+  world.Run(milliseconds(700));
+  const size_t next = world.RunUntilLeader();
+  ASSERT_NE(next, leader);
+  auto answer = world.Propose(next, {"b"});
+  world.Run(milliseconds(100));
+  EXPECT_EQ(answer->accepted, 1u);
+  EXPECT_THAT(world.machine(next).state->Commands(), ElementsAre("a", "b"));
+  world.Feed(leader, NodeWorld::kLog);
+  world.Run(milliseconds(300));
+  EXPECT_THAT(world.machine(leader).state->Commands(), ElementsAre("a", "b"));
+}
+
+TEST(NodeTest, MembersAndLeaderChangeAndTheCallerHearsHowItEnded) {
+  NodeWorld world(3);
+  world.StartAll();
+  const size_t leader = world.RunUntilLeader();
+  world.Run(milliseconds(200));
+  const size_t next = (leader + 1) % 3, third = (leader + 2) % 3;
+
+  std::vector<TransferStatus> transfers;
+  const auto transferred = [&](TransferStatus status) { transfers.push_back(status); };
+  world.node(leader).TransferLeadership(NodeStore(next), transferred);
+  world.Run(milliseconds(50));
+  EXPECT_THAT(transfers, ElementsAre(TransferStatus::kDone));
+  EXPECT_EQ(world.Leader(), next);
+  world.node(leader).TransferLeadership(NodeStore(third), transferred);
+  world.Settle();
+  EXPECT_EQ(transfers.back(), TransferStatus::kNotLeader);
+
+  // The target is gone before it hears of it.
+  world.Run(milliseconds(100));
+  world.Isolate(third);
+  world.node(next).TransferLeadership(NodeStore(third), transferred);
+  world.Run(milliseconds(10));
+  EXPECT_EQ(world.node(next).status()->transfer_target, NodeStore(third));
+  world.Run(milliseconds(400));
+  EXPECT_EQ(transfers.back(), TransferStatus::kFailed);
+  EXPECT_EQ(world.node(next).status()->transfer_target, StoreId());
+
+  // The silent one is removed, and then the leader itself.
+  std::vector<ChangeResult> changes;
+  const auto changed = [&](const ChangeResult& result) { changes.push_back(result); };
+  using Kind = MemberStep::Kind;
+  world.node(next).ProposeMembership({{{Kind::kRemove, NodeStore(leader), "", ""}}}, changed);
+  world.Settle();
+  ASSERT_THAT(changes, SizeIs(1));
+  EXPECT_EQ(changes[0].status, ChangeStatus::kWouldLoseQuorum);
+  world.node(next).ProposeMembership({{{Kind::kRemove, NodeStore(third), "", ""}}}, changed);
+  world.node(next).ProposeMembership({{{Kind::kRemove, NodeStore(next), "", ""}}}, changed);
+  world.Run(milliseconds(100));
+  ASSERT_THAT(changes, SizeIs(3));
+  EXPECT_EQ(changes[1].status, ChangeStatus::kInProgress) << "one at a time";
+  EXPECT_EQ(changes[2].status, ChangeStatus::kAccepted);
+  world.node(next).ProposeMembership({{{Kind::kRemove, NodeStore(next), "", ""}}}, changed);
+  world.Run(milliseconds(600));
+  ASSERT_THAT(changes, SizeIs(4));
+  EXPECT_EQ(changes[3].status, ChangeStatus::kAccepted);
+  EXPECT_EQ(world.Leader(), leader);
+  EXPECT_THAT(world.node(leader).status()->membership->members, SizeIs(1));
+  EXPECT_TRUE(world.node(next).status()->removed);
+}
+
+TEST(NodeTest, AChangeWhoseLeaderFallsOrStopsEndsAsUnknown) {
+  NodeWorld world(3);
+  world.StartAll();
+  const size_t leader = world.RunUntilLeader();
+  world.Run(milliseconds(200));
+  std::vector<ChangeStatus> ends;
+  const auto changed = [&](const ChangeResult& result) { ends.push_back(result.status); };
+  const MembershipChange demote{{{MemberStep::Kind::kDemote, NodeStore((leader + 1) % 3), "", ""}}};
+  world.Isolate(leader);
+  world.node(leader).ProposeMembership(demote, changed);
+  world.Run(milliseconds(50));
+  EXPECT_THAT(ends, ElementsAre()) << "it may still be committed";
+  world.Run(milliseconds(400));
+  EXPECT_THAT(ends, ElementsAre(ChangeStatus::kUnknown));
+
+  world.Rejoin(leader);
+  const size_t next = world.RunUntilLeader();
+  world.Run(milliseconds(300));
+  world.Isolate(next);
+  const MembershipChange remove{{{MemberStep::Kind::kRemove, NodeStore((next + 1) % 3), "", ""}}};
+  world.node(next).ProposeMembership(remove, changed);
+  world.Settle();
+  world.node(next).ProposeMembership(remove, changed);  // not taken any more
+  world.node(next).Stop();
+  world.node(next).ProposeMembership(remove, changed);
+  ASSERT_THAT(ends, SizeIs(4));
+  EXPECT_EQ(ends[1], ChangeStatus::kNotLeader);
+  EXPECT_EQ(ends[2], ChangeStatus::kUnknown);
+  EXPECT_EQ(ends[3], ChangeStatus::kNotLeader);
 }
 
 TEST(NodeTest, AFollowersAcknowledgementWaitsForItsDiskAndItsHeartbeatAnswersDoNot) {

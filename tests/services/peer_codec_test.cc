@@ -105,6 +105,11 @@ TEST(PeerCodecTest, VotesRoundTrip) {
   EXPECT_EQ(vote_back.last_index, vote.last_index);
   EXPECT_EQ(vote_back.last_term, vote.last_term);
   EXPECT_EQ(vote_back.call_id, 0u) << "a call's number is its transport's";
+  EXPECT_FALSE(vote_back.transfer);
+  vote.pre_vote = false;
+  vote.transfer = true;
+  ToProto(vote, &request);
+  EXPECT_TRUE(FromProto(Wire(request)).transfer);
 
   raft::RequestVoteReply reply{Term(9), true, true, 77};
   v1::RequestVoteResponse response;
@@ -113,6 +118,11 @@ TEST(PeerCodecTest, VotesRoundTrip) {
   EXPECT_EQ(reply_back.term, reply.term);
   EXPECT_TRUE(reply_back.pre_vote);
   EXPECT_TRUE(reply_back.granted);
+  EXPECT_FALSE(reply_back.removed);
+  reply.granted = false;
+  reply.removed = true;
+  ToProto(reply, &response);
+  EXPECT_TRUE(FromProto(Wire(response)).removed);
 }
 
 TEST(PeerCodecTest, IdentifyRoundTrip) {

@@ -162,6 +162,27 @@ TEST_F(RaftServiceTest, ThePeersFindEachOtherAgainWhenAnAddressChanges) {
       Eventually([&] { return cluster_.node(moved).state->Get("k", std::nullopt).first.ok(); }));
 }
 
+TEST_F(RaftServiceTest, LeadershipIsHandedOverAtOnce) {
+  cluster_.StartAll();
+  const size_t leader = cluster_.WaitForLeader();
+  const size_t target = (leader + 1) % 3;
+  ASSERT_TRUE(Eventually([&] { return cluster_.node(leader).raft->status()->leader_ready; }));
+  std::mutex mutex;
+  std::condition_variable ended;
+  std::optional<raft::TransferStatus> end;
+  cluster_.node(leader).raft->TransferLeadership(cluster_.node(target).store,
+                                                 [&](raft::TransferStatus status) {
+                                                   std::lock_guard inner(mutex);
+                                                   end = status;
+                                                   ended.notify_all();
+                                                 });
+  std::unique_lock lock(mutex);
+  ASSERT_TRUE(ended.wait_for(lock, seconds(20), [&] { return end.has_value(); }));
+  EXPECT_EQ(end, raft::TransferStatus::kDone);
+  EXPECT_TRUE(Eventually(
+      [&] { return cluster_.node(target).raft->status()->role == raft::Role::kLeader; }));
+}
+
 // --- Errors ---
 
 TEST_F(RaftServiceTest, WrongClusterWrongStoreAndWrongSenderAreRejectedEverywhere) {
@@ -180,6 +201,10 @@ TEST_F(RaftServiceTest, WrongClusterWrongStoreAndWrongSenderAreRejectedEverywher
     const grpc::Status status = Append(append);
     EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
     EXPECT_EQ(DetailsOf(status).reason, reason);
+    v1::TimeoutNowRequest timeout_now;
+    *timeout_now.mutable_header() = header;
+    v1::TimeoutNowResponse heard;
+    EXPECT_EQ(DetailsOf(Call(&v1::Raft::Stub::TimeoutNow, timeout_now, &heard)).reason, reason);
   }
   EXPECT_LT(cluster_.node(0).raft->status()->term, raft::Term(99));
 }
@@ -198,12 +223,9 @@ TEST_F(RaftServiceTest, MalformedAppendsEndTheStreamAndNeverReachTheCore) {
 
 TEST_F(RaftServiceTest, WhatIsNotBuiltYetSaysSo) {
   cluster_.Start(0);
-  v1::TimeoutNowResponse timeout;
-  grpc::Status status = Call(&v1::Raft::Stub::TimeoutNow, v1::TimeoutNowRequest(), &timeout);
-  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
-  EXPECT_EQ(DetailsOf(status).metadata.at("what"), "quorate.v1.Raft/TimeoutNow");
   v1::ReadIndexResponse read;
-  status = Call(&v1::Raft::Stub::ReadIndex, v1::ReadIndexRequest(), &read);
+  const grpc::Status status = Call(&v1::Raft::Stub::ReadIndex, v1::ReadIndexRequest(), &read);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
   EXPECT_EQ(DetailsOf(status).metadata.at("what"), "quorate.v1.Raft/ReadIndex");
 }
 

@@ -38,8 +38,13 @@ class Inbox {
     StoreId target;
     Node::TransferDone transfer_done;
   };
+  struct Question {
+    ReadMode mode;
+    Node::ReadDone done;
+  };
   struct Batch {
     std::vector<Message> messages;
+    std::vector<Question> questions;
     std::vector<Proposals> proposals;
     std::vector<Change> changes;
     std::optional<Ticket> persisted;
@@ -48,8 +53,8 @@ class Inbox {
     std::vector<SnapshotRequest> failed_snapshots;
     bool birth_complete = false;  // an installed snapshot says so; comes with `applied`
     bool empty() const {
-      return messages.empty() && proposals.empty() && changes.empty() && !persisted && !applied &&
-             reads.empty() && failed_snapshots.empty();
+      return messages.empty() && questions.empty() && proposals.empty() && changes.empty() &&
+             !persisted && !applied && reads.empty() && failed_snapshots.empty();
     }
   };
   enum class Put { kTaken, kFull, kClosed };
@@ -87,6 +92,11 @@ class Inbox {
       batch_.changes.push_back(std::move(change));
       return Put::kTaken;
     });
+  }
+
+  // Leaves `question` alone unless it is taken. Whoever calls bounds them.
+  Put PutQuestion(Question& question) {
+    return Alter([&] { return batch_.questions.push_back(std::move(question)), Put::kTaken; });
   }
 
   // After Close nobody wants to know any more.

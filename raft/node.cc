@@ -54,8 +54,10 @@ class Node::Impl {
         changes_max_(options.inbox_changes_max),
         birth_complete_(options.birth_complete),
         next_cut_(now_),
+        reads_max_(options.reads_max),
         log_idle_since_(now_) {
     CHECK(ports.log && ports.transport && ports.state_machine);
+    core_.SetLeases(options.leases);
     deadline_ = core_.NextDeadline().time_since_epoch().count();
     status_ = MakeStatus();
   }
@@ -68,6 +70,7 @@ class Node::Impl {
   void SnapshotFailed(const SnapshotRequest& request) { inbox_.PutSnapshotFailed(request); }
   void Propose(Term term, std::vector<Core::Proposal> proposals, ProposeDone done);
   void Change(Inbox::Change change);
+  void RequestRead(ReadMode mode, ReadDone done);
 
   std::shared_ptr<const NodeStatus> status() const {
     std::lock_guard<std::mutex> lock(status_mutex_);
@@ -98,6 +101,8 @@ class Node::Impl {
   // The node's thread.
   void TakeProposals(Inbox::Proposals proposals);
   void TakeNotices(Inbox::Batch* batch);
+  void TakeQuestions(std::vector<Inbox::Question> questions);
+  void AnswerReads(const std::vector<ReadResult>& results);
   void MaybeCompleteBirth();
   void TakeChange(Inbox::Change change);
   void FinishChanges();
@@ -156,6 +161,13 @@ class Node::Impl {
   Instant next_cut_;
   std::map<StoreId, Index> snapshots_from_;  // applied when each peer's snapshot was asked for
 
+  // By the id that the core knows them by: one for each mode and step.
+  std::map<uint64_t, std::vector<ReadDone>> questions_;
+  uint64_t last_question_ = 0;
+
+  const size_t reads_max_;
+  std::atomic<size_t> reads_open_ = 0;  // in the inbox and in questions_
+
   // Of the log's thread.
   Instant log_idle_since_;
 
@@ -176,6 +188,9 @@ bool Node::Impl::RunOnce() {
   now_ = std::max(now_, ports_.clock->Now());
   const bool due = core_.NextDeadline() <= now_;
   Inbox::Batch batch = inbox_.Take();
+  // A lease is judged by a time after the question came in: the thread may have been away between
+  // the two lines above, and another leader elected meanwhile.
+  if (core_.leases()) now_ = std::max(now_, ports_.clock->Now());
   bool worked = due || !batch.empty();
   // What peers have said comes before what the timers say: after a pause of this process the
   // leader's heartbeats are in the inbox, and there is no reason to campaign.
@@ -183,6 +198,7 @@ bool Node::Impl::RunOnce() {
   for (Inbox::Proposals& proposals : batch.proposals) TakeProposals(std::move(proposals));
   for (Inbox::Change& change : batch.changes) TakeChange(std::move(change));
   TakeNotices(&batch);
+  TakeQuestions(std::move(batch.questions));
   core_.Tick(now_);
   MaybeCompleteBirth();
   FinishChanges();
@@ -201,6 +217,27 @@ void Node::Impl::TakeProposals(Inbox::Proposals proposals) {
   const auto [accepted, status] =
       core_.Propose(proposals.term, std::move(proposals.proposals), now_);
   if (proposals.done) proposals.done(accepted, status);
+}
+
+void Node::Impl::TakeQuestions(std::vector<Inbox::Question> questions) {
+  for (ReadMode mode : {ReadMode::kRound, ReadMode::kLease}) {
+    std::vector<ReadDone> askers;
+    for (Inbox::Question& question : questions) {
+      if (question.mode == mode) askers.push_back(std::move(question.done));
+    }
+    if (askers.empty()) continue;
+    questions_[++last_question_] = std::move(askers);
+    core_.RequestRead(last_question_, mode, now_);
+  }
+}
+
+void Node::Impl::AnswerReads(const std::vector<ReadResult>& results) {
+  for (const ReadResult& result : results) {
+    auto asked = questions_.extract(result.id);
+    CHECK(!asked.empty(), "the answer to a read that nobody asked for");
+    reads_open_ -= asked.mapped().size();
+    for (const ReadDone& done : asked.mapped()) done(result);
+  }
 }
 
 void Node::Impl::TakeNotices(Inbox::Batch* batch) {
@@ -345,6 +382,7 @@ bool Node::Impl::DispatchReady() {
       to_apply_.Push({std::move(ready.install), std::move(ready.committed), false});
     }
     for (const LogRead& read : ready.log_reads) to_read_.Push(read);
+    AnswerReads(ready.reads);
   }
   return any;
 }
@@ -376,6 +414,7 @@ std::shared_ptr<const NodeStatus> Node::Impl::MakeStatus() {
   status->birth_complete = birth_complete_;
   status->installing = core_.installing();
   status->dropped_messages = inbox_.dropped();
+  status->leases = core_.leases();
   return status;
 }
 
@@ -395,6 +434,18 @@ void Node::Impl::Propose(Term term, std::vector<Core::Proposal> proposals, Propo
   const Inbox::Put put = inbox_.PutProposals(item);
   if (put == Inbox::Put::kTaken || !item.done) return;
   item.done(0, put == Inbox::Put::kFull ? ProposeStatus::kQueueFull : ProposeStatus::kNotLeader);
+}
+
+void Node::Impl::RequestRead(ReadMode mode, ReadDone done) {
+  Inbox::Question question{mode, std::move(done)};
+  ReadResult refused;
+  refused.outcome = ReadOutcome::kTooMany;
+  if (reads_open_.fetch_add(1) < reads_max_) {
+    if (inbox_.PutQuestion(question) == Inbox::Put::kTaken) return;
+    refused.outcome = ReadOutcome::kNoLeader;
+  }
+  --reads_open_;
+  question.done(refused);
 }
 
 // --- The other threads ---
@@ -537,6 +588,10 @@ void Node::Impl::Stop() {
     transferring_->done(TransferStatus::kDone);
     transferring_.reset();
   }
+  for (const Inbox::Question& question : rest.questions) question.done(ReadResult());
+  for (const auto& [id, askers] : std::exchange(questions_, {})) {
+    for (const ReadDone& done : askers) done(ReadResult());
+  }
 }
 
 // --- Node: everything goes to the implementation ---
@@ -560,6 +615,7 @@ void Node::TransferLeadership(StoreId target, TransferDone done) {
   CHECK(done);
   impl_->Change({{}, nullptr, target, std::move(done)});
 }
+void Node::RequestRead(ReadMode mode, ReadDone done) { impl_->RequestRead(mode, std::move(done)); }
 std::shared_ptr<const NodeStatus> Node::status() const { return impl_->status(); }
 void Node::OnStatusChange(std::function<void(const NodeStatus&)> callback) {
   impl_->OnStatusChange(std::move(callback));

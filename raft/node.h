@@ -32,6 +32,8 @@ struct NodeOptions {
   size_t inbox_messages_max = 4096;    // beyond: messages from peers are dropped (and counted)
   size_t inbox_proposals_max = 65536;  // beyond: Propose answers kQueueFull at once
   size_t inbox_changes_max = 64;       // of members and leader; beyond: kInProgress at once
+  size_t reads_max = 65536;            // asked and not answered; beyond: kTooMany at once
+  bool leases = false;                 // Core::SetLeases
   // What the state machine says about birth at the start. While false, a leader that is ready
   // proposes BirthComplete once every member has acknowledged entry 1 (DESIGN.md, "Birth").
   bool birth_complete = false;
@@ -60,6 +62,7 @@ struct NodeStatus {
   bool birth_complete = false;  // applied here
   bool installing = false;      // a received snapshot is being made the state
   uint64_t dropped_messages = 0;
+  bool leases = false;
 };
 
 class Node {
@@ -104,6 +107,12 @@ class Node {
   // as above: with the refusal, kDone or kFailed.
   using TransferDone = std::function<void(TransferStatus)>;
   void TransferLeadership(StoreId target, TransferDone done);
+  // Asks for a read index (raft/core/read_index.h; `id` of the result means nothing here). What is
+  // asked for while the node's thread is busy shares one question, and one round. `done` runs once
+  // and must not block: on the node's thread; where reads_max is exceeded (kTooMany) or the node
+  // has stopped (kNoLeader) at once on the caller's; and in Stop on that thread.
+  using ReadDone = std::function<void(const ReadResult& result)>;
+  void RequestRead(ReadMode mode, ReadDone done);
 
   std::shared_ptr<const NodeStatus> status() const;
 

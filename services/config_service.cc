@@ -16,9 +16,22 @@ namespace quorate::services {
 namespace {
 
 constexpr Duration kRetryDelay = std::chrono::milliseconds(200);
+// Without a leader a linearizable read asks again after this.
+constexpr Duration kIndexRetryDelay = std::chrono::milliseconds(20);
 constexpr Duration kDeadlineSlack = std::chrono::milliseconds(5);
 // This build restores nothing.
 constexpr uint64_t kRestores = 0;
+
+std::optional<raft::ReadMode> ModeOf(v1::Consistency consistency) {
+  switch (consistency) {
+    case v1::CONSISTENCY_LEASE:
+      return raft::ReadMode::kLease;
+    case v1::CONSISTENCY_LINEARIZABLE:
+      return raft::ReadMode::kRound;
+    default:
+      return std::nullopt;
+  }
+}
 
 std::optional<Duration> MaxStaleness(const v1::ReadOptions& read) {
   if (!read.has_max_staleness()) return std::nullopt;
@@ -144,10 +157,14 @@ struct ConfigService::Read {
   std::shared_ptr<const ConfigBackend> backend;
   // The response and its header within; `execute` reads into it, on the pool.
   std::shared_ptr<google::protobuf::Message> response;
-  v1::ResponseHeader* header = nullptr;
+  std::function<v1::ResponseHeader*()> header;
   // The answer shows a revision that was chosen before: there is no age of it.
   bool pinned = false;
   std::function<grpc::Status(const storage::ReadLimits&)> execute;
+  // Set: a read index is needed, got in this way.
+  std::optional<raft::ReadMode> mode;
+  Instant ask_index_at;                // not before
+  std::optional<Instant> lease_until;  // its index came by this node's own lease
 };
 
 ConfigService::ConfigService(std::string node_id, ReadPool* pool, std::function<Instant()> now)
@@ -185,8 +202,7 @@ void ConfigService::Get(const std::string& bytes, CallPtr call, CallDone done) {
 
   auto response = std::make_shared<v1::GetResponse>();
   auto read = std::make_shared<Read>();
-  read->wish.max_staleness = MaxStaleness(request.read());
-  read->header = response->mutable_header();
+  read->header = [response = response.get()] { return response->mutable_header(); };
   read->backend = backend();
   const std::optional<Revision> at = AtRevision(request.read());
   read->pinned = at.has_value();
@@ -205,7 +221,7 @@ void ConfigService::Get(const std::string& bytes, CallPtr call, CallDone done) {
   read->response = std::move(response);
   read->call = std::move(call);
   read->done = std::move(done);
-  StartRead(std::move(read));
+  StartRead(std::move(read), request.read());
 }
 
 void ConfigService::List(const std::string& bytes, CallPtr call, CallDone done) {
@@ -216,8 +232,7 @@ void ConfigService::List(const std::string& bytes, CallPtr call, CallDone done) 
 
   auto response = std::make_shared<v1::ListResponse>();
   auto read = std::make_shared<Read>();
-  read->wish.max_staleness = MaxStaleness(request.read());
-  read->header = response->mutable_header();
+  read->header = [response = response.get()] { return response->mutable_header(); };
   read->backend = backend();
 
   const uint64_t shape = ListingShape(request.prefix(), request.keys_only());
@@ -231,7 +246,7 @@ void ConfigService::List(const std::string& bytes, CallPtr call, CallDone done) 
   const std::optional<Revision> at =
       token.revision ? std::optional(token.revision) : AtRevision(request.read());
   read->pinned = at.has_value();
-  read->execute = [backend = read->backend, response = response.get(), request = std::move(request),
+  read->execute = [backend = read->backend, response = response.get(), request,
                    token = std::move(token), at,
                    shape](const storage::ReadLimits& limits) -> grpc::Status {
     if (request.count_only()) {
@@ -270,7 +285,7 @@ void ConfigService::List(const std::string& bytes, CallPtr call, CallDone done) 
   read->response = std::move(response);
   read->call = std::move(call);
   read->done = std::move(done);
-  StartRead(std::move(read));
+  StartRead(std::move(read), request.read());
 }
 
 void ConfigService::History(const std::string& bytes, CallPtr call, CallDone done) {
@@ -281,8 +296,7 @@ void ConfigService::History(const std::string& bytes, CallPtr call, CallDone don
 
   auto response = std::make_shared<v1::HistoryResponse>();
   auto read = std::make_shared<Read>();
-  read->wish.max_staleness = MaxStaleness(request.read());
-  read->header = response->mutable_header();
+  read->header = [response = response.get()] { return response->mutable_header(); };
   read->backend = backend();
   const uint64_t shape = HistoryShape(request.key());
   PageToken token;
@@ -317,16 +331,66 @@ void ConfigService::History(const std::string& bytes, CallPtr call, CallDone don
   read->response = std::move(response);
   read->call = std::move(call);
   read->done = std::move(done);
-  StartRead(std::move(read));
+  StartRead(std::move(read), request.read());
 }
 
-void ConfigService::StartRead(ReadPtr read) {
+void ConfigService::StartRead(ReadPtr read, const v1::ReadOptions& options) {
   read->wish.arrived = now_();
   read->wish.deadline = read->call->deadline();
+  read->wish.max_staleness = MaxStaleness(options);
+  read->wish.min_revision = Revision(options.min_revision());
+  read->mode = ModeOf(options.consistency());
+  read->ask_index_at = read->wish.arrived;
+  const bool lease = read->mode == raft::ReadMode::kLease;
+  if (lease && read->backend != nullptr && !read->backend->status()->leases) {
+    return read->done(
+        MakeError(grpc::StatusCode::FAILED_PRECONDITION, "LEASES_OFF",
+                  "read.consistency LEASE: leases are off in this cluster; ask for LINEARIZABLE, "
+                  "which costs one round of messages to a majority instead",
+                  {{"field", "read.consistency"}}),
+        "");
+  }
   Judge(read);
 }
 
-void ConfigService::Judge(const ReadPtr& read) {
+// --- Read indexes ---
+
+void ConfigService::AskIndex(const ReadPtr& read, bool wake) {
+  const Instant now = now_();
+  if (now >= read->wish.deadline - kReadDeadlineMargin) {
+    return read->done(
+        MakeError(
+            grpc::StatusCode::UNAVAILABLE, "NO_LEADER",
+            "no leader has confirmed before the deadline that this read would show everything "
+            "acknowledged; try again, or read with consistency LOCAL",
+            {}, kRetryDelay),
+        "");
+  }
+  if (now < read->ask_index_at) return Park(read, wake);
+  read->wish.index_asked = now;
+  read->backend->read_index(*read->mode, [this, read](const raft::ReadResult& result) {
+    // On the node's thread, which must not wait for anything.
+    if (!pool_->Submit([this, read, result] { TakeIndex(read, result); })) TakeIndex(read, result);
+  });
+}
+
+void ConfigService::TakeIndex(const ReadPtr& read, const raft::ReadResult& result) {
+  switch (result.outcome) {
+    case raft::ReadOutcome::kConfirmed:
+      read->wish.index = result.index;
+      read->lease_until = result.lease_until;
+      break;
+    case raft::ReadOutcome::kNoLeader:
+    case raft::ReadOutcome::kLeaderLost:
+    case raft::ReadOutcome::kTimedOut:
+    case raft::ReadOutcome::kTooMany:
+      read->ask_index_at = now_() + kIndexRetryDelay;
+      break;
+  }
+  Judge(read);
+}
+
+void ConfigService::Judge(const ReadPtr& read, bool wake) {
   if (stopped_) return read->done(ShuttingDown(), "");
   if (read->call->cancelled()) {
     return read->done(CallerGone(read->call->deadline(), now_(), "READ_DEADLINE"), "");
@@ -334,9 +398,15 @@ void ConfigService::Judge(const ReadPtr& read) {
   ReadState state;
   if (read->backend != nullptr) {
     state.caught_up_once = read->backend->caught_up_once();
+    if (state.caught_up_once && read->mode && !read->wish.index) return AskIndex(read, wake);
     state.fresh_as_of = read->backend->status()->fresh_as_of;
-    // Only a later page asks for it, and the summary costs a lock.
-    if (read->wish.revision) state.revision = read->backend->state->Summary().revision;
+    // Few ask for these, and the summary costs a lock.
+    const ReadWish& wish = read->wish;
+    if (wish.revision || wish.min_revision || wish.index) {
+      const storage::StateSummary summary = read->backend->state->Summary();
+      state.revision = summary.revision;
+      state.applied = summary.applied;
+    }
   }
   ReadVerdict verdict = JudgeRead(state, read->wish, now_());
   switch (verdict.kind) {
@@ -352,17 +422,22 @@ void ConfigService::Judge(const ReadPtr& read) {
       }
       return;
     case ReadVerdict::Kind::kWait:
-      break;
+      return Park(read, wake);
   }
+}
+
+void ConfigService::Park(const ReadPtr& read, bool wake) {
+  bool parked = false;
   {
     std::lock_guard lock(mutex_);
     if (!stopped_) {
       waiting_.push_back(read);
       waiting_count_.store(waiting_.size());
-      return;
+      parked = true;
     }
   }
-  read->done(ShuttingDown(), "");
+  if (!parked) return read->done(ShuttingDown(), "");
+  if (wake && wake_) wake_();
 }
 
 bool ConfigService::Wanted(const Read& read) const {
@@ -385,10 +460,17 @@ void ConfigService::RunRead(const ReadPtr& read, std::optional<Instant> fresh_as
                            std::chrono::milliseconds(0), limits.wait);
   limits.abandon = [this, wanted = read.get()] { return !Wanted(*wanted); };
   // Who leads, as of before the read; execute adds the revision.
-  *read->header = MakeResponseHeader(node_id_, read->backend->cluster, *read->backend->status());
+  *read->header() = MakeResponseHeader(node_id_, read->backend->cluster, *read->backend->status());
   grpc::Status status = read->execute(limits);
   if (!status.ok() && !Wanted(*read)) status = WhyNotWanted(*read);
   const Instant now = now_();
+  if (read->lease_until && now >= *read->lease_until) {
+    // The lease ended meanwhile: what was read may be older than the question.
+    read->response->Clear();
+    read->wish.index.reset();
+    read->lease_until.reset();
+    return Judge(read);
+  }
   // That there is no such key is an answer too: it may not be older than the caller takes, and says
   // how old it is. An error has no header.
   const bool absent = status.error_code() == grpc::StatusCode::NOT_FOUND;
@@ -396,11 +478,11 @@ void ConfigService::RunRead(const ReadPtr& read, std::optional<Instant> fresh_as
       (status.ok() || absent) && !fresh.ok()) {
     return read->done(std::move(fresh), "");
   }
-  if (absent) status = AddMetadata(status, Freshness(read->header->revision(), fresh_as_of, now));
+  if (absent) status = AddMetadata(status, Freshness(read->header()->revision(), fresh_as_of, now));
   if (!status.ok()) return read->done(std::move(status), "");
   // A later page shows the first one's revision, whose age only the first page's answer knew.
   if (!read->pinned) {
-    *read->header->mutable_staleness() = MeasuredStaleness(fresh_as_of, now);
+    *read->header()->mutable_staleness() = MeasuredStaleness(fresh_as_of, now);
   }
   read->done(grpc::Status::OK, read->response->SerializeAsString());
 }
@@ -413,7 +495,7 @@ void ConfigService::Tick() {
     reads.swap(waiting_);
     waiting_count_.store(0);
   }
-  for (const ReadPtr& read : reads) Judge(read);
+  for (const ReadPtr& read : reads) Judge(read, false);
 }
 
 void ConfigService::Stop() {

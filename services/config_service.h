@@ -1,15 +1,16 @@
 // quorate.v1.Config: from a request's bytes to its answer, however gRPC dispatches it.
 //
 // Reads: parsed and checked on the caller's thread, judged (services/read_gate.h), then read from
-// SQLite on the read pool. A read that has to wait for the first leader is parked and judged again
-// by Tick; it holds no thread. Writes: parsed, checked and handed to the ingress; the outcome
-// comes back on whatever thread applied it.
+// SQLite on the read pool. A linearizable read first gets a read index, again and again while there
+// is no leader. A read that has to wait is parked and judged again by Tick; it holds no thread.
+// Writes: parsed, checked and handed to the ingress; the outcome comes back on whatever thread
+// applied it.
 //
 // Errors: services/validate.h, services/request_parser.h and services/read_gate.h say theirs.
-// Beside them: KEY_NOT_FOUND (NOT_FOUND), REVISION_COMPACTED (OUT_OF_RANGE), TOO_MANY_READS
-// (RESOURCE_EXHAUSTED), NOT_BORN, READERS_BUSY and SHUTTING_DOWN (UNAVAILABLE), READ_DEADLINE
-// (DEADLINE_EXCEEDED), READ_FAILED (INTERNAL), and what the state machine answers to a write
-// (REVISION_MISMATCH, ...).
+// Beside them: KEY_NOT_FOUND (NOT_FOUND), REVISION_COMPACTED (OUT_OF_RANGE), LEASES_OFF
+// (FAILED_PRECONDITION), TOO_MANY_READS (RESOURCE_EXHAUSTED), NO_LEADER (linearizable reads),
+// NOT_BORN, READERS_BUSY and SHUTTING_DOWN (UNAVAILABLE), READ_DEADLINE (DEADLINE_EXCEEDED),
+// READ_FAILED (INTERNAL), and what the state machine answers to a write (REVISION_MISMATCH, ...).
 //
 // Every method may be called from any thread.
 #pragma once
@@ -43,6 +44,8 @@ struct ConfigBackend {
   storage::State* state = nullptr;
   // The latest; never null.
   std::function<std::shared_ptr<const raft::NodeStatus>()> status;
+  // As Node::RequestRead.
+  std::function<void(raft::ReadMode mode, raft::Node::ReadDone done)> read_index;
   // Durable: this store has caught up with a leader since it was made.
   std::function<bool()> caught_up_once;
   // As Forwarder::Write and Forwarder::Cancel.
@@ -70,6 +73,9 @@ class ConfigService {
   // Judges the parked reads again. To be called every few milliseconds while has_waiting(), and
   // when the node's status has changed.
   void Tick();
+  // `wake` is called when a read begins to wait, so that Tick comes soon: on any thread, without a
+  // lock; must not block. Set before SetBackend.
+  void OnWaiting(std::function<void()> wake) { wake_ = std::move(wake); }
   bool has_waiting() const { return waiting_count_.load() > 0; }
 
   // Answers what is parked, what waits for the pool or is being read, and every later read and
@@ -96,9 +102,13 @@ class ConfigService {
   void StartWrite(std::shared_ptr<const Request> request, bool streamed, CallPtr call,
                   CallDone done);
 
-  void StartRead(ReadPtr read);
-  // Serves, parks or refuses. REQUIRES: mutex_ is not held.
-  void Judge(const ReadPtr& read);
+  void StartRead(ReadPtr read, const v1::ReadOptions& options);
+  // Asks for the read index that this read needs; parks or refuses when it may not yet.
+  void AskIndex(const ReadPtr& read, bool wake);
+  void TakeIndex(const ReadPtr& read, const raft::ReadResult& result);
+  void Park(const ReadPtr& read, bool wake);
+  // Serves, parks or refuses; `wake` unless Tick asks. REQUIRES: mutex_ is not held.
+  void Judge(const ReadPtr& read, bool wake = true);
   // On the pool.
   void RunRead(const ReadPtr& read, std::optional<Instant> fresh_as_of);
   // Somebody still waits for its answer.
@@ -114,6 +124,7 @@ class ConfigService {
   const std::string node_id_;
   ReadPool* const pool_;
   const std::function<Instant()> now_;
+  std::function<void()> wake_;  // set before the first call
 
   std::atomic<size_t> waiting_count_ = 0;
   // Set under mutex_, so that nothing is parked after Stop; read everywhere.

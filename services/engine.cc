@@ -258,6 +258,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const EngineOptions& option
   node.core.heartbeat_interval = options.heartbeat_interval;
   node.core.election_timeout_min = options.election_timeout_min;
   node.core.election_timeout_max = options.election_timeout_max;
+  node.core.read_ids_from = storage::RandomId() >> 2;
+  node.leases = options.leases;
   node.birth_complete = summary.birth_complete;
   node.log_tail_bytes = options.log_tail_bytes;
   engine->node_ =

@@ -33,6 +33,7 @@ struct EngineOptions {
   uint64_t session_nonce = 0;  // random per process
   // What of the log stays for followers that come back (raft::NodeOptions::log_tail_bytes).
   uint64_t log_tail_bytes = 64u << 20;
+  bool leases = false;  // reads by the leader's lease (raft/core/read_index.h)
 };
 
 // The log is cut in whole segments, so they are no longer than its tail.

@@ -87,6 +87,7 @@ void ToProto(const raft::AppendEntries& message, v1::AppendEntriesRequest* proto
   proto->set_sent_at_us(ToMicroseconds(message.sent_at));
   proto->set_echoed_receiver_clock_us(ToMicroseconds(message.echoed_receiver_clock));
   proto->set_majority_age_us(message.majority_age.count());
+  proto->set_read_round(message.read_round);
 }
 
 void ToProto(const raft::AppendEntriesReply& message, v1::AppendEntriesResponse* proto) {
@@ -99,6 +100,40 @@ void ToProto(const raft::AppendEntriesReply& message, v1::AppendEntriesResponse*
   proto->set_election_timeout_min_us(message.election_timeout_min.count());
   proto->set_echoed_sent_at_us(ToMicroseconds(message.echoed_sent_at));
   proto->set_receiver_clock_us(ToMicroseconds(message.receiver_clock));
+  proto->set_read_round(message.read_round);
+}
+
+void ToProto(const raft::ReadIndex& message, v1::ReadIndexRequest* proto) {
+  proto->set_term(message.term.value());
+  proto->set_id(message.id);
+  proto->set_lease(message.lease);
+}
+
+void ToProto(const raft::ReadIndexReply& message, v1::ReadIndexResponse* proto) {
+  proto->set_term(message.term.value());
+  proto->set_id(message.id);
+  proto->set_outcome(static_cast<uint32_t>(message.outcome));
+  proto->set_index(message.index.value());
+}
+
+raft::ReadIndex FromProto(const v1::ReadIndexRequest& proto) {
+  raft::ReadIndex message;
+  message.term = raft::Term(proto.term());
+  message.id = proto.id();
+  message.lease = proto.lease();
+  return message;
+}
+
+raft::ReadIndexReply FromProto(const v1::ReadIndexResponse& proto) {
+  raft::ReadIndexReply message;
+  message.term = raft::Term(proto.term());
+  message.id = proto.id();
+  const auto known = static_cast<uint32_t>(raft::ReadOutcome::kTooMany);
+  if (proto.outcome() >= 1 && proto.outcome() <= known) {
+    message.outcome = static_cast<raft::ReadOutcome>(proto.outcome());
+  }
+  message.index = raft::Index(proto.index());
+  return message;
 }
 
 raft::RequestVote FromProto(const v1::RequestVoteRequest& proto) {
@@ -129,6 +164,7 @@ std::optional<raft::AppendEntries> FromProto(v1::AppendEntriesRequest&& proto) {
   message.sent_at = ToInstant(proto.sent_at_us());
   message.echoed_receiver_clock = ToInstant(proto.echoed_receiver_clock_us());
   message.majority_age = Duration(proto.majority_age_us());
+  message.read_round = proto.read_round();
   message.entries.reserve(static_cast<size_t>(proto.entries_size()));
   raft::Index last = message.prev_index;
   raft::Term term = message.prev_term;
@@ -164,6 +200,7 @@ raft::AppendEntriesReply FromProto(const v1::AppendEntriesResponse& proto) {
   message.election_timeout_min = Duration(proto.election_timeout_min_us());
   message.echoed_sent_at = ToInstant(proto.echoed_sent_at_us());
   message.receiver_clock = ToInstant(proto.receiver_clock_us());
+  message.read_round = proto.read_round();
   return message;
 }
 

@@ -31,6 +31,12 @@ void ToProto(const raft::RequestVoteReply& message, v1::RequestVoteResponse* pro
 void ToProto(const raft::AppendEntries& message, v1::AppendEntriesRequest* proto);
 void ToProto(const raft::AppendEntriesReply& message, v1::AppendEntriesResponse* proto);
 
+void ToProto(const raft::ReadIndex& message, v1::ReadIndexRequest* proto);
+void ToProto(const raft::ReadIndexReply& message, v1::ReadIndexResponse* proto);
+
+raft::ReadIndex FromProto(const v1::ReadIndexRequest& proto);
+// An outcome that this build does not know is kLeaderLost: whoever asked asks again.
+raft::ReadIndexReply FromProto(const v1::ReadIndexResponse& proto);
 raft::RequestVote FromProto(const v1::RequestVoteRequest& proto);
 raft::RequestVoteReply FromProto(const v1::RequestVoteResponse& proto);
 // nullopt: entries that are not consecutive from prev_index + 1, go back in term, are of a term

@@ -45,12 +45,15 @@ class PeerTransport::Impl : public std::enable_shared_from_this<PeerTransport::I
   uint64_t AddVote(AnswerVote answer);
   bool RemoveVote(uint64_t call_id);
   void OnSnapshotReply(SnapshotReplyHook hook) { on_snapshot_reply_ = std::move(hook); }
+  uint64_t AddRead(AnswerRead answer);
+  bool RemoveRead(uint64_t call_id);
   Counters counters() const;
 
  private:
   class Stream;
   struct Call;
   struct VoteCall;
+  struct ReadCall;
   struct TimeoutNowCall;
   using CallPtr = std::shared_ptr<Call>;
 
@@ -81,8 +84,14 @@ class PeerTransport::Impl : public std::enable_shared_from_this<PeerTransport::I
   void AskToCampaign(StoreId to, const raft::TimeoutNow& message);
   void EndCall(const CallPtr& call);
   void OnVote(StoreId from, const VoteCall& call, const grpc::Status& status);
+  void AskForRead(StoreId to, const raft::ReadIndex& message);
+  void OnRead(StoreId from, const ReadCall& call, const grpc::Status& status);
+  // False: `to` cannot be asked now.
+  bool BeginCall(StoreId to, const std::shared_ptr<Call>& call);
+  bool IsFrom(StoreId from, const v1::PeerHeader& header) const;
   void WriteReplyTo(StoreId to, const raft::AppendEntriesReply& reply);
   void AnswerVoteCall(const raft::RequestVoteReply& reply);
+  void AnswerReadCall(const raft::ReadIndexReply& reply);
   void EndIdleStreams();
   void Receive(StoreId from, raft::MessageBody body);
   // Counts one stream or call that Stop has to wait for; false: stopping, don't begin it.
@@ -115,6 +124,7 @@ class PeerTransport::Impl : public std::enable_shared_from_this<PeerTransport::I
   };
   std::map<StoreId, Inbound> inbound_;
   std::map<uint64_t, AnswerVote> votes_;
+  std::map<uint64_t, AnswerRead> reads_;
   uint64_t next_id_ = 1;
 };
 
@@ -243,9 +253,16 @@ class PeerTransport::Impl::Stream final
   bool held_ = true;
 };
 
+// One question to a peer.
 struct PeerTransport::Impl::Call {
+  virtual ~Call() = default;
   grpc::ClientContext context;
   PeerChannels::Stub stub;
+};
+
+struct PeerTransport::Impl::ReadCall : Call {
+  v1::ReadIndexRequest request;
+  v1::ReadIndexResponse response;
 };
 
 struct PeerTransport::Impl::TimeoutNowCall : Call {
@@ -359,6 +376,10 @@ void PeerTransport::Impl::Dispatch(raft::Message message) {
     AnswerVoteCall(*answer);
   } else if (const auto* snapshot = std::get_if<raft::InstallSnapshotReply>(&message.body)) {
     if (on_snapshot_reply_) on_snapshot_reply_(*snapshot);
+  } else if (const auto* read = std::get_if<raft::ReadIndex>(&message.body)) {
+    AskForRead(to, *read);
+  } else if (const auto* index = std::get_if<raft::ReadIndexReply>(&message.body)) {
+    AnswerReadCall(*index);
   }
 }
 
@@ -447,24 +468,35 @@ void PeerTransport::Impl::EndIdleStreams() {
   }
 }
 
-// --- Votes ---
+// --- Votes and reads ---
 
-void PeerTransport::Impl::AskForVote(StoreId to, const raft::RequestVote& message) {
-  auto call = std::make_shared<VoteCall>();
+bool PeerTransport::Impl::BeginCall(StoreId to, const std::shared_ptr<Call>& call) {
   call->stub = channels_->For(to, PeerChannels::Kind::kControl);
   if (call->stub == nullptr || !Begin()) {
     ++dropped_;
-    return;
+    return false;
   }
-  call->call_id = message.call_id;
+  // A read that is not answered within a maximum election timeout is given up by the core, too.
   call->context.set_deadline(std::chrono::system_clock::now() + options_.vote_timeout);
-  ToProto(message, &call->request);
-  *call->request.mutable_header() = MakeHeader(options_.cluster, options_.self, to);
   {
     std::lock_guard lock(mutex_);
     calls_.insert(call);
   }
   ++sent_;
+  return true;
+}
+
+bool PeerTransport::Impl::IsFrom(StoreId from, const v1::PeerHeader& header) const {
+  return CheckHeader(header, {options_.cluster, options_.self}).ok() &&
+         StoreId(header.from_store()) == from;
+}
+
+void PeerTransport::Impl::AskForVote(StoreId to, const raft::RequestVote& message) {
+  auto call = std::make_shared<VoteCall>();
+  call->call_id = message.call_id;
+  ToProto(message, &call->request);
+  *call->request.mutable_header() = MakeHeader(options_.cluster, options_.self, to);
+  if (!BeginCall(to, call)) return;
   call->stub->async()->RequestVote(&call->context, &call->request, &call->response,
                                    [self = shared_from_this(), call, to](grpc::Status status) {
                                      self->OnVote(to, *call, status);
@@ -475,19 +507,9 @@ void PeerTransport::Impl::AskForVote(StoreId to, const raft::RequestVote& messag
 // The answer says nothing: whether the peer campaigns is heard from its term.
 void PeerTransport::Impl::AskToCampaign(StoreId to, const raft::TimeoutNow& message) {
   auto call = std::make_shared<TimeoutNowCall>();
-  call->stub = channels_->For(to, PeerChannels::Kind::kControl);
-  if (call->stub == nullptr || !Begin()) {
-    ++dropped_;
-    return;
-  }
-  call->context.set_deadline(std::chrono::system_clock::now() + options_.vote_timeout);
   call->request.set_term(message.term.value());
   *call->request.mutable_header() = MakeHeader(options_.cluster, options_.self, to);
-  {
-    std::lock_guard lock(mutex_);
-    calls_.insert(call);
-  }
-  ++sent_;
+  if (!BeginCall(to, call)) return;
   call->stub->async()->TimeoutNow(
       &call->context, &call->request, &call->response,
       [self = shared_from_this(), call](const grpc::Status&) { self->EndCall(call); });
@@ -502,15 +524,27 @@ void PeerTransport::Impl::EndCall(const CallPtr& call) {
 }
 
 void PeerTransport::Impl::OnVote(StoreId from, const VoteCall& call, const grpc::Status& status) {
-  if (!status.ok()) return;
-  const v1::PeerHeader& header = call.response.header();
-  if (!CheckHeader(header, {options_.cluster, options_.self}).ok() ||
-      StoreId(header.from_store()) != from) {
-    return;
-  }
+  if (!status.ok() || !IsFrom(from, call.response.header())) return;
   raft::RequestVoteReply reply = FromProto(call.response);
   reply.call_id = call.call_id;
   Receive(from, reply);
+}
+
+void PeerTransport::Impl::AskForRead(StoreId to, const raft::ReadIndex& message) {
+  auto call = std::make_shared<ReadCall>();
+  ToProto(message, &call->request);
+  *call->request.mutable_header() = MakeHeader(options_.cluster, options_.self, to);
+  if (!BeginCall(to, call)) return;
+  call->stub->async()->ReadIndex(&call->context, &call->request, &call->response,
+                                 [self = shared_from_this(), call, to](grpc::Status status) {
+                                   self->OnRead(to, *call, status);
+                                   self->EndCall(call);
+                                 });
+}
+
+void PeerTransport::Impl::OnRead(StoreId from, const ReadCall& call, const grpc::Status& status) {
+  if (!status.ok() || !IsFrom(from, call.response.header())) return;
+  Receive(from, FromProto(call.response));
 }
 
 // --- Replies to what came in ---
@@ -572,6 +606,35 @@ void PeerTransport::Impl::AnswerVoteCall(const raft::RequestVoteReply& reply) {
   answer(reply);
 }
 
+uint64_t PeerTransport::Impl::AddRead(AnswerRead answer) {
+  std::lock_guard lock(mutex_);
+  if (stopping_ || reads_.size() >= kReadsMax) return 0;
+  const uint64_t id = next_id_++;
+  reads_[id] = std::move(answer);
+  return id;
+}
+
+bool PeerTransport::Impl::RemoveRead(uint64_t call_id) {
+  std::lock_guard lock(mutex_);
+  return reads_.erase(call_id) > 0;
+}
+
+void PeerTransport::Impl::AnswerReadCall(const raft::ReadIndexReply& reply) {
+  AnswerRead answer;
+  {
+    std::lock_guard lock(mutex_);
+    const auto found = reads_.find(reply.call_id);
+    if (found == reads_.end()) {
+      ++dropped_;
+      return;
+    }
+    answer = std::move(found->second);
+    reads_.erase(found);
+  }
+  ++sent_;
+  answer(reply);
+}
+
 PeerTransport::Counters PeerTransport::Impl::counters() const {
   return {sent_.load(), dropped_.load(), dials_.load(), streams_.load()};
 }
@@ -594,6 +657,8 @@ bool PeerTransport::RemoveVote(uint64_t call_id) { return impl_->RemoveVote(call
 void PeerTransport::OnSnapshotReply(SnapshotReplyHook hook) {
   impl_->OnSnapshotReply(std::move(hook));
 }
+uint64_t PeerTransport::AddRead(AnswerRead answer) { return impl_->AddRead(std::move(answer)); }
+bool PeerTransport::RemoveRead(uint64_t call_id) { return impl_->RemoveRead(call_id); }
 PeerTransport::Counters PeerTransport::counters() const { return impl_->counters(); }
 
 }  // namespace quorate::services

@@ -1,9 +1,9 @@
 // Carries the core's messages to and from the other nodes (raft::Transport over gRPC).
 //
-// Out: one AppendEntries stream to each peer that this node leads, one RequestVote call for each
-// question. Snapshots have a transport of their own (services/snapshot_sender.h), but for this
-// node's answers. In: RaftService hands what it received to the node, and registers here where the
-// node's replies go: an AppendEntriesReply to the latest inbound stream of that peer, a
+// Out: one AppendEntries stream to each peer that this node leads, one RequestVote or ReadIndex
+// call for each question. Snapshots have a transport of their own (services/snapshot_sender.h), but
+// for this node's answers. In: RaftService hands what it received to the node, and registers here
+// where the node's replies go: an AppendEntriesReply to the latest inbound stream of that peer, a
 // RequestVoteReply to the call that asked.
 //
 // Everything may be lost: a message to a peer that is not connected, or whose queue is full, is
@@ -78,6 +78,11 @@ class PeerTransport final : public raft::Transport {
   using SnapshotReplyHook = std::function<void(const raft::InstallSnapshotReply&)>;
   void OnSnapshotReply(SnapshotReplyHook hook);
 
+  // As AddVote and RemoveVote, for a ReadIndex.
+  using AnswerRead = std::function<void(const raft::ReadIndexReply&)>;
+  uint64_t AddRead(AnswerRead answer);
+  bool RemoveRead(uint64_t call_id);
+
   struct Counters {
     uint64_t sent = 0;     // messages given to gRPC
     uint64_t dropped = 0;  // not connected, or the queue was full
@@ -87,6 +92,7 @@ class PeerTransport final : public raft::Transport {
   Counters counters() const;
 
   static constexpr size_t kVotesMax = 1024;
+  static constexpr size_t kReadsMax = 1024;
 
  private:
   class Impl;

@@ -97,15 +97,36 @@ namespace {
 
 using SharedPtr = std::shared_ptr<RaftService::Shared>;
 
-// --- RequestVote ---
+// --- RequestVote and ReadIndex ---
+
+struct VoteCall {
+  using Request = v1::RequestVoteRequest;
+  using Response = v1::RequestVoteResponse;
+  using Reply = raft::RequestVoteReply;
+  static uint64_t Add(PeerTransport* transport, PeerTransport::AnswerVote answer) {
+    return transport->AddVote(std::move(answer));
+  }
+  static bool Remove(PeerTransport* transport, uint64_t id) { return transport->RemoveVote(id); }
+};
+
+struct ReadCall {
+  using Request = v1::ReadIndexRequest;
+  using Response = v1::ReadIndexResponse;
+  using Reply = raft::ReadIndexReply;
+  static uint64_t Add(PeerTransport* transport, PeerTransport::AnswerRead answer) {
+    return transport->AddRead(std::move(answer));
+  }
+  static bool Remove(PeerTransport* transport, uint64_t id) { return transport->RemoveRead(id); }
+};
 
 // Waits for the node's reply, which the transport brings, or for the caller to give up.
-class VoteReactor final : public grpc::ServerUnaryReactor {
+template <typename Call>
+class AskReactor final : public grpc::ServerUnaryReactor {
  public:
-  VoteReactor(SharedPtr shared, v1::RequestVoteResponse* response)
+  AskReactor(SharedPtr shared, typename Call::Response* response)
       : shared_(std::move(shared)), response_(response) {}
 
-  void Begin(const v1::RequestVoteRequest& request) {
+  void Begin(const typename Call::Request& request) {
     grpc::Status status;
     {
       const RaftService::Shared::Use use = shared_->Enter(&status);
@@ -120,24 +141,25 @@ class VoteReactor final : public grpc::ServerUnaryReactor {
       grpc::Status status;
       const RaftService::Shared::Use use = shared_->Enter(&status);
       std::lock_guard lock(mutex_);
-      if (use && call_id_ != 0) use->transport->RemoveVote(call_id_);
+      if (use && call_id_ != 0) Call::Remove(use->transport, call_id_);
     }
     End(grpc::Status::CANCELLED);
   }
 
-  void OnDone() override { const std::shared_ptr<VoteReactor> last = std::move(me_); }
+  void OnDone() override { const std::shared_ptr<AskReactor> last = std::move(me_); }
 
  private:
   friend class quorate::services::RaftService;
 
-  grpc::Status Ask(const v1::RequestVoteRequest& request, const RaftService::Running& running) {
+  grpc::Status Ask(const typename Call::Request& request, const RaftService::Running& running) {
     const StoreId from(request.header().from_store());
     const v1::PeerHeader header = MakeHeader(running.cluster, shared_->self(), from);
-    const uint64_t id = running.transport->AddVote(
-        [me = me_, header](const raft::RequestVoteReply& reply) { me->Answer(header, reply); });
+    const uint64_t id = Call::Add(
+        running.transport,
+        [me = me_, header](const typename Call::Reply& reply) { me->Answer(header, reply); });
     if (id == 0) {
       return MakeError(grpc::StatusCode::RESOURCE_EXHAUSTED, "TOO_MANY_CALLS",
-                       "too many votes are being asked for");
+                       "too many questions are being answered");
     }
     bool ended = false;
     {
@@ -146,16 +168,16 @@ class VoteReactor final : public grpc::ServerUnaryReactor {
       ended = ended_;
     }
     if (ended) {  // cancelled before there was anything to remove
-      running.transport->RemoveVote(id);
+      Call::Remove(running.transport, id);
       return grpc::Status::OK;
     }
-    raft::RequestVote vote = FromProto(request);
-    vote.call_id = id;
-    running.node->Receive({from, shared_->self(), vote});
+    auto message = FromProto(request);
+    message.call_id = id;
+    running.node->Receive({from, shared_->self(), message});
     return grpc::Status::OK;
   }
 
-  void Answer(const v1::PeerHeader& header, const raft::RequestVoteReply& reply) {
+  void Answer(const v1::PeerHeader& header, const typename Call::Reply& reply) {
     {
       std::lock_guard lock(mutex_);
       if (ended_) return;
@@ -175,9 +197,9 @@ class VoteReactor final : public grpc::ServerUnaryReactor {
   }
 
   const SharedPtr shared_;
-  v1::RequestVoteResponse* const response_;  // valid until Finish
+  typename Call::Response* const response_;  // valid until Finish
   // Keeps this alive for gRPC; the transport's closure holds another reference.
-  std::shared_ptr<VoteReactor> me_;
+  std::shared_ptr<AskReactor> me_;
   std::mutex mutex_;
   uint64_t call_id_ = 0;  // protected by mutex_
   bool ended_ = false;    // protected by mutex_
@@ -337,7 +359,7 @@ void RaftService::StopServing() { shared_->Stop(); }
 grpc::ServerUnaryReactor* RaftService::RequestVote(grpc::CallbackServerContext*,
                                                    const v1::RequestVoteRequest* request,
                                                    v1::RequestVoteResponse* response) {
-  const auto reactor = std::make_shared<VoteReactor>(shared_, response);
+  const auto reactor = std::make_shared<AskReactor<VoteCall>>(shared_, response);
   reactor->me_ = reactor;
   reactor->Begin(*request);
   return reactor.get();
@@ -393,6 +415,15 @@ grpc::ServerUnaryReactor* RaftService::Found(grpc::CallbackServerContext* contex
   return Finished(context, grpc::Status::OK);
 }
 
+grpc::ServerUnaryReactor* RaftService::ReadIndex(grpc::CallbackServerContext*,
+                                                 const v1::ReadIndexRequest* request,
+                                                 v1::ReadIndexResponse* response) {
+  const auto reactor = std::make_shared<AskReactor<ReadCall>>(shared_, response);
+  reactor->me_ = reactor;
+  reactor->Begin(*request);
+  return reactor.get();
+}
+
 grpc::ServerReadReactor<v1::InstallSnapshotRequest>* RaftService::InstallSnapshot(
     grpc::CallbackServerContext* context, v1::InstallSnapshotResponse* response) {
   grpc::Status status;
@@ -401,8 +432,6 @@ grpc::ServerReadReactor<v1::InstallSnapshotRequest>* RaftService::InstallSnapsho
   if (status.ok()) status = MakeUnimplemented("quorate.v1.Raft/InstallSnapshot");
   return new RefusedReactor<grpc::ServerReadReactor<v1::InstallSnapshotRequest>>(status);
 }
-
-// --- Not in this build yet ---
 
 // Answered at once: that it was heard, not that the node campaigns.
 grpc::ServerUnaryReactor* RaftService::TimeoutNow(grpc::CallbackServerContext* context,
@@ -417,12 +446,6 @@ grpc::ServerUnaryReactor* RaftService::TimeoutNow(grpc::CallbackServerContext* c
     use->node->Receive({from, shared_->self(), raft::TimeoutNow{raft::Term(request->term())}});
   }
   return Finished(context, status);
-}
-
-grpc::ServerUnaryReactor* RaftService::ReadIndex(grpc::CallbackServerContext* context,
-                                                 const v1::ReadIndexRequest*,
-                                                 v1::ReadIndexResponse*) {
-  return Finished(context, MakeUnimplemented("quorate.v1.Raft/ReadIndex"));
 }
 
 }  // namespace quorate::services

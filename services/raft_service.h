@@ -67,14 +67,12 @@ class RaftService final : public v1::Raft::CallbackService {
                                   v1::FoundResponse* response) override;
   grpc::ServerBidiReactor<v1::ForwardRequest, v1::ForwardResponse>* Forward(
       grpc::CallbackServerContext* context) override;
-
-  grpc::ServerReadReactor<v1::InstallSnapshotRequest>* InstallSnapshot(
-      grpc::CallbackServerContext* context, v1::InstallSnapshotResponse* response) override;
-
-  // Not in this build yet: UNIMPLEMENTED naming the call.
   grpc::ServerUnaryReactor* ReadIndex(grpc::CallbackServerContext* context,
                                       const v1::ReadIndexRequest* request,
                                       v1::ReadIndexResponse* response) override;
+
+  grpc::ServerReadReactor<v1::InstallSnapshotRequest>* InstallSnapshot(
+      grpc::CallbackServerContext* context, v1::InstallSnapshotResponse* response) override;
 
   // What the handlers share: outlives the service in the hands of open streams.
   class Shared;

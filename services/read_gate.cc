@@ -25,6 +25,13 @@ ReadVerdict Refuse(grpc::Status status) {
           .refusal = std::move(status)};
 }
 
+grpc::Status Behind(const char* field, Revision shown, Revision wanted) {
+  return MakeError(grpc::StatusCode::UNAVAILABLE, "BEHIND",
+                   std::string(field) + ": this node shows revision " + ToString(shown) +
+                       ", the read needs " + ToString(wanted) + "; ask another node or try again",
+                   {{"field", field}, {"revision", ToString(shown)}}, kReadRetryDelay);
+}
+
 ReadVerdict WaitUntil(Instant instant) {
   return {
       .kind = ReadVerdict::Kind::kWait, .fresh_as_of = {}, .wait_until = instant, .refusal = {}};
@@ -60,27 +67,33 @@ ReadVerdict JudgeRead(const ReadState& state, const ReadWish& wish, Instant now)
                             {}, kReadRetryDelay));
   }
   const Instant last_moment = wish.deadline - kReadDeadlineMargin;
-  if (wish.revision > state.revision) {
+  if (wish.index && *wish.index > state.applied) {
     if (now < last_moment) return WaitUntil(last_moment);
-    // The token is ours, so the revision exists: another node has it, and this one will.
-    return Refuse(
-        MakeError(grpc::StatusCode::UNAVAILABLE, "BEHIND",
-                  "page_token: this node shows revision " + std::to_string(state.revision.value()) +
-                      ", the listing revision " + std::to_string(wish.revision.value()) +
-                      "; ask another node or try again",
-                  {{"field", "page_token"}, {"revision", std::to_string(state.revision.value())}},
-                  kReadRetryDelay));
+    return Refuse(MakeError(grpc::StatusCode::UNAVAILABLE, "BEHIND",
+                            "this node has applied " + ToString(state.applied) +
+                                " entries and the read needs " + ToString(*wish.index) +
+                                "; ask another node or try again",
+                            {}, kReadRetryDelay));
   }
-  if (!state.fresh_as_of && !wish.max_staleness) {
+  if (std::max(wish.revision, wish.min_revision) > state.revision) {
+    if (now < last_moment) return WaitUntil(last_moment);
+    // A token is ours, so its revision exists: another node has it, and this one will. The caller's
+    // own may be one that nobody has, yet.
+    const bool page = wish.revision > state.revision;
+    return Refuse(Behind(page ? "page_token" : "read.min_revision", state.revision,
+                         page ? wish.revision : wish.min_revision));
+  }
+  std::optional<Instant> fresh_as_of = state.fresh_as_of;
+  if (wish.index) fresh_as_of = std::max(fresh_as_of.value_or(Instant::min()), wish.index_asked);
+  if (!fresh_as_of && !wish.max_staleness) {
     const Instant until = std::min(wish.arrived + kFirstLeaderWait, last_moment);
     if (now < until) return WaitUntil(until);
   }
-  if (grpc::Status status = CheckStaleness(state.fresh_as_of, wish.max_staleness, now);
-      !status.ok()) {
+  if (grpc::Status status = CheckStaleness(fresh_as_of, wish.max_staleness, now); !status.ok()) {
     return Refuse(std::move(status));
   }
   return {.kind = ReadVerdict::Kind::kServe,
-          .fresh_as_of = state.fresh_as_of,
+          .fresh_as_of = fresh_as_of,
           .wait_until = {},
           .refusal = {}};
 }

@@ -9,7 +9,11 @@
 //      max_staleness is refused (TOO_STALE); one without waits up to a second, and is then
 //      answered from the durable state with `staleness.unknown`.
 //   3. A later page of a listing waits until this node shows the revision that the first page
-//      showed, until its deadline, and is then refused (BEHIND).
+//      showed, and a read with min_revision until it shows that, until its deadline; it is then
+//      refused (BEHIND).
+//   4. A linearizable read, or one by lease, waits until this node has applied its read index,
+//   which
+//      covers everything acknowledged before it was asked for: so it is as fresh as that.
 //
 // Pure functions; any thread.
 #pragma once
@@ -20,6 +24,7 @@
 #include "base/time.h"
 #include "grpcpp/support/status.h"
 #include "quorate/v1/config.pb.h"
+#include "raft/core/types.h"
 
 namespace quorate::services {
 
@@ -32,13 +37,18 @@ inline constexpr Duration kReadDeadlineMargin = std::chrono::milliseconds(50);
 struct ReadState {
   bool caught_up_once = false;  // durable: this store has caught up with a leader before
   std::optional<Instant> fresh_as_of;
-  Revision revision;  // applied
+  Revision revision;    // applied
+  raft::Index applied;  // asked for only with a read index
 };
 
 // What the caller asked for.
 struct ReadWish {
   std::optional<Duration> max_staleness;
-  Revision revision;  // of a page token; 0: none
+  Revision revision;      // of a page token; 0: none
+  Revision min_revision;  // 0: none
+  // Linearizable: what must be applied, and when that was asked for.
+  std::optional<raft::Index> index;
+  Instant index_asked;
   Instant arrived;
   Instant deadline;
 };

@@ -239,6 +239,9 @@ void Server::Impl::ServeClients() {
   backend->cluster = engine->cluster();
   backend->state = engine->state();
   backend->status = [engine] { return engine->node()->status(); };
+  backend->read_index = [engine](raft::ReadMode mode, raft::Node::ReadDone done) {
+    engine->node()->RequestRead(mode, std::move(done));
+  };
   backend->caught_up_once = [this] { return caught_up_.load(); };
   backend->write = [engine](v1::Command command, Instant deadline,
                             std::map<std::string, std::string> metadata,
@@ -248,6 +251,13 @@ void Server::Impl::ServeClients() {
   };
   backend->cancel = [engine](ingress::WriteId id) { return engine->forwarder()->Cancel(id); };
   watch_.SetBackend(backend);
+  config_.OnWaiting([this] {
+    {
+      std::lock_guard lock(mutex_);
+      status_changed_ = true;
+    }
+    changed_.notify_all();
+  });
   config_.SetBackend(std::move(backend));
   MeasureSizes();  // who sees the node sees its sizes
   engine_open_ = engine;

@@ -64,16 +64,13 @@ Checked CheckRead(const v1::ReadOptions& read) {
   switch (read.consistency()) {
     case v1::CONSISTENCY_UNSPECIFIED:
     case v1::CONSISTENCY_LOCAL:
-      break;
     case v1::CONSISTENCY_LEASE:
-      return MakeUnimplemented("read.consistency LEASE");
     case v1::CONSISTENCY_LINEARIZABLE:
-      return MakeUnimplemented("read.consistency LINEARIZABLE");
+      break;
     default:
       return MakeFieldError("INVALID_VALUE", "read.consistency",
                             "there is no consistency " + std::to_string(read.consistency()));
   }
-  if (read.min_revision() != 0) return MakeUnimplemented("read.min_revision");
   if (read.has_max_staleness()) {
     // As google.protobuf.Duration has it: 10,000 years at most, nanos below a second.
     const auto& limit = read.max_staleness();

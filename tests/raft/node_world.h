@@ -372,6 +372,7 @@ class NodeWorld {
     NodeOptions options = options_;
     options.core.self = NodeStore(i);
     options.core.seed = random_();
+    options.core.read_ids_from = ++starts_ << 20;
     options.birth_complete = m.state->Count(EntryType::kBirthComplete) > 0 || born_complete_;
     m.node = std::make_unique<Node>(
         options, m.Recover(),
@@ -489,6 +490,12 @@ class NodeWorld {
     return answer;
   }
 
+  std::shared_ptr<std::vector<ReadResult>> RequestRead(size_t i, ReadMode mode = ReadMode::kRound) {
+    auto results = std::make_shared<std::vector<ReadResult>>();
+    node(i).RequestRead(mode, [results](const ReadResult& result) { results->push_back(result); });
+    return results;
+  }
+
   // What any two have applied is the same, as far as the shorter one goes.
   void ExpectOneOrder() {
     for (size_t i = 1; i < size(); ++i) {
@@ -509,6 +516,7 @@ class NodeWorld {
   std::set<std::pair<size_t, Job>> starved_;
   std::set<StoreId> isolated_;
   bool born_complete_ = false;
+  uint64_t starts_ = 0;
   std::vector<Machine> machines_;
 };
 

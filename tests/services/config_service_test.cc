@@ -227,6 +227,112 @@ TEST_F(ConfigServiceTest, ALaterPageWaitsUntilThisNodeIsThatFar) {
   EXPECT_EQ(second.Ok<v1::ListResponse>().items(0).key(), "b");
 }
 
+v1::GetRequest GetWith(v1::Consistency consistency) {
+  v1::GetRequest request;
+  request.set_key("a");
+  request.mutable_read()->set_consistency(consistency);
+  return request;
+}
+
+TEST_F(ConfigServiceTest, ALinearizableReadWaitsUntilItsIndexIsApplied) {
+  node_.state.Put("a", "old");
+  node_.read_index.reset();
+  Answer answer;
+  Call("Get", GetWith(v1::CONSISTENCY_LINEARIZABLE), &answer);
+  ASSERT_EQ(node_.questions.size(), 1u);
+  EXPECT_EQ(node_.questions[0].first, raft::ReadMode::kRound);
+  node_.AnswerRead({0, raft::ReadOutcome::kConfirmed, raft::Index(6), std::nullopt});
+  while (!service_.has_waiting()) std::this_thread::yield();
+  service_.Tick();
+  EXPECT_FALSE(answer.ended()) << "entry 6 is not applied";
+  node_.state.Put("a", "new");
+  node_.state.applied = raft::Index(6);
+  now_ = kStart + milliseconds(30);
+  service_.Tick();
+  const auto response = answer.Ok<v1::GetResponse>();
+  EXPECT_EQ(response.item().text(), "new");
+  EXPECT_EQ(response.header().staleness().age().nanos(), 30'000'000) << "as old as its question";
+}
+
+TEST_F(ConfigServiceTest, ALinearizableReadIsRepeatedOverALeaderChange) {
+  node_.state.Put("a", "v");
+  node_.read_index.reset();
+  Answer answer;
+  Call("Get", GetWith(v1::CONSISTENCY_LINEARIZABLE), &answer);
+  for (raft::ReadOutcome outcome : {raft::ReadOutcome::kLeaderLost, raft::ReadOutcome::kNoLeader,
+                                    raft::ReadOutcome::kTimedOut, raft::ReadOutcome::kTooMany}) {
+    ASSERT_EQ(node_.questions.size(), 1u);
+    node_.AnswerRead({0, outcome, raft::Index(), std::nullopt});
+    while (!service_.has_waiting()) std::this_thread::yield();
+    service_.Tick();
+    EXPECT_TRUE(node_.questions.empty()) << "not again at once";
+    now_ = now_.load() + milliseconds(25);
+    service_.Tick();
+  }
+  node_.AnswerRead({0, raft::ReadOutcome::kConfirmed, raft::Index(5), std::nullopt});
+  EXPECT_EQ(answer.Ok<v1::GetResponse>().item().text(), "v");
+}
+
+TEST_F(ConfigServiceTest, WhatBeginsToWaitWakesWhoeverTicksAndATickDoesNot) {
+  ConfigService service("n1", &pool_, [this] { return now_.load(); });
+  std::atomic<int> woken = 0;
+  service.OnWaiting([&woken] { ++woken; });
+  service.SetBackend(node_.Backend());
+  node_.read_index = raft::ReadResult();
+  Answer answer;
+  service.Handle(
+      "Get", GetWith(v1::CONSISTENCY_LINEARIZABLE).SerializeAsString(),
+      std::make_shared<CallContext>(kStart + seconds(10), std::map<std::string, std::string>()),
+      answer.Done());
+  while (woken == 0) std::this_thread::yield();
+  for (int i = 0; i < 3; ++i) service.Tick();
+  EXPECT_TRUE(service.has_waiting());
+  EXPECT_EQ(woken, 1) << "or housekeeping would spin";
+  service.Stop();
+  EXPECT_EQ(answer.Reason(), "SHUTTING_DOWN");
+}
+
+TEST_F(ConfigServiceTest, ALeaseThatEndsWhileItIsReadIsAskedForAgain) {
+  node_.state.Put("a", "v");
+  node_.status.leases = true;
+  node_.read_index.reset();
+  Answer answer;
+  Call("Get", GetWith(v1::CONSISTENCY_LEASE), &answer);
+  EXPECT_EQ(node_.questions.at(0).first, raft::ReadMode::kLease);
+  node_.AnswerRead({0, raft::ReadOutcome::kConfirmed, raft::Index(5), now_.load()});
+  const auto asked = [this] {
+    std::lock_guard lock(node_.mutex);
+    return node_.questions.size();
+  };
+  while (asked() == 0) std::this_thread::yield();
+  EXPECT_FALSE(answer.ended());
+  node_.AnswerRead({0, raft::ReadOutcome::kConfirmed, raft::Index(5), now_.load() + seconds(1)});
+  EXPECT_EQ(answer.Ok<v1::GetResponse>().item().text(), "v");
+}
+
+TEST_F(ConfigServiceTest, ALinearizableListShowsEachItemOnce) {
+  node_.state.Put("a", "v");
+  v1::ListRequest request;
+  request.mutable_read()->set_consistency(v1::CONSISTENCY_LINEARIZABLE);
+  Answer answer;
+  Call("List", request, &answer);
+  EXPECT_EQ(answer.Ok<v1::ListResponse>().items_size(), 1);
+}
+
+TEST_F(ConfigServiceTest, AMinimumRevisionIsWaitedFor) {
+  node_.state.Put("a", "v");
+  v1::GetRequest request;
+  request.set_key("a");
+  request.mutable_read()->set_min_revision(3);
+  Answer answer;
+  Call("Get", request, &answer);
+  service_.Tick();
+  EXPECT_FALSE(answer.ended());
+  node_.state.Put("b", "v");
+  service_.Tick();
+  EXPECT_EQ(answer.Ok<v1::GetResponse>().header().revision(), 3u);
+}
+
 TEST_F(ConfigServiceTest, PutGoesToTheIngressAndComesBack) {
   Answer answer;
   Call("Put", PutOf("a", "v"), &answer);
@@ -448,6 +554,35 @@ TEST_F(ConfigServiceTest, ATokenOfAnotherListingIsRefused) {
   Answer second;
   Call("List", request, &second);
   EXPECT_EQ(second.Reason(), "PAGE_TOKEN_INVALID");
+}
+
+TEST_F(ConfigServiceTest, WithoutALeaderALinearizableReadEndsAtItsDeadline) {
+  node_.read_index = raft::ReadResult();
+  Answer answer;
+  Call("Get", GetWith(v1::CONSISTENCY_LINEARIZABLE), &answer);
+  while (!service_.has_waiting()) std::this_thread::yield();
+  now_ = kStart + seconds(10) - milliseconds(40);
+  service_.Tick();
+  EXPECT_EQ(answer.Wait().error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(answer.Reason(), "NO_LEADER");
+  EXPECT_TRUE(DetailsOf(answer.Wait()).retry_delay);
+}
+
+TEST_F(ConfigServiceTest, ALeaseReadIsRefusedWhereLeasesAreOff) {
+  Answer answer;
+  Call("Get", GetWith(v1::CONSISTENCY_LEASE), &answer);
+  EXPECT_EQ(answer.Wait().error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_EQ(answer.Reason(), "LEASES_OFF");
+  EXPECT_NE(answer.Wait().error_message().find("LINEARIZABLE"), std::string::npos);
+}
+
+TEST_F(ConfigServiceTest, AnIndexThatComesAfterStopReadsNothing) {
+  node_.read_index.reset();
+  Answer answer;
+  Call("Get", GetWith(v1::CONSISTENCY_LINEARIZABLE), &answer);
+  service_.Stop();
+  node_.AnswerRead({0, raft::ReadOutcome::kConfirmed, raft::Index(5), std::nullopt});
+  EXPECT_EQ(answer.Reason(), "SHUTTING_DOWN");
 }
 
 TEST_F(ConfigServiceTest, ACompactedPageIsOutOfRange) {

@@ -23,6 +23,7 @@ class FakeState final : public storage::State {
  public:
   std::map<std::string, storage::Item> items;
   Revision revision{1};
+  raft::Index applied{5};
   absl::Status failure;  // not OK: every read answers it
   // Not empty: runs at the beginning of each read, with what it was given; may take its time.
   std::function<void(const storage::ReadLimits&)> on_read;
@@ -43,6 +44,7 @@ class FakeState final : public storage::State {
   storage::StateSummary Summary() const override {
     storage::StateSummary summary;
     summary.revision = revision;
+    summary.applied = applied;
     return summary;
   }
   std::optional<storage::SessionView> FindSession(StoreId) const override { return std::nullopt; }
@@ -150,6 +152,21 @@ struct FakeNode {
   };
   std::vector<Write> writes;
   std::vector<ingress::WriteId> cancelled;
+  // Questions for a read index are answered with this at once, or kept while it is absent.
+  std::optional<raft::ReadResult> read_index =
+      raft::ReadResult{0, raft::ReadOutcome::kConfirmed, raft::Index(5), std::nullopt};
+  std::vector<std::pair<raft::ReadMode, raft::Node::ReadDone>> questions;
+
+  // Answers the oldest question that was kept.
+  void AnswerRead(const raft::ReadResult& result) {
+    raft::Node::ReadDone done;
+    {
+      std::lock_guard lock(mutex);
+      done = std::move(questions.front().second);
+      questions.erase(questions.begin());
+    }
+    done(result);
+  }
 
   std::shared_ptr<const ConfigBackend> Backend() {
     auto backend = std::make_shared<ConfigBackend>();
@@ -169,6 +186,18 @@ struct FakeNode {
       std::lock_guard lock(mutex);
       writes.push_back({std::move(command), deadline, std::move(metadata), std::move(done)});
       return ingress::WriteId(writes.size());
+    };
+    backend->read_index = [this](raft::ReadMode mode, raft::Node::ReadDone done) {
+      raft::ReadResult result;
+      {
+        std::lock_guard lock(mutex);
+        if (!read_index) {
+          questions.emplace_back(mode, std::move(done));
+          return;
+        }
+        result = *read_index;
+      }
+      done(result);
     };
     backend->cancel = [this](ingress::WriteId id) {
       std::lock_guard lock(mutex);

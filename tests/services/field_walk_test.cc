@@ -37,6 +37,12 @@ const std::map<std::string, std::string> kHandled = {
     {"GetRequest.key", "key: 'a'"},
     {"GetRequest.read.max_staleness.seconds", "key: 'a' read { max_staleness { seconds: 1 } }"},
     {"GetRequest.read.max_staleness.nanos", "key: 'a' read { max_staleness { nanos: 999999999 } }"},
+    {"GetRequest.read.consistency", "key: 'a' read { consistency: CONSISTENCY_LINEARIZABLE }"},
+    {"HistoryRequest.read.consistency", "key: 'a' read { consistency: CONSISTENCY_LINEARIZABLE }"},
+    {"HistoryRequest.read.min_revision", "key: 'a' read { min_revision: 1 }"},
+    {"GetRequest.read.min_revision", "key: 'a' read { min_revision: 1 }"},
+    {"ListRequest.read.consistency", "read { consistency: CONSISTENCY_LINEARIZABLE }"},
+    {"ListRequest.read.min_revision", "read { min_revision: 1 }"},
     {"ListRequest.prefix", "prefix: 'a'"},
     {"ListRequest.page_size", "page_size: 1"},
     {"ListRequest.keys_only", "keys_only: true"},
@@ -133,12 +139,6 @@ const std::map<std::string, std::string> kRefusedWithin = {
 
 // Not handled: what the refusal names. The request is valid but for this field.
 const std::map<std::string, std::string> kRefused = {
-    {"GetRequest.read.consistency", "read.consistency"},
-    {"GetRequest.read.min_revision", "read.min_revision"},
-    {"ListRequest.read.consistency", "read.consistency"},
-    {"ListRequest.read.min_revision", "read.min_revision"},
-    {"HistoryRequest.read.consistency", "read.consistency"},
-    {"HistoryRequest.read.min_revision", "read.min_revision"},
     {"PutRequest.ttl_id", "ttl_id"},
     {"TxnRequest.then.put.ttl_id", "ttl_id"},
     {"TxnRequest.else.put.ttl_id", "ttl_id"},

@@ -44,6 +44,7 @@ raft::AppendEntries MakeAppend() {
   append.sent_at = Instant(microseconds(123456789));
   append.echoed_receiver_clock = Instant(microseconds(42));
   append.majority_age = microseconds(77);
+  append.read_round = 6;
   return append;
 }
 
@@ -64,6 +65,7 @@ TEST(PeerCodecTest, AppendEntriesRoundTrip) {
   EXPECT_EQ(back->sent_at, append.sent_at);
   EXPECT_EQ(back->echoed_receiver_clock, append.echoed_receiver_clock);
   EXPECT_EQ(back->majority_age, append.majority_age);
+  EXPECT_EQ(back->read_round, append.read_round);
   ASSERT_EQ(back->entries.size(), append.entries.size());
   for (size_t i = 0; i < append.entries.size(); ++i) {
     EXPECT_EQ(*back->entries[i], *append.entries[i]);
@@ -81,6 +83,7 @@ TEST(PeerCodecTest, AppendEntriesReplyRoundTrip) {
   reply.election_timeout_min = std::chrono::milliseconds(150);
   reply.echoed_sent_at = Instant(microseconds(1));
   reply.receiver_clock = Instant(microseconds(2));
+  reply.read_round = 6;
   v1::AppendEntriesResponse proto;
   ToProto(reply, &proto);
   const raft::AppendEntriesReply back = FromProto(Wire(proto));
@@ -93,6 +96,39 @@ TEST(PeerCodecTest, AppendEntriesReplyRoundTrip) {
   EXPECT_EQ(back.election_timeout_min, reply.election_timeout_min);
   EXPECT_EQ(back.echoed_sent_at, reply.echoed_sent_at);
   EXPECT_EQ(back.receiver_clock, reply.receiver_clock);
+  EXPECT_EQ(back.read_round, reply.read_round);
+}
+
+TEST(PeerCodecTest, ReadIndexesRoundTrip) {
+  raft::ReadIndex ask;
+  ask.term = Term(4);
+  ask.id = 99;
+  ask.lease = true;
+  v1::ReadIndexRequest request;
+  ToProto(ask, &request);
+  const raft::ReadIndex asked = FromProto(Wire(request));
+  EXPECT_EQ(asked.term, ask.term);
+  EXPECT_EQ(asked.id, ask.id);
+  EXPECT_EQ(asked.lease, ask.lease);
+  for (raft::ReadOutcome outcome :
+       {raft::ReadOutcome::kConfirmed, raft::ReadOutcome::kNoLeader, raft::ReadOutcome::kLeaderLost,
+        raft::ReadOutcome::kTimedOut, raft::ReadOutcome::kTooMany}) {
+    v1::ReadIndexResponse response;
+    ToProto(raft::ReadIndexReply{Term(4), 99, outcome, Index(7), 0}, &response);
+    const raft::ReadIndexReply answer = FromProto(Wire(response));
+    EXPECT_EQ(answer.term, Term(4));
+    EXPECT_EQ(answer.id, 99u);
+    EXPECT_EQ(answer.outcome, outcome);
+    EXPECT_EQ(answer.index, Index(7));
+  }
+}
+
+TEST(PeerCodecTest, AnOutcomeOfAnotherBuildConfirmsNothing) {
+  for (uint32_t outcome : {0u, 6u, 257u}) {
+    v1::ReadIndexResponse response;
+    response.set_outcome(outcome);
+    EXPECT_EQ(FromProto(response).outcome, raft::ReadOutcome::kLeaderLost) << outcome;
+  }
 }
 
 TEST(PeerCodecTest, VotesRoundTrip) {

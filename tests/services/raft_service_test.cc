@@ -1,5 +1,8 @@
 #include "services/raft_service.h"
 
+#include <future>
+#include <memory>
+
 #include "services/birth_client.h"
 #include "tests/services/forward_cluster.h"
 
@@ -183,6 +186,38 @@ TEST_F(RaftServiceTest, LeadershipIsHandedOverAtOnce) {
       [&] { return cluster_.node(target).raft->status()->role == raft::Role::kLeader; }));
 }
 
+TEST_F(RaftServiceTest, EveryNodeGetsAReadIndexThatCoversAnAcknowledgedWrite) {
+  cluster_.StartAll();
+  const size_t leader = cluster_.WaitForLeader();
+  Writes writes;
+  writes.Send(&cluster_.node(leader), "k");
+  ASSERT_TRUE(writes.WaitForAll());
+  const raft::Index applied = cluster_.node(leader).state->Summary().applied;
+  for (size_t i = 0; i < 3; ++i) {
+    // A follower may just have lost its leader on a slow machine: then it asks again.
+    EXPECT_TRUE(Eventually([&] {
+      auto answer = std::make_shared<std::promise<raft::ReadResult>>();
+      cluster_.node(i).raft->RequestRead(
+          raft::ReadMode::kRound,
+          [answer](const raft::ReadResult& result) { answer->set_value(result); });
+      const raft::ReadResult result = answer->get_future().get();
+      return result.outcome == raft::ReadOutcome::kConfirmed && result.index >= applied;
+    })) << i;
+  }
+}
+
+TEST_F(RaftServiceTest, WhoDoesNotLeadSaysSoToAReadIndex) {
+  cluster_.Start(0);
+  v1::ReadIndexRequest question;
+  *question.mutable_header() = Header();
+  question.set_term(1);
+  question.set_id(7);
+  v1::ReadIndexResponse answer;
+  ASSERT_TRUE(Call(&v1::Raft::Stub::ReadIndex, question, &answer).ok());
+  EXPECT_EQ(answer.id(), 7u);
+  EXPECT_EQ(answer.outcome(), static_cast<uint32_t>(raft::ReadOutcome::kLeaderLost));
+}
+
 // --- Errors ---
 
 TEST_F(RaftServiceTest, WrongClusterWrongStoreAndWrongSenderAreRejectedEverywhere) {
@@ -195,6 +230,10 @@ TEST_F(RaftServiceTest, WrongClusterWrongStoreAndWrongSenderAreRejectedEverywher
   for (const auto& [header, reason] : wrong) {
     v1::RequestVoteResponse vote;
     EXPECT_EQ(DetailsOf(Vote(header, &vote)).reason, reason);
+    v1::ReadIndexRequest question;
+    *question.mutable_header() = header;
+    v1::ReadIndexResponse read;
+    EXPECT_EQ(DetailsOf(Call(&v1::Raft::Stub::ReadIndex, question, &read)).reason, reason);
     v1::AppendEntriesRequest append;
     *append.mutable_header() = header;
     append.set_term(99);
@@ -219,14 +258,6 @@ TEST_F(RaftServiceTest, MalformedAppendsEndTheStreamAndNeverReachTheCore) {
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(DetailsOf(status).reason, "MALFORMED");
   EXPECT_LT(cluster_.node(0).raft->status()->term, raft::Term(99));
-}
-
-TEST_F(RaftServiceTest, WhatIsNotBuiltYetSaysSo) {
-  cluster_.Start(0);
-  v1::ReadIndexResponse read;
-  const grpc::Status status = Call(&v1::Raft::Stub::ReadIndex, v1::ReadIndexRequest(), &read);
-  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
-  EXPECT_EQ(DetailsOf(status).metadata.at("what"), "quorate.v1.Raft/ReadIndex");
 }
 
 TEST_F(RaftServiceTest, FoundWithoutAStepIsRefused) {

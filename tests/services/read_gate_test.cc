@@ -14,18 +14,25 @@ using Kind = ReadVerdict::Kind;
 constexpr Instant kGateStart{seconds(1000)};
 
 // A node that has been in service, and a read that arrives at kGateStart with ten seconds to go.
-const ReadState kInService = {
-    .caught_up_once = true, .fresh_as_of = kGateStart - milliseconds(30), .revision = Revision(50)};
-const ReadState kRestarted = {
-    .caught_up_once = true, .fresh_as_of = std::nullopt, .revision = Revision(50)};
-const ReadState kNew = {
-    .caught_up_once = false, .fresh_as_of = std::nullopt, .revision = Revision(1)};
+const ReadState kInService = {.caught_up_once = true,
+                              .fresh_as_of = kGateStart - milliseconds(30),
+                              .revision = Revision(50),
+                              .applied = raft::Index(7)};
+const ReadState kRestarted = {.caught_up_once = true,
+                              .fresh_as_of = std::nullopt,
+                              .revision = Revision(50),
+                              .applied = raft::Index(7)};
+const ReadState kNew = {.caught_up_once = false,
+                        .fresh_as_of = std::nullopt,
+                        .revision = Revision(1),
+                        .applied = raft::Index(1)};
 
 ReadWish Wish(std::optional<Duration> max_staleness = std::nullopt) {
-  return {.max_staleness = max_staleness,
-          .revision = Revision(),
-          .arrived = kGateStart,
-          .deadline = kGateStart + seconds(10)};
+  ReadWish wish;
+  wish.max_staleness = max_staleness;
+  wish.arrived = kGateStart;
+  wish.deadline = kGateStart + seconds(10);
+  return wish;
 }
 
 std::string Reason(const ReadVerdict& verdict) {
@@ -67,6 +74,26 @@ TEST(ReadGate, AfterARestartItWaitsASecondForTheFirstLeader) {
   const v1::Staleness staleness = MeasuredStaleness(last.fresh_as_of, kGateStart + seconds(1));
   EXPECT_TRUE(staleness.unknown());
   EXPECT_FALSE(staleness.has_age());
+}
+
+TEST(ReadGate, ALinearizableReadWaitsForItsIndexAndIsAsFreshAsItsQuestion) {
+  ReadWish wish = Wish();
+  wish.index = raft::Index(8);
+  wish.index_asked = kGateStart;
+  EXPECT_EQ(JudgeRead(kInService, wish, kGateStart).kind, Kind::kWait);
+  ReadState there = kRestarted;  // it has heard of no leader: the index is better than that
+  there.applied = raft::Index(8);
+  const ReadVerdict verdict = JudgeRead(there, wish, kGateStart + milliseconds(9));
+  ASSERT_EQ(verdict.kind, Kind::kServe);
+  EXPECT_EQ(verdict.fresh_as_of, kGateStart);
+}
+
+TEST(ReadGate, AMinimumRevisionIsWaitedFor) {
+  ReadWish wish = Wish();
+  wish.min_revision = Revision(51);
+  EXPECT_EQ(JudgeRead(kInService, wish, kGateStart).kind, Kind::kWait);
+  wish.min_revision = Revision(50);
+  EXPECT_EQ(JudgeRead(kInService, wish, kGateStart).kind, Kind::kServe);
 }
 
 TEST(ReadGate, TheWaitEndsBeforeAShortDeadline) {
@@ -137,6 +164,24 @@ TEST(ReadGate, APageThatThisNodeIsTooFarBehindForIsAnotherNodes) {
   EXPECT_EQ(Reason(verdict), "BEHIND");
   EXPECT_EQ(verdict.refusal.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_TRUE(DetailsOf(verdict.refusal).retry_delay.has_value());
+}
+
+TEST(ReadGateErrors, WhatDoesNotComeBeforeTheDeadlineIsBehind) {
+  ReadWish index = Wish();
+  index.index = raft::Index(8);
+  EXPECT_EQ(Reason(JudgeRead(kInService, index, index.deadline)), "BEHIND");
+  ReadWish revision = Wish();
+  revision.min_revision = Revision(51);
+  const ReadVerdict verdict = JudgeRead(kInService, revision, revision.deadline);
+  EXPECT_EQ(Reason(verdict), "BEHIND");
+  EXPECT_EQ(DetailsOf(verdict.refusal).metadata.at("field"), "read.min_revision");
+  EXPECT_TRUE(DetailsOf(verdict.refusal).retry_delay);
+}
+
+TEST(ReadGateErrors, AStoreThatNeverCaughtUpServesNoLinearizableReadEither) {
+  ReadWish wish = Wish();
+  wish.index = raft::Index(1);
+  EXPECT_EQ(Reason(JudgeRead(kNew, wish, kGateStart)), "NOT_CAUGHT_UP");
 }
 
 }  // namespace

@@ -45,6 +45,9 @@ TEST(Validate, TakesWhatTheContractAllows) {
   EXPECT_EQ(Get("key: 'a'"), "OK");
   EXPECT_EQ(Get("key: ' /\\303\\251/ \\302\\205'"), "OK");  // C1 controls are not forbidden
   EXPECT_EQ(Get("key: 'a' read { consistency: CONSISTENCY_LOCAL }"), "OK");
+  EXPECT_EQ(Get("key: 'a' read { consistency: CONSISTENCY_LEASE }"), "OK");
+  EXPECT_EQ(Get("key: 'a' read { consistency: CONSISTENCY_LINEARIZABLE }"), "OK");
+  EXPECT_EQ(List("read { min_revision: 1 at_revision: 1 }"), "OK");
   EXPECT_EQ(Get("key: 'a' read { max_staleness { } }"), "OK");
   EXPECT_EQ(List(""), "OK");
   EXPECT_EQ(List("prefix: 'a/' page_size: 1000 keys_only: true"), "OK");
@@ -198,11 +201,6 @@ TEST(Validate, NamesAReadThatCannotBe) {
 }
 
 TEST(Validate, RefusesWhatIsNotBuiltByName) {
-  EXPECT_EQ(Get("key: 'a' read { consistency: CONSISTENCY_LEASE }"),
-            "UNIMPLEMENTED NOT_IN_THIS_BUILD read.consistency LEASE");
-  EXPECT_EQ(Get("key: 'a' read { consistency: CONSISTENCY_LINEARIZABLE }"),
-            "UNIMPLEMENTED NOT_IN_THIS_BUILD read.consistency LINEARIZABLE");
-  EXPECT_EQ(List("read { min_revision: 1 }"), "UNIMPLEMENTED NOT_IN_THIS_BUILD read.min_revision");
   EXPECT_EQ(Put("key: 'a' text: '' ttl_id: 'x'"), "UNIMPLEMENTED NOT_IN_THIS_BUILD ttl_id");
 }
 

@@ -1,0 +1,141 @@
+"""Whoever has been told that a write is done, and says so to somebody else, who asks another node:
+with LINEARIZABLE that one sees the write, at once, also while leaders are killed. And bounds of
+reads: min_revision, at_revision, no majority.
+"""
+
+import os
+import threading
+import unittest
+
+import grpc
+
+from quorate_cluster import (MULTIPLIER, Cluster, config_pb2, error_info, eventually, main,
+                             story)
+
+ROUNDS = int(os.environ.get("QUORATE_KILL_ROUNDS", "10" if MULTIPLIER == 1 else "4"))
+READS_A_ROUND = 30
+LINEARIZABLE = config_pb2.ReadOptions(consistency=config_pb2.CONSISTENCY_LINEARIZABLE)
+
+
+class Pair:
+    """Writes through one node, then reads through another, for as long as both are there."""
+
+    def __init__(self, writer, reader, board):
+        self.writer, self.reader, self.board = writer, reader, board
+        self.done = 0
+        self.key = f"pair/{writer.name}/{reader.name}"
+        self.thread = threading.Thread(target=self.run, daemon=True)
+
+    def run(self):
+        number = 0
+        while not self.board.stop.is_set():
+            number += 1
+            try:
+                put = self.writer.config.Put(
+                    config_pb2.PutRequest(key=self.key, text=str(number)), timeout=10)
+                got = self.reader.config.Get(
+                    config_pb2.GetRequest(key=self.key, read=LINEARIZABLE), timeout=10)
+                self.board.read(self, number, put, got)
+                self.done += 1
+            except grpc.RpcError as error:
+                self.board.failed(self, error)
+                self.board.stop.wait(0.05)
+
+
+class Board:
+    def __init__(self):
+        self.stop = threading.Event()
+        self.lock = threading.Lock()
+        self.reads = 0
+        self.stale = []
+        self.killed = None
+        self.failures = []
+
+    def read(self, pair, number, put, got):
+        with self.lock:
+            self.reads += 1
+            if got.item.text != str(number) or got.header.revision < put.header.revision:
+                self.stale.append(f"{pair.key}: put {number} at revision {put.header.revision}, "
+                                  f"got {got.item.text} at {got.header.revision}")
+
+    def failed(self, pair, error):
+        with self.lock:
+            if self.killed in (pair.writer, pair.reader):
+                return
+            reason, _ = error_info(error)
+            self.failures.append(f"{pair.key}: {error.code().name} {reason} {error.details()}")
+
+
+class LinearizableRead(unittest.TestCase):
+    def test_what_was_acknowledged_is_seen_everywhere_over_leader_kills(self):
+        with Cluster(3) as cluster:
+            cluster.start().wait_ready()
+            board = Board()
+            pairs = [Pair(a, b, board) for a in cluster.nodes for b in cluster.nodes]
+            for pair in pairs:
+                pair.thread.start()
+            for _ in range(ROUNDS):
+                self.wait_reads(board)
+                leader = cluster.leader()
+                with board.lock:
+                    board.killed = leader
+                leader.kill()
+                self.wait_reads(board)
+                leader.start()
+                cluster.wait_ready()
+                # A channel to the dead node looks for it now and then only.
+                marks = [(pair, pair.done) for pair in pairs]
+                eventually(lambda: all(pair.done > mark for pair, mark in marks),
+                           "every pair reads again")
+                with board.lock:
+                    board.killed = None
+            board.stop.set()
+            for pair in pairs:
+                pair.thread.join(30)
+                self.assertFalse(pair.thread.is_alive(), "a call hung beyond its deadline")
+            self.assertEqual(board.stale, [])
+            self.assertEqual(board.failures, [], "calls between survivors must not fail")
+            story(f"{board.reads} linearizable reads through every pair of nodes, {ROUNDS} leaders "
+                  "killed: none was stale, none between survivors failed")
+
+    def wait_reads(self, board):
+        start = board.reads
+        eventually(lambda: board.reads >= start + READS_A_ROUND, f"{READS_A_ROUND} more reads")
+
+    def test_bounds_of_reads(self):
+        with Cluster(3) as cluster:
+            cluster.start().wait_ready()
+            leader, (follower, other) = cluster.leader(), cluster.followers()
+            first = leader.put("k", "one").header.revision
+            second = leader.put("k", "two").header.revision
+
+            def get(node, timeout=10, **options):
+                return node.config.Get(config_pb2.GetRequest(
+                    key="k", read=config_pb2.ReadOptions(**options)), timeout=timeout)
+            for node in cluster.nodes:
+                self.assertEqual(get(node, min_revision=second).item.text, "two")
+                past = get(node, min_revision=second, at_revision=first)
+                self.assertEqual((past.item.text, past.header.revision), ("one", first))
+                self.assertFalse(past.header.HasField("staleness"))
+            story("min_revision is waited for, at_revision shows the past, at every node")
+
+            for code, reason, options in (
+                    ("OUT_OF_RANGE", "REVISION_IN_FUTURE", {"at_revision": second + 1000}),
+                    ("UNAVAILABLE", "BEHIND", {"min_revision": second + 1000})):
+                with self.assertRaises(grpc.RpcError) as caught:
+                    get(follower, timeout=0.5, **options)
+                self.assertEqual(caught.exception.code().name, code)
+                self.assertEqual(error_info(caught.exception)[0], reason)
+
+            leader.kill()
+            other.kill()
+            with self.assertRaises(grpc.RpcError) as caught:
+                get(follower, timeout=2, consistency=config_pb2.CONSISTENCY_LINEARIZABLE)
+            self.assertEqual(caught.exception.code(), grpc.StatusCode.UNAVAILABLE)
+            self.assertEqual(error_info(caught.exception)[0], "NO_LEADER")
+            self.assertEqual(get(follower).item.text, "two", "a local read needs no majority")
+            story("without a majority a linearizable read says NO_LEADER before its deadline")
+
+
+if __name__ == "__main__":
+    main()

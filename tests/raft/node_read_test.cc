@@ -1,0 +1,144 @@
+// Linearizable reads through the driver, stepped on one thread.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "raft/node.h"
+#include "tests/raft/node_world.h"
+
+namespace quorate::raft {
+namespace {
+
+using std::chrono::milliseconds;
+using testing::NodeWorld;
+using ::testing::SizeIs;
+
+size_t Count(NodeWorld* world, bool (*wanted)(const Message&)) {
+  return static_cast<size_t>(
+      std::count_if(world->flights().begin(), world->flights().end(), wanted));
+}
+bool IsHeartbeat(const Message& message) {
+  return std::holds_alternative<AppendEntries>(message.body);
+}
+bool IsQuestion(const Message& message) { return std::holds_alternative<ReadIndex>(message.body); }
+
+TEST(NodeRead, EveryNodeGetsAnIndexThatCoversWhatWasApplied) {
+  NodeWorld world(3);
+  world.StartAll();
+  const size_t leader = world.RunUntilLeader();
+  world.Propose(leader, {"a"});
+  world.Run(milliseconds(50));
+  const Index applied = world.node(leader).status()->applied;
+  for (size_t i = 0; i < 3; ++i) {
+    const auto results = world.RequestRead(i);
+    world.Settle();
+    ASSERT_THAT(*results, SizeIs(1)) << i;
+    EXPECT_EQ(results->front().outcome, ReadOutcome::kConfirmed);
+    EXPECT_GE(results->front().index, applied);
+  }
+}
+
+TEST(NodeRead, WhatComesBetweenTwoStepsSharesOneRound) {
+  NodeWorld world(3);
+  world.StartAll();
+  const size_t leader = world.RunUntilLeader();
+  world.Run(milliseconds(20));
+  std::vector<std::shared_ptr<std::vector<ReadResult>>> all;
+  for (int i = 0; i < 50; ++i) all.push_back(world.RequestRead(leader));
+  world.flights().clear();
+  world.Step(leader, NodeWorld::kNode);
+  EXPECT_EQ(Count(&world, IsHeartbeat), 2u) << "one heartbeat to each of the others";
+  world.Settle();
+  for (const auto& results : all) EXPECT_THAT(*results, SizeIs(1));
+
+  const size_t follower = (leader + 1) % 3;
+  all.clear();
+  for (int i = 0; i < 50; ++i) all.push_back(world.RequestRead(follower));
+  world.flights().clear();
+  world.Step(follower, NodeWorld::kNode);
+  EXPECT_EQ(Count(&world, IsQuestion), 1u);
+  world.Settle();
+  for (const auto& results : all) {
+    ASSERT_THAT(*results, SizeIs(1));
+    EXPECT_EQ(results->front().outcome, ReadOutcome::kConfirmed);
+  }
+}
+
+TEST(NodeRead, ByLeaseNothingIsSent) {
+  NodeWorld world(3);
+  world.options().leases = true;
+  world.StartAll();
+  const size_t leader = world.RunUntilLeader();
+  world.Run(milliseconds(60));
+  EXPECT_TRUE(world.node(leader).status()->leases);
+  const auto results = world.RequestRead(leader, ReadMode::kLease);
+  world.flights().clear();
+  world.Step(leader, NodeWorld::kNode);
+  ASSERT_THAT(*results, SizeIs(1));
+  EXPECT_TRUE(results->front().lease_until);
+  EXPECT_EQ(Count(&world, IsHeartbeat), 0u);
+}
+
+TEST(NodeRead, AnIsolatedLeaderConfirmsNothing) {
+  NodeWorld world(3);
+  world.options().leases = true;
+  world.StartAll();
+  const size_t old_leader = world.RunUntilLeader();
+  world.Run(milliseconds(60));
+  world.Isolate(old_leader);
+  const auto round = world.RequestRead(old_leader);
+  world.Run(milliseconds(140));
+  const auto lease = world.RequestRead(old_leader, ReadMode::kLease);
+  world.Run(milliseconds(400));
+  ASSERT_THAT(*round, SizeIs(1));
+  EXPECT_EQ(round->front().outcome, ReadOutcome::kLeaderLost);
+  ASSERT_THAT(*lease, SizeIs(1));
+  EXPECT_NE(lease->front().outcome, ReadOutcome::kConfirmed) << "the lease has ended";
+}
+
+// --- Errors ---
+
+TEST(NodeReadErrors, WithoutALeaderItSaysSoAtOnce) {
+  NodeWorld world(3);
+  world.Start(0);
+  const auto results = world.RequestRead(0);
+  world.Step(0, NodeWorld::kNode);
+  ASSERT_THAT(*results, SizeIs(1));
+  EXPECT_EQ(results->front().outcome, ReadOutcome::kNoLeader);
+}
+
+TEST(NodeReadErrors, BeyondTheBoundItIsRefusedAtOnce) {
+  NodeWorld world(3);
+  world.options().reads_max = 2;
+  world.StartAll();
+  const size_t leader = world.RunUntilLeader();
+  const auto first = world.RequestRead(leader);
+  const auto second = world.RequestRead(leader);
+  const auto third = world.RequestRead(leader);
+  ASSERT_THAT(*third, SizeIs(1));
+  EXPECT_EQ(third->front().outcome, ReadOutcome::kTooMany);
+  world.Settle();
+  EXPECT_THAT(*first, SizeIs(1));
+  EXPECT_THAT(*second, SizeIs(1));
+  const auto again = world.RequestRead(leader);
+  world.Settle();
+  ASSERT_THAT(*again, SizeIs(1));
+  EXPECT_EQ(again->front().outcome, ReadOutcome::kConfirmed);
+}
+
+TEST(NodeReadErrors, StopAnswersWhatWaitsAndWhatComesLater) {
+  NodeWorld world(3);
+  world.StartAll();
+  const size_t leader = world.RunUntilLeader();
+  const auto under_way = world.RequestRead(leader);
+  world.Step(leader, NodeWorld::kNode);
+  const auto in_inbox = world.RequestRead(leader);
+  world.node(leader).Stop();
+  const auto late = world.RequestRead(leader);
+  for (const auto& results : {under_way, in_inbox, late}) {
+    ASSERT_THAT(*results, SizeIs(1));
+    EXPECT_EQ(results->front().outcome, ReadOutcome::kNoLeader);
+  }
+}
+
+}  // namespace
+}  // namespace quorate::raft

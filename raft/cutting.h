@@ -31,8 +31,7 @@ struct CutFacts {
 // Everything up to here may go; 0: nothing.
 inline Index CutThrough(const CutFacts& facts) {
   const auto before = [](Index index) { return index > Index(0) ? index - 1 : Index(0); };
-  const Index allowed =
-      std::min({facts.applied, facts.durable_applied, before(facts.tail_start)});
+  const Index allowed = std::min({facts.applied, facts.durable_applied, before(facts.tail_start)});
   Index wanted = allowed;
   for (const PeerView& peer : facts.peers) {
     if (peer.snapshot_sent) {

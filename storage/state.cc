@@ -160,8 +160,8 @@ class SqliteState final : public State {
 
   absl::StatusOr<HistoryPage> History(const HistoryQuery& query,
                                       const ReadLimits& limits) override {
-    return WithReader(
-        limits, [&](StateReader& reader) { return reader.History(query, limits.abandon); });
+    return WithReader(limits,
+                      [&](StateReader& reader) { return reader.History(query, limits.abandon); });
   }
 
   absl::StatusOr<std::pair<raft::Index, StateHash>> RecomputeHash() override {

@@ -26,7 +26,7 @@ class MemoryLog : public LogStore {
  public:
   struct Contents {
     HardState hard_state;
-    Index before;                   // the entry before the first, and its term
+    Index before;  // the entry before the first, and its term
     Term before_term;
     std::vector<EntryPtr> entries;  // the first has index before + 1
     std::optional<InstallRecord> installed;

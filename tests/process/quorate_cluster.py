@@ -6,12 +6,12 @@ sleeps for luck: `eventually` asks until the answer is there or the time is up.
 """
 
 import contextlib
+import fcntl
 import http.client
 import importlib
 import json
 import os
 import pathlib
-import random
 import shutil
 import signal
 import socket
@@ -65,21 +65,40 @@ raft_pb2_grpc = _modules["raft_pb2_grpc"]
 error_details_pb2 = _modules["error_details_pb2"]
 status_pb2 = _modules["status_pb2"]
 
-_taken_ports = set()
+# Tests run side by side: each process takes blocks of ports for itself, until it ends, by the same
+# locks as tests/services/server_test.cc. Below the ephemeral range, so that no outgoing connection
+# takes one meanwhile.
+_PORTS_MIN, _PORT_BLOCKS, _PORTS_OF_A_BLOCK = 20000, 200, 60
+_held_blocks = []
+_free_ports = []
+
+
+def _reserve_ports():
+    for tried in range(_PORT_BLOCKS):
+        block = (os.getpid() + tried) % _PORT_BLOCKS
+        lock = open(os.path.join(tempfile.gettempdir(), f"quorate-ports-{block}"), "a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            continue
+        _held_blocks.append(lock)
+        first = _PORTS_MIN + block * _PORTS_OF_A_BLOCK
+        return list(range(first, first + _PORTS_OF_A_BLOCK))
+    raise AssertionError("every block of ports is taken")
 
 
 def free_port():
-    """A port below the ephemeral range, so that no outgoing connection takes it meanwhile."""
+    """A port of this process's blocks that nobody listens on; never the same one twice."""
     while True:
-        port = random.randint(20000, 31999)
-        if port in _taken_ports:
-            continue
+        if not _free_ports:
+            _free_ports.extend(_reserve_ports())
+        port = _free_ports.pop(0)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-        _taken_ports.add(port)
         return port
 
 

@@ -15,7 +15,7 @@
 namespace quorate::services {
 namespace {
 
-constexpr Duration kRetryDelay = std::chrono::milliseconds(200);
+constexpr Duration kConfigRetryDelay = std::chrono::milliseconds(200);
 // Without a leader a linearizable read asks again after this.
 constexpr Duration kIndexRetryDelay = std::chrono::milliseconds(20);
 constexpr Duration kDeadlineSlack = std::chrono::milliseconds(5);
@@ -73,7 +73,7 @@ grpc::Status ReadError(const absl::Status& status, std::optional<Revision> at = 
     case absl::StatusCode::kDeadlineExceeded:
     case absl::StatusCode::kUnavailable:
       return MakeError(grpc::StatusCode::UNAVAILABLE, "READERS_BUSY",
-                       message + "; try again or ask another node", {}, kRetryDelay);
+                       message + "; try again or ask another node", {}, kConfigRetryDelay);
     default:
       return MakeError(grpc::StatusCode::INTERNAL, "READ_FAILED", message);
   }
@@ -132,7 +132,7 @@ grpc::Status CallerGone(Instant deadline, Instant now, std::string_view reason) 
 
 grpc::Status ShuttingDown() {
   return MakeError(grpc::StatusCode::UNAVAILABLE, "SHUTTING_DOWN", "this node is stopping", {},
-                   kRetryDelay);
+                   kConfigRetryDelay);
 }
 
 }  // namespace
@@ -363,7 +363,7 @@ void ConfigService::AskIndex(const ReadPtr& read, bool wake) {
             grpc::StatusCode::UNAVAILABLE, "NO_LEADER",
             "no leader has confirmed before the deadline that this read would show everything "
             "acknowledged; try again, or read with consistency LOCAL",
-            {}, kRetryDelay),
+            {}, kConfigRetryDelay),
         "");
   }
   if (now < read->ask_index_at) return Park(read, wake);
@@ -417,7 +417,7 @@ void ConfigService::Judge(const ReadPtr& read, bool wake) {
               [this, read, fresh_as_of = verdict.fresh_as_of] { RunRead(read, fresh_as_of); })) {
         read->done(MakeError(grpc::StatusCode::RESOURCE_EXHAUSTED, "TOO_MANY_READS",
                              "this node has too many reads waiting; try again or ask another", {},
-                             kRetryDelay),
+                             kConfigRetryDelay),
                    "");
       }
       return;
@@ -518,7 +518,7 @@ void ConfigService::Write(v1::Command command, CallPtr call, CallDone done,
   if (backend == nullptr) {
     return done(MakeError(grpc::StatusCode::UNAVAILABLE, "NOT_BORN",
                           "this node is not part of a cluster yet; its status says what it lacks",
-                          {}, kRetryDelay),
+                          {}, kConfigRetryDelay),
                 "");
   }
   const std::shared_ptr<const raft::NodeStatus> node = backend->status();
@@ -529,7 +529,7 @@ void ConfigService::Write(v1::Command command, CallPtr call, CallDone done,
                           "birth is not complete: no write is accepted before every founder is "
                           "born and the leader has recorded it; `quorate status` tells what is "
                           "lacking",
-                          {}, kRetryDelay),
+                          {}, kConfigRetryDelay),
                 "");
   }
   if (command.has_client_request() && command.client_request().revision() == 0) {

@@ -10,7 +10,7 @@ namespace {
 
 constexpr Duration kReadRetryDelay = std::chrono::milliseconds(200);
 
-int64_t Milliseconds(Duration duration) {
+int64_t WholeMilliseconds(Duration duration) {
   return std::chrono::duration_cast<std::chrono::milliseconds>(duration).count();
 }
 
@@ -51,11 +51,11 @@ grpc::Status CheckStaleness(std::optional<Instant> fresh_as_of,
   const Duration age = Age(*fresh_as_of, now);
   if (age <= *max_staleness) return grpc::Status::OK;
   return MakeError(grpc::StatusCode::UNAVAILABLE, "TOO_STALE",
-                   "this node's state may be " + std::to_string(Milliseconds(age)) +
+                   "this node's state may be " + std::to_string(WholeMilliseconds(age)) +
                        " ms old; read.max_staleness is " +
-                       std::to_string(Milliseconds(*max_staleness)) + " ms",
-                   {{"age_ms", std::to_string(Milliseconds(age))},
-                    {"max_staleness_ms", std::to_string(Milliseconds(*max_staleness))}},
+                       std::to_string(WholeMilliseconds(*max_staleness)) + " ms",
+                   {{"age_ms", std::to_string(WholeMilliseconds(age))},
+                    {"max_staleness_ms", std::to_string(WholeMilliseconds(*max_staleness))}},
                    kReadRetryDelay);
 }
 

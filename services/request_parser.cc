@@ -48,7 +48,7 @@ int WireTypeOf(const FieldDescriptor* field) {
       static_cast<WireFormatLite::FieldType>(field->type()));
 }
 
-std::string Join(const std::string& path, const std::string& name) {
+std::string JoinPath(const std::string& path, const std::string& name) {
   return path.empty() ? name : path + "." + name;
 }
 
@@ -60,13 +60,13 @@ grpc::Status Malformed(const std::string& path, std::string_view what) {
 grpc::Status UnknownNumber(const std::string& path, const Descriptor* type, int number) {
   const std::string text = std::to_string(number);
   return MakeError(grpc::StatusCode::INVALID_ARGUMENT, "UNKNOWN_FIELD",
-                   Join(path, text) + ": " + type->full_name() + " has no field number " + text +
-                       " in this build",
-                   {{"field", Join(path, text)}, {"number", text}});
+                   JoinPath(path, text) + ": " + type->full_name() + " has no field number " +
+                       text + " in this build",
+                   {{"field", JoinPath(path, text)}, {"number", text}});
 }
 
 grpc::Status WrongType(const std::string& path, const FieldDescriptor* field, int wire_type) {
-  return MakeFieldError("WRONG_TYPE", Join(path, field->name()),
+  return MakeFieldError("WRONG_TYPE", JoinPath(path, field->name()),
                         std::string("is sent as ") + WireTypeName(wire_type) + ", but is " +
                             field->type_name() + ", which is sent as " +
                             WireTypeName(WireTypeOf(field)));
@@ -100,7 +100,7 @@ class WireWalk {
  private:
   grpc::Status Field(const FieldDescriptor* field, int wire_type, const std::string& path,
                      size_t end, int depth) {
-    const std::string name = Join(path, field->name());
+    const std::string name = JoinPath(path, field->name());
     const bool packed =
         field->is_packable() && wire_type == WireFormatLite::WIRETYPE_LENGTH_DELIMITED;
     if (wire_type != WireTypeOf(field) && !packed) return WrongType(path, field, wire_type);
@@ -176,7 +176,7 @@ grpc::Status FindUnknown(const Message& message, const std::string& path) {
   reflection->ListFields(message, &fields);
   for (const FieldDescriptor* field : fields) {
     if (field->cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) continue;
-    const std::string name = Join(path, field->name());
+    const std::string name = JoinPath(path, field->name());
     if (!field->is_repeated()) {
       grpc::Status status = FindUnknown(reflection->GetMessage(message, field), name);
       if (!status.ok()) return status;

@@ -23,11 +23,11 @@
 namespace quorate::services {
 namespace {
 
-grpc::Status Malformed(const std::string& what) {
+grpc::Status MalformedChunk(const std::string& what) {
   return MakeError(grpc::StatusCode::INVALID_ARGUMENT, "MALFORMED", what);
 }
 
-grpc::Status ShuttingDown() {
+grpc::Status ReceiverStops() {
   return MakeError(grpc::StatusCode::UNAVAILABLE, "SHUTTING_DOWN", "this node is shutting down");
 }
 
@@ -159,7 +159,7 @@ class SnapshotReceiver::Impl {
 
 void SnapshotReceiver::Reactor::OnReadDone(bool ok) {
   if (impl_->Post([impl = impl_.get(), me = me_, ok] { impl->OnRead(me, ok); })) return;
-  if (!ended_) End(ShuttingDown());
+  if (!ended_) End(ReceiverStops());
 }
 
 void SnapshotReceiver::Impl::Stop() {
@@ -169,7 +169,7 @@ void SnapshotReceiver::Impl::Stop() {
     if (const auto current = current_.lock()) current->Cancel();
   }
   Post([this] {
-    if (transfer_) Fail(ShuttingDown());
+    if (transfer_) Fail(ReceiverStops());
   });
   tasks_.Close();
   if (thread_.joinable()) thread_.join();
@@ -225,12 +225,12 @@ grpc::Status SnapshotReceiver::Impl::ReadBegin(const v1::InstallSnapshotRequest&
       !status.ok()) {
     return status;
   }
-  if (!request.has_begin()) return Malformed("a snapshot begins with `begin`");
+  if (!request.has_begin()) return MalformedChunk("a snapshot begins with `begin`");
   const v1::SnapshotBegin& begin = request.begin();
   auto message = FromProto(begin);
   if (!message || message->snapshot.membership.cluster != options_.cluster ||
       begin.total_bytes() == 0 || begin.state_hash().size() != transfer->hash.size()) {
-    return Malformed("`begin` is not one that a leader sends");
+    return MalformedChunk("`begin` is not one that a leader sends");
   }
   transfer->from = StoreId(request.header().from_store());
   transfer->message = *std::move(message);
@@ -292,14 +292,15 @@ grpc::Status SnapshotReceiver::Impl::OnStep(const v1::InstallSnapshotRequest& re
     case v1::InstallSnapshotRequest::kEnd:
       return OnEnd(request.end());
     default:
-      return Malformed("after `begin` come chunks, then `end`");
+      return MalformedChunk("after `begin` come chunks, then `end`");
   }
 }
 
 grpc::Status SnapshotReceiver::Impl::OnChunk(const v1::SnapshotChunk& chunk) {
   const std::string& data = chunk.data();
-  if (data.empty() || data.size() > kSnapshotChunkBytes) return Malformed("a chunk's size");
-  if (chunk.offset() != transfer_->incoming->written()) return Malformed("a gap between chunks");
+  if (data.empty() || data.size() > kSnapshotChunkBytes) return MalformedChunk("a chunk's size");
+  if (chunk.offset() != transfer_->incoming->written())
+    return MalformedChunk("a gap between chunks");
   if (storage::Crc32c(data) != chunk.crc32c()) {
     return MakeError(grpc::StatusCode::DATA_LOSS, "SNAPSHOT_DAMAGED",
                      absl::StrCat("the chunk at ", chunk.offset(), " was damaged on its way"));
@@ -316,7 +317,7 @@ grpc::Status SnapshotReceiver::Impl::OnChunk(const v1::SnapshotChunk& chunk) {
 
 grpc::Status SnapshotReceiver::Impl::OnEnd(const v1::SnapshotEnd& end) {
   if (transfer_->incoming->written() != transfer_->total_bytes) {
-    return Malformed("`end` before the last chunk");
+    return MalformedChunk("`end` before the last chunk");
   }
   if (transfer_->crc32c != end.crc32c()) {
     return MakeError(grpc::StatusCode::DATA_LOSS, "SNAPSHOT_DAMAGED", "the file was damaged");

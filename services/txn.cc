@@ -199,7 +199,7 @@ static_assert(static_cast<int>(v1::Condition::COMPARISON_NOT_EQUAL) ==
 static_assert(static_cast<int>(v1::Condition::COMPARISON_GREATER) == v1::Compare::RESULT_GREATER);
 static_assert(static_cast<int>(v1::Condition::COMPARISON_LESS) == v1::Compare::RESULT_LESS);
 
-void FillItem(const v1::ReadItem& read, v1::Item* item) {
+void FillReadItem(const v1::ReadItem& read, v1::Item* item) {
   item->set_key(read.key());
   if (read.value_kind() == v1::VALUE_KIND_TEXT) item->set_text(read.value());
   if (read.value_kind() == v1::VALUE_KIND_DATA) item->set_data(read.value());
@@ -213,13 +213,14 @@ void FillResult(const v1::TxnOperation& operation, const v1::OperationResult& re
   switch (operation.operation_case()) {
     case v1::TxnOperation::kGet:
       out->mutable_get();
-      if (result.items_size() > 0) FillItem(result.items(0), out->mutable_get()->mutable_item());
+      if (result.items_size() > 0)
+        FillReadItem(result.items(0), out->mutable_get()->mutable_item());
       return;
     case v1::TxnOperation::kList:
       out->mutable_list();
       if (operation.list().count_only()) out->mutable_list()->set_count(result.count());
       for (const v1::ReadItem& item : result.items()) {
-        FillItem(item, out->mutable_list()->add_items());
+        FillReadItem(item, out->mutable_list()->add_items());
       }
       return;
     case v1::TxnOperation::kPut:

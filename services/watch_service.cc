@@ -21,7 +21,7 @@ using ingress::WatchHub;
 using ingress::WatchId;
 using ingress::WatchRead;
 
-constexpr Duration kRetryDelay = std::chrono::milliseconds(200);
+constexpr Duration kWatchRetryDelay = std::chrono::milliseconds(200);
 // Of applied changes that wait for the hub's thread.
 constexpr size_t kInboxBytesMax = 32u << 20;
 // How often a start in the future looks whether a leader has been heard.
@@ -30,9 +30,9 @@ constexpr Duration kFreshInterval = std::chrono::milliseconds(20);
 // suspend, and no condition variable waits by that.
 constexpr Duration kSleepMax = std::chrono::seconds(1);
 
-grpc::Status ShuttingDown(uint64_t resume) {
+grpc::Status WatchesStop(uint64_t resume) {
   return MakeError(grpc::StatusCode::UNAVAILABLE, "SHUTTING_DOWN", "this node is stopping",
-                   {{"resume_revision", std::to_string(resume)}}, kRetryDelay);
+                   {{"resume_revision", std::to_string(resume)}}, kWatchRetryDelay);
 }
 
 Change FromItem(storage::Item item) {
@@ -149,12 +149,12 @@ void WatchService::Open(WatchId id, const std::string& bytes, std::shared_ptr<Wa
     backend = backend_;
     stopped = stopped_;
   }
-  if (stopped) return sink->End(ShuttingDown(request.start_revision()));
+  if (stopped) return sink->End(WatchesStop(request.start_revision()));
   if (backend == nullptr || !backend->caught_up_once()) {
     return sink->End(MakeError(grpc::StatusCode::UNAVAILABLE, "NOT_CAUGHT_UP",
                                "this node has not caught up with the cluster since its data "
                                "directory was made; ask another node or try again",
-                               {}, kRetryDelay));
+                               {}, kWatchRetryDelay));
   }
   ingress::WatchSpec spec;
   spec.filter.is_prefix = request.target_case() == v1::WatchRequest::kPrefix;
@@ -172,7 +172,7 @@ void WatchService::Open(WatchId id, const std::string& bytes, std::shared_ptr<Wa
     sinks_.emplace(id, sink);
     hub_->Subscribe(now, id, spec, shown);
   });
-  if (!posted) sink->End(ShuttingDown(request.start_revision()));
+  if (!posted) sink->End(WatchesStop(request.start_revision()));
 }
 
 void WatchService::OnSent(WatchId id) {
@@ -351,7 +351,7 @@ std::string WatchService::Header(const v1::ResponseHeader& base, Revision revisi
 grpc::Status WatchService::StatusOf(const WatchEnd& end) const {
   grpc::StatusCode code = grpc::StatusCode::UNAVAILABLE;
   std::string_view reason;
-  std::optional<Duration> delay = kRetryDelay;
+  std::optional<Duration> delay = kWatchRetryDelay;
   switch (end.kind) {
     case WatchEndKind::kTooMany:
       code = grpc::StatusCode::RESOURCE_EXHAUSTED;

@@ -6,17 +6,11 @@
 #include <utility>
 
 #include "base/check.h"
+#include "storage/answer.h"
 #include "storage/command_check.h"
 
 namespace quorate::storage {
 namespace {
-
-// google.rpc.Code
-constexpr int32_t kCancelled = 1;
-constexpr int32_t kInvalidArgument = 3;
-constexpr int32_t kResourceExhausted = 8;
-constexpr int32_t kFailedPrecondition = 9;
-constexpr int32_t kOutOfRange = 11;
 
 std::string EntryName(const raft::Entry& entry) {
   return "log entry " + ToString(entry.index) + " (term " + ToString(entry.term) + ")";

@@ -3,15 +3,13 @@
 #include <algorithm>
 #include <utility>
 
+#include "storage/answer.h"
+
 namespace quorate::storage {
 namespace {
 
-// google.rpc.Code
-constexpr int32_t kInvalidArgument = 3;
-constexpr int32_t kOutOfRange = 11;
-
 // Rows are read in portions, so that memory stays bounded. No effect on what is dropped.
-constexpr uint64_t kPortion = 256;
+constexpr uint64_t kCompactPortion = 256;
 // Space goes back to the file system once a quarter of the file is free.
 constexpr int64_t kGiveBackShare = 4;
 constexpr int64_t kGiveBackMin = 256;
@@ -118,7 +116,7 @@ absl::StatusOr<Revision> Compactor::CompactFrom(Revision compacted,
       next = RowId(row.row.value() + 1);
       ++rows;
     }
-    if (portion->size() < kPortion) return wanted;
+    if (portion->size() < kCompactPortion) return wanted;
   }
 }
 
@@ -127,7 +125,7 @@ absl::StatusOr<std::vector<Compactor::Row>> Compactor::Portion(RowId from, Revis
   ResetAtExit reset(rows_);
   rows_.BindUint(1, from.value());
   rows_.BindUint(2, RowId(last, RowId::kSubMax).value());
-  rows_.BindUint(3, kPortion);
+  rows_.BindUint(3, kCompactPortion);
   while (true) {
     absl::StatusOr<bool> more = rows_.Step();
     if (!more.ok()) return more.status();

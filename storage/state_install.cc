@@ -14,7 +14,7 @@ namespace quorate::storage {
 namespace {
 
 constexpr char kUnborn[] = ".new";
-constexpr char kStatePrefix[] = "state-";
+constexpr char kGenerationPrefix[] = "state-";
 
 absl::Status RemoveTree(const std::string& path) {
   std::error_code error;
@@ -104,7 +104,7 @@ absl::Status RemoveOtherGenerations(Disk* disk, const std::string& data_director
   bool removed = false;
   for (const std::string& name : *names) {
     const std::string path = JoinPath(data_directory, name);
-    if (!name.starts_with(kStatePrefix) || path == kept) continue;
+    if (!name.starts_with(kGenerationPrefix) || path == kept) continue;
     if (absl::Status s = RemoveTree(path); !s.ok()) return s;
     removed = true;
   }

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "storage/answer.h"
 #include "storage/state_apply.h"
 
 namespace quorate::storage {
@@ -11,19 +12,8 @@ namespace {
 
 using Operations = google::protobuf::RepeatedPtrField<v1::Operation>;
 
-// google.rpc.Code
-constexpr int32_t kInvalidArgument = 3;
-constexpr int32_t kResourceExhausted = 8;
-constexpr int32_t kAborted = 10;
-
 // A range deletion takes its keys in portions, so that memory stays bounded.
 constexpr uint64_t kDeletePortion = 256;
-
-void Refuse(v1::Answer& answer, int32_t code, std::string_view reason, std::string message) {
-  answer.set_code(code);
-  answer.set_reason(std::string(reason));
-  answer.set_message(std::move(message));
-}
 
 bool IsUtf8(std::string_view text) {
   size_t i = 0;

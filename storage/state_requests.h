@@ -42,7 +42,7 @@ struct RequestLimits {
   uint64_t ids_max = 1'000'000;
   // Of scopes, ids and answers together: answers with what a transaction has read may be large.
   uint64_t bytes_max = 256u << 20;
-  uint64_t age_max_ms = 10 * 60 * 1000;
+  uint64_t age_max_ms = uint64_t{10} * 60 * 1000;
   // How many one entry of the log lets go because of their age: applying stays short after a pause.
   uint64_t forgotten_per_entry_max = 64;
 };

@@ -3,25 +3,13 @@
 #include <utility>
 #include <vector>
 
+#include "storage/answer.h"
 #include "storage/state_apply.h"
 
 namespace quorate::storage {
 namespace {
 
-// google.rpc.Code
-constexpr int32_t kInvalidArgument = 3;
-constexpr int32_t kResourceExhausted = 8;
-constexpr int32_t kOutOfRange = 11;
-
-constexpr uint64_t kPortion = 256;
-
-absl::Status Refuse(v1::Answer& answer, int32_t code, std::string_view reason,
-                    std::string message) {
-  answer.set_code(code);
-  answer.set_reason(std::string(reason));
-  answer.set_message(std::move(message));
-  return absl::OkStatus();
-}
+constexpr uint64_t kRollbackPortion = 256;
 
 // The first row of what was changed after a revision.
 RowId After(Revision revision) { return RowId(revision + 1, 0); }
@@ -34,21 +22,23 @@ absl::Status ItemTable::Rollback(const v1::Rollback& rollback, const Context& co
   const Revision to(rollback.to_revision());
   if (rollback.key().size() > kKeyBytesHardMax || rollback.range_end().size() > kKeyBytesHardMax ||
       (rollback.key().empty() && rollback.range_end().empty())) {
-    return Refuse(answer, kInvalidArgument, "MALFORMED_COMMAND",
-                  "a rollback's key is empty or too long");
+    Refuse(answer, kInvalidArgument, "MALFORMED_COMMAND", "a rollback's key is empty or too long");
+    return absl::OkStatus();
   }
   auto& metadata = *answer.mutable_metadata();
   if (to > meta.revision) {
     metadata["current_revision"] = ToString(meta.revision);
-    return Refuse(answer, kOutOfRange, "REVISION_IN_FUTURE",
-                  "to_revision: is " + ToString(to) + ", and the store is at revision " +
-                      ToString(meta.revision));
+    Refuse(answer, kOutOfRange, "REVISION_IN_FUTURE",
+           "to_revision: is " + ToString(to) + ", and the store is at revision " +
+               ToString(meta.revision));
+    return absl::OkStatus();
   }
   if (to <= meta.compacted && to != meta.revision) {
     metadata["compacted_revision"] = ToString(meta.compacted);
-    return Refuse(answer, kOutOfRange, "REVISION_COMPACTED",
-                  "to_revision: is " + ToString(to) + ", and history begins after revision " +
-                      ToString(meta.compacted));
+    Refuse(answer, kOutOfRange, "REVISION_COMPACTED",
+           "to_revision: is " + ToString(to) + ", and history begins after revision " +
+               ToString(meta.compacted));
+    return absl::OkStatus();
   }
   const bool is_range = !rollback.range_end().empty();
   const std::optional<std::string> end =
@@ -57,9 +47,10 @@ absl::Status ItemTable::Rollback(const v1::Rollback& rollback, const Context& co
   absl::StatusOr<uint64_t> most = CountChangedSince(rollback.key(), end, to);
   if (!most.ok()) return most.status();
   if (*most > kChangesHardMax || meta.revision.value() >= RowId::kRevisionMax) {
-    return Refuse(answer, kResourceExhausted, "TOO_MANY_CHANGES",
-                  "one write can change at most " + std::to_string(kChangesHardMax) +
-                      " keys: roll back smaller prefixes one after the other");
+    Refuse(answer, kResourceExhausted, "TOO_MANY_CHANGES",
+           "one write can change at most " + std::to_string(kChangesHardMax) +
+               " keys: roll back smaller prefixes one after the other");
+    return absl::OkStatus();
   }
 
   Changes changes{context, meta.revision + 1, 0, meta.hash};
@@ -72,7 +63,7 @@ absl::Status ItemTable::Rollback(const v1::Rollback& rollback, const Context& co
     {
       ResetAtExit reset(select);
       select.BindBytes(1, first);
-      select.BindUint(2, kPortion);
+      select.BindUint(2, kRollbackPortion);
       if (end) select.BindBytes(3, *end);
       select.BindUint(4, After(to).value());
       while (true) {
@@ -89,7 +80,7 @@ absl::Status ItemTable::Rollback(const v1::Rollback& rollback, const Context& co
       if (!status.ok()) return status;
     }
     if (!portion.empty()) first = portion.back().first + '\0';
-  } while (portion.size() == kPortion);
+  } while (portion.size() == kRollbackPortion);
 
   answer.set_succeeded(true);
   meta.hash = changes.hash;

@@ -9,7 +9,7 @@
 namespace quorate::tools {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
 constexpr char kTxnForm[] =
     "FILE is a JSON or YAML form of TxnRequest:\n"
@@ -38,10 +38,10 @@ constexpr char kApplyForm[] =
     "--if-unchanged takes each item's modRevision for a condition (0: must not exist).";
 
 // `comparison: greater` and `exists: true` in the terms of the proto.
-absl::Status SpellOut(Json* condition) {
+absl::Status SpellOut(OrderedJson* condition) {
   if (!condition->is_object()) return absl::InvalidArgumentError("a condition is a mapping");
   if (condition->contains("exists")) {
-    const Json exists = (*condition)["exists"];
+    const OrderedJson exists = (*condition)["exists"];
     const bool yes = exists == true || exists == "true";
     if (!yes && exists != false && exists != "false") {
       return absl::InvalidArgumentError("exists: write true or false");
@@ -53,7 +53,7 @@ absl::Status SpellOut(Json* condition) {
     (*condition)["version"] = "0";
     (*condition)["comparison"] = yes ? "greater" : "equal";
   }
-  Json& comparison = (*condition)["comparison"];
+  OrderedJson& comparison = (*condition)["comparison"];
   if (comparison.is_null()) comparison = "equal";
   static const std::set<std::string> kShort = {"equal", "not_equal", "greater", "less"};
   if (comparison.is_string() && kShort.contains(comparison.get<std::string>())) {
@@ -65,16 +65,16 @@ absl::Status SpellOut(Json* condition) {
 }
 
 absl::StatusOr<v1::TxnRequest> ReadTxn(const std::string& file, std::istream& in) {
-  absl::StatusOr<std::vector<Json>> documents = ReadDocuments(file, in);
+  absl::StatusOr<std::vector<OrderedJson>> documents = ReadDocuments(file, in);
   if (!documents.ok()) return documents.status();
   const std::string name = file == "-" ? "stdin" : Printable(file);
   if (documents->size() != 1 || !documents->front().is_object()) {
     return absl::InvalidArgumentError(name + ": is not one mapping: see `quorate txn --help`");
   }
-  Json& json = documents->front();
+  OrderedJson& json = documents->front();
   if (json.contains("conditions") && json["conditions"].is_array()) {
     int at = 0;
-    for (Json& condition : json["conditions"]) {
+    for (OrderedJson& condition : json["conditions"]) {
       if (absl::Status status = SpellOut(&condition); !status.ok()) {
         return absl::InvalidArgumentError(name + ": conditions[" + std::to_string(at) +
                                           "]: " + std::string(status.message()));
@@ -165,9 +165,9 @@ struct ApplyOptions {
 };
 
 // Adds what one item asks for.
-absl::Status AddItem(const Json& json, bool if_unchanged, v1::TxnRequest* request) {
+absl::Status AddTxnItem(const OrderedJson& json, bool if_unchanged, v1::TxnRequest* request) {
   if (!json.is_object()) return absl::InvalidArgumentError("an item is a mapping with a key");
-  Json fields = json;
+  OrderedJson fields = json;
   bool remove = false;
   if (fields.contains("delete")) {
     remove = fields["delete"] == true || fields["delete"] == "true";
@@ -207,16 +207,16 @@ absl::Status AddItem(const Json& json, bool if_unchanged, v1::TxnRequest* reques
 
 absl::Status AddFile(const std::string& file, std::istream& in, bool if_unchanged,
                      v1::TxnRequest* request) {
-  const absl::StatusOr<std::vector<Json>> documents = ReadDocuments(file, in);
+  const absl::StatusOr<std::vector<OrderedJson>> documents = ReadDocuments(file, in);
   if (!documents.ok()) return documents.status();
   const std::string name = file == "-" ? "stdin" : Printable(file);
   size_t number = 0;
-  for (const Json& document : *documents) {
+  for (const OrderedJson& document : *documents) {
     const bool listing = document.is_object() && document.contains("items");
-    const Json& items = listing ? document["items"] : document;
-    for (const Json& item : items.is_array() ? items : Json::array({items})) {
+    const OrderedJson& items = listing ? document["items"] : document;
+    for (const OrderedJson& item : items.is_array() ? items : OrderedJson::array({items})) {
       ++number;
-      if (absl::Status status = AddItem(item, if_unchanged, request); !status.ok()) {
+      if (absl::Status status = AddTxnItem(item, if_unchanged, request); !status.ok()) {
         return absl::InvalidArgumentError(name + ": item " + std::to_string(number) + ": " +
                                           std::string(status.message()));
       }

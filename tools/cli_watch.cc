@@ -19,7 +19,7 @@ extern char** environ;
 namespace quorate::tools {
 namespace {
 
-constexpr size_t kValueColumn = 60;
+constexpr size_t kEventValueColumn = 60;
 constexpr int64_t kProgressSeconds = 5;
 
 struct WatchOptions {
@@ -32,13 +32,13 @@ struct WatchOptions {
   uint64_t count = 0;
 };
 
-const std::string& ValueOf(const v1::Item& item) {
+const std::string& EventValue(const v1::Item& item) {
   return item.value_case() == v1::Item::kData ? item.data() : item.text();
 }
 
 std::string ValueText(const v1::Item& item) {
   if (item.value_case() == v1::Item::kData) return "<" + FormatBytes(item.data().size()) + ">";
-  return item.text().empty() ? "\"\"" : Printable(item.text(), kValueColumn);
+  return item.text().empty() ? "\"\"" : Printable(item.text(), kEventValueColumn);
 }
 
 // What `--exec` and the table call an event.
@@ -79,7 +79,7 @@ std::optional<int> Execute(const std::string& command, const v1::WatchEvent& eve
   for (std::string& each : variables) environment.push_back(each.data());
   environment.push_back(nullptr);
 
-  const int value = ValueFile(ValueOf(event.item()));
+  const int value = ValueFile(EventValue(event.item()));
   if (value < 0) return std::nullopt;
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);

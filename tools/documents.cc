@@ -14,7 +14,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr size_t kFileBytesMax = 16u << 20;
-constexpr int kDepthMax = 64;
+constexpr int kDocumentDepthMax = 64;
 
 absl::StatusOr<std::string> ReadAll(const std::string& file, std::istream& in) {
   std::ifstream opened;
@@ -39,7 +39,8 @@ absl::StatusOr<std::string> ReadAll(const std::string& file, std::istream& in) {
 
 // Throws YAML::Exception for what has no JSON form.
 Json FromYaml(const YAML::Node& node, int depth) {
-  if (depth > kDepthMax) throw YAML::RepresentationException(node.Mark(), "nested too deeply");
+  if (depth > kDocumentDepthMax)
+    throw YAML::RepresentationException(node.Mark(), "nested too deeply");
   switch (node.Type()) {
     case YAML::NodeType::Undefined:
     case YAML::NodeType::Null:

@@ -59,9 +59,46 @@ def rules():
             complaints.append(f"{path}:1: executable, but has no #! line")
         if lines[0].startswith("#!") and not executable:
             complaints.append(f"{path}:1: has a #! line, but is not executable")
+    complaints += one_name_twice()
     for complaint in complaints:
         print(complaint)
     return 1 if complaints else 0
+
+
+# What a line at the margin of an unnamed namespace defines.
+DEFINITIONS = (
+    re.compile(r"(?:template\s*<.*>\s*)?(?:struct|class|enum class|enum|union)\s+(\w+)\s*"
+               r"(?:final\s*)?[:{]"),
+    re.compile(r"using (\w+) ="),
+    re.compile(r"(?:static |inline |constexpr |const |std::atomic)[^=({]*?(\w+)(?:\[\w*\])?"
+               r"\s*[=({;]"),
+    re.compile(r"[\w:<>,&*\s]+?[\s&*](\w+)\("),
+)
+
+
+def one_name_twice():
+    """Unnamed namespaces of one folder become one where several files are compiled as one: by the
+    sanitizer presets and by the checks with clang. So no two of its files may use one name there."""
+    seen, complaints = {}, []
+    for path in files():
+        # A benchmark is a program of its own.
+        if not path.endswith(".cc") or path.endswith("_benchmark.cc"):
+            continue
+        inside = False
+        for number, line in enumerate(read(path) or [], 1):
+            if line.startswith("namespace {"):
+                inside = True
+            elif line.startswith("}  // namespace"):
+                inside = False
+            elif inside and line and line[0] not in " }#/" and not line.startswith("TEST"):
+                found = next(filter(None, (d.match(line) for d in DEFINITIONS)), None)
+                if found is None:
+                    continue
+                key = (os.path.dirname(path), found.group(1))
+                first = seen.setdefault(key, path)
+                if first != path:
+                    complaints.append(f"{path}:{number}: {first} has an unnamed {found.group(1)} too")
+    return complaints
 
 
 def functions(lines):

@@ -200,14 +200,14 @@ class Model {
   size_t named_ = 0;
 };
 
-struct Totals {
+struct BirthTotals {
   size_t born = 0;
   size_t named = 0;
   size_t wiped = 0;
 };
 
-Totals RunSeeds(uint64_t seeds, size_t wipes_max, bool impostor) {
-  Totals totals;
+BirthTotals RunSeeds(uint64_t seeds, size_t wipes_max, bool impostor) {
+  BirthTotals totals;
   for (uint64_t seed = 1; seed <= seeds; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     // Two lone founders are two clusters by configuration: a twin needs somebody to fight over.
@@ -223,12 +223,12 @@ Totals RunSeeds(uint64_t seeds, size_t wipes_max, bool impostor) {
 }
 
 TEST(BirthModelTest, WithoutWipedDisksEverybodyIsBornInOneCluster) {
-  const Totals totals = RunSeeds(600, 0, false);
+  const BirthTotals totals = RunSeeds(600, 0, false);
   EXPECT_EQ(totals.born, 600u);
 }
 
 TEST(BirthModelTest, WithOneWipedDiskThereAreNeverTwoClusters) {
-  const Totals totals = RunSeeds(1000, 1, false);
+  const BirthTotals totals = RunSeeds(1000, 1, false);
   // The model must really have been at both ends.
   EXPECT_GT(totals.wiped, 200u);
   EXPECT_GT(totals.named, 20u);
@@ -236,7 +236,7 @@ TEST(BirthModelTest, WithOneWipedDiskThereAreNeverTwoClusters) {
 }
 
 TEST(BirthModelTest, WithManyWipedDisksThereAreNeverTwoClusters) {
-  const Totals totals = RunSeeds(800, 6, false);
+  const BirthTotals totals = RunSeeds(800, 6, false);
   EXPECT_GT(totals.wiped, 300u);
 }
 

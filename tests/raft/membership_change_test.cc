@@ -54,7 +54,7 @@ ChangeResult Refused(const Membership& from, std::vector<MemberStep> steps) {
 
 // A leader with `voters` voters and `learners` learners, its no-op committed, everybody heard and
 // caught up.
-Bench Leader(size_t voters, size_t learners = 0) {
+Bench MakeLeader(size_t voters, size_t learners = 0) {
   BenchSetup setup;
   setup.voters = voters;
   setup.learners = learners;
@@ -148,7 +148,7 @@ TEST(JointMembership, LeadsToWhatWasPlannedWhateverItIs) {
 // --- Safety (4.1, 4.3) ---
 
 TEST(MembershipEntry, IsInForceWhenAppended) {
-  Bench bench = Leader(3, 1);
+  Bench bench = MakeLeader(3, 1);
   bench.auto_persist = false;
   const ChangeResult result = bench.Change({Promote(4)});
   EXPECT_EQ(result.status, ChangeStatus::kAccepted);
@@ -158,7 +158,7 @@ TEST(MembershipEntry, IsInForceWhenAppended) {
 }
 
 TEST(MembershipEntry, NeedsBothMajorities) {
-  Bench bench = Leader(3, 2);
+  Bench bench = MakeLeader(3, 2);
   ASSERT_EQ(bench.Change({Promote(4), Promote(5), Remove(2), Remove(3)}).status,
             ChangeStatus::kAccepted);
   // New: 1 4 5, old: 1 2 3.
@@ -171,14 +171,14 @@ TEST(MembershipEntry, NeedsBothMajorities) {
 }
 
 TEST(MembershipEntry, TheOldMajorityAloneIsNotEnoughEither) {
-  Bench bench = Leader(3, 2);
+  Bench bench = MakeLeader(3, 2);
   bench.Change({Promote(4), Promote(5), Remove(2), Remove(3)});
   bench.AckAll({kTwo, kThree});
   EXPECT_EQ(bench->commit(), Index(2));
 }
 
 TEST(MembershipEntry, AfterTheJointPhaseTheOldHalfCountsNoMore) {
-  Bench bench = Leader(3, 2);
+  Bench bench = MakeLeader(3, 2);
   bench.Change({Promote(4), Promote(5), Remove(2), Remove(3)});
   bench.AckAll({kTwo, kFour});
   ASSERT_EQ(bench->membership_index(), Index(4));
@@ -190,7 +190,7 @@ TEST(MembershipEntry, AfterTheJointPhaseTheOldHalfCountsNoMore) {
 }
 
 TEST(MembershipEntry, AChangeOfLearnersIsOneEntry) {
-  Bench bench = Leader(3);
+  Bench bench = MakeLeader(3);
   ASSERT_EQ(bench.Change({Add(4, "n4")}).status, ChangeStatus::kAccepted);
   bench.AckAll({kTwo});
   EXPECT_EQ(bench->commit(), Index(3));
@@ -211,7 +211,7 @@ TEST(NoChange, BeforeTheTermsNoopIsCommitted) {
 }
 
 TEST(NoChange, WhileAnotherIsNotDone) {
-  Bench bench = Leader(3, 1);
+  Bench bench = MakeLeader(3, 1);
   ASSERT_EQ(bench.Change({Add(9, "n9")}).status, ChangeStatus::kAccepted);
   const ChangeResult second = bench.Change({Promote(4)});
   EXPECT_EQ(second.status, ChangeStatus::kInProgress);
@@ -231,7 +231,7 @@ TEST(NoChange, AtAFollower) {
 }
 
 TEST(NoChange, WhenTheMembersAreAsAsked) {
-  Bench bench = Leader(3);
+  Bench bench = MakeLeader(3);
   EXPECT_EQ(bench.Change({Promote(2)}).status, ChangeStatus::kUnchanged);
   EXPECT_EQ(bench->last_index(), Index(2));
 }
@@ -261,7 +261,7 @@ TEST(JointPhase, IsEndedByWhoeverLeads) {
 // --- Catching up (4.2.1) ---
 
 TEST(CatchingUp, APromotionIsRefusedWithTheLag) {
-  Bench bench = Leader(3);
+  Bench bench = MakeLeader(3);
   bench.Change({Add(4, "n4")});
   bench.AckAll({kTwo});
   const ChangeResult result = bench.Change({Promote(4)});
@@ -272,7 +272,7 @@ TEST(CatchingUp, APromotionIsRefusedWithTheLag) {
 }
 
 TEST(CatchingUp, ARoundEndsWhereTheLogEndedWhenItBegan) {
-  Bench bench = Leader(3);
+  Bench bench = MakeLeader(3);
   bench.Change({Add(4, "n4")});
   bench.AckAll({kTwo});
   // The first round, up to 3, takes too long; what was proposed meanwhile belongs to the second.
@@ -293,7 +293,7 @@ TEST(CatchingUp, ARoundEndsWhereTheLogEndedWhenItBegan) {
 }
 
 TEST(CatchingUp, WhoHasFallenSilentHasNotCaughtUp) {
-  Bench bench = Leader(3, 1);
+  Bench bench = MakeLeader(3, 1);
   for (int i = 0; i < 4; ++i) {
     bench.Pass(40);
     bench.AckAll({kTwo});
@@ -307,7 +307,7 @@ TEST(CatchingUp, WhoHasFallenSilentHasNotCaughtUp) {
 }
 
 TEST(CatchingUp, ForceWaivesTheArithmeticAndNothingElse) {
-  Bench bench = Leader(3);
+  Bench bench = MakeLeader(3);
   bench.Change({Add(4, "n4")});
   bench.AckAll({kTwo});
   EXPECT_EQ(bench.Change({Promote(4)}, true).status, ChangeStatus::kNotCaughtUp);
@@ -317,7 +317,7 @@ TEST(CatchingUp, ForceWaivesTheArithmeticAndNothingElse) {
 // --- Removing the current leader (4.2.2) ---
 
 TEST(RemovedLeader, IsNotCountedOnceTheNewMembershipIsInItsLog) {
-  Bench bench = Leader(3);
+  Bench bench = MakeLeader(3);
   bench.Change({Remove(1)});
   bench.AckAll({kTwo});
   EXPECT_EQ(bench->commit(), Index(2)) << "the new half is 2 and 3";
@@ -331,7 +331,7 @@ TEST(RemovedLeader, IsNotCountedOnceTheNewMembershipIsInItsLog) {
 }
 
 TEST(RemovedLeader, HandsOverWhenTheNewMembershipIsCommittedAndStepsDown) {
-  Bench bench = Leader(3);
+  Bench bench = MakeLeader(3);
   bench.Change({Remove(1)});
   bench.AckAll({kTwo, kThree});
   bench.Ack(kTwo, 4);
@@ -351,7 +351,7 @@ TEST(RemovedLeader, HandsOverWhenTheNewMembershipIsCommittedAndStepsDown) {
 }
 
 TEST(RemovedLeader, WithoutItsMajorityItStepsDownLikeAnyLeader) {
-  Bench bench = Leader(3);
+  Bench bench = MakeLeader(3);
   bench.Change({Remove(1)});
   bench.AckAll({kTwo, kThree});
   bench.Pass(100);
@@ -362,7 +362,7 @@ TEST(RemovedLeader, WithoutItsMajorityItStepsDownLikeAnyLeader) {
 }
 
 TEST(RemovedLeader, ADemotedOneStepsDownToo) {
-  Bench bench = Leader(3);
+  Bench bench = MakeLeader(3);
   bench.Change({Demote(1)});
   bench.AckAll({kTwo, kThree});
   bench.AckAll({kTwo, kThree});
@@ -415,7 +415,7 @@ TEST(OutsideTheMembership, ItStillVotesAndAppends) {
 }
 
 TEST(Removed, IsSaidOnlyFromACommittedMembershipThatTheAskerLacks) {
-  Bench bench = Leader(3);
+  Bench bench = MakeLeader(3);
   bench.Change({Remove(3)});
   EXPECT_FALSE(bench.AskVote(kThree, 3, 2, 2).removed) << "not committed";
   bench.AckAll({kTwo});
@@ -438,7 +438,7 @@ TEST(Removed, IsForgottenWhenALeaderIsHeard) {
 }
 
 TEST(Removed, WhoLeavesIsServedUntilItKnows) {
-  Bench bench = Leader(3);
+  Bench bench = MakeLeader(3);
   bench.Change({Remove(3)});
   bench.AckAll({kTwo, kThree});
   bench.Listen();
@@ -460,7 +460,7 @@ TEST(Removed, WhoLeavesIsServedUntilItKnows) {
 }
 
 TEST(Removed, ASilentOneIsNotServedForEver) {
-  Bench bench = Leader(3);
+  Bench bench = MakeLeader(3);
   bench.Change({Remove(3)});
   bench.AckAll({kTwo});
   bench.AckAll({kTwo});
@@ -477,7 +477,7 @@ TEST(Removed, ASilentOneIsNotServedForEver) {
 // --- What is kept of it ---
 
 TEST(RolledBack, AnUncommittedChangeGoesWithItsEntry) {
-  Bench bench = Leader(3, 1);
+  Bench bench = MakeLeader(3, 1);
   bench.Change({Promote(4), Remove(2)});
   ASSERT_TRUE(bench->membership().joint);
   bench.HearAppend(kThree, bench.Append(5, 2, 2, {5}));
@@ -489,7 +489,7 @@ TEST(RolledBack, AnUncommittedChangeGoesWithItsEntry) {
 // --- Refusals of the quorum's arithmetic, and of names ---
 
 TEST(Arithmetic, AChangeThatWouldLoseTheQuorumIsRefusedUnlessForced) {
-  Bench bench = Leader(3);
+  Bench bench = MakeLeader(3);
   for (int i = 0; i < 7; ++i) {
     bench.Pass(50);
     bench.Tick();
@@ -501,7 +501,7 @@ TEST(Arithmetic, AChangeThatWouldLoseTheQuorumIsRefusedUnlessForced) {
   EXPECT_EQ(result.needed, 2u);
   EXPECT_EQ(result.reachable, 1u);
   EXPECT_EQ(bench.Change({Remove(3)}).status, ChangeStatus::kAccepted) << "the dead one may go";
-  Bench forced = Leader(3);
+  Bench forced = MakeLeader(3);
   for (int i = 0; i < 7; ++i) {
     forced.Pass(50);
     forced.Tick();
@@ -511,7 +511,7 @@ TEST(Arithmetic, AChangeThatWouldLoseTheQuorumIsRefusedUnlessForced) {
 }
 
 TEST(Arithmetic, AVoterThatLostDataDoesNotCount) {
-  Bench bench = Leader(3);
+  Bench bench = MakeLeader(3);
   bench.Pass(10);
   bench.Tick();
   bench.Ack(kThree, 0, 0);
@@ -520,7 +520,7 @@ TEST(Arithmetic, AVoterThatLostDataDoesNotCount) {
 }
 
 TEST(Names, ANewStoreTakesTheNameOfASilentVoterOnly) {
-  Bench bench = Leader(3);
+  Bench bench = MakeLeader(3);
   const ChangeResult taken = bench.Change({Add(4, "n3")});
   EXPECT_EQ(taken.status, ChangeStatus::kNameTaken);
   EXPECT_EQ(taken.store, kThree);
@@ -534,7 +534,7 @@ TEST(Names, ANewStoreTakesTheNameOfASilentVoterOnly) {
 }
 
 TEST(Names, TheReplacementIsRefusedWhileTheOldStoreAnswersAgain) {
-  Bench bench = Leader(3);
+  Bench bench = MakeLeader(3);
   for (int i = 0; i < 7; ++i) {
     bench.Pass(50);
     bench.Tick();

@@ -11,7 +11,7 @@ namespace {
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
-Bench Leader(BenchSetup setup = {}) {
+Bench LeaderOfThree(BenchSetup setup = {}) {
   Bench bench(setup);
   bench.Elect();
   for (uint64_t id = 2; id <= setup.voters + setup.learners; ++id) bench.Ack(StoreId(id), 2);
@@ -21,7 +21,7 @@ Bench Leader(BenchSetup setup = {}) {
 // --- 3.10, the leader ---
 
 TEST(Transfer, Step1TheLeaderTakesNoMoreProposals) {
-  Bench bench = Leader();
+  Bench bench = LeaderOfThree();
   EXPECT_EQ(bench.Transfer(kTwo), TransferStatus::kStarted);
   EXPECT_EQ(bench->transfer_target(), kTwo);
   const auto [accepted, status] = bench.Propose({1, 2});
@@ -32,7 +32,7 @@ TEST(Transfer, Step1TheLeaderTakesNoMoreProposals) {
 }
 
 TEST(Transfer, Step2TheTargetIsBroughtUpToDateFirst) {
-  Bench bench = Leader();
+  Bench bench = LeaderOfThree();
   bench.Propose({1});
   bench.Ack(kThree, 3);
   ASSERT_EQ(bench->commit(), Index(3)) << "that it is committed is not enough";
@@ -53,11 +53,11 @@ TEST(Transfer, Step2TheTargetIsBroughtUpToDateFirst) {
 }
 
 TEST(Transfer, Step3TheTermOfTheTargetEndsIt) {
-  Bench bench = Leader();
+  Bench bench = LeaderOfThree();
   bench.Transfer(kTwo);
   EXPECT_FALSE(bench.AskVote(kThree, 3, 2, 2).granted)
       << "one who was not asked to is refused while a majority is heard";
-  Bench other = Leader();
+  Bench other = LeaderOfThree();
   other.Transfer(kTwo);
   other.Listen();
   other.Hear(kTwo, RequestVote{Term(3), false, Index(2), Term(2), 7, true});
@@ -67,7 +67,7 @@ TEST(Transfer, Step3TheTermOfTheTargetEndsIt) {
 }
 
 TEST(Transfer, IsGivenUpAfterOneElectionTimeout) {
-  Bench bench = Leader();
+  Bench bench = LeaderOfThree();
   bench.Transfer(kTwo);
   for (int passed = 0; passed < 300; passed += 50) {
     EXPECT_EQ(bench.Propose({1}).second, ProposeStatus::kTransferring) << passed;
@@ -83,7 +83,7 @@ TEST(Transfer, IsGivenUpAfterOneElectionTimeout) {
 TEST(Transfer, TheDriverIsWokenWhenItIsToBeGivenUp) {
   BenchSetup setup;
   setup.options.heartbeat_interval = std::chrono::milliseconds(149);
-  Bench bench = Leader(setup);
+  Bench bench = LeaderOfThree(setup);
   bench.Transfer(kTwo);
   const Instant deadline = bench.now + std::chrono::milliseconds(300);
   for (int i = 0; i < 20 && bench->NextDeadline() < deadline; ++i) {
@@ -97,7 +97,7 @@ TEST(Transfer, TheDriverIsWokenWhenItIsToBeGivenUp) {
 TEST(Transfer, WithoutATargetItIsTheVoterThatHasMost) {
   BenchSetup setup;
   setup.learners = 1;
-  Bench bench = Leader(setup);
+  Bench bench = LeaderOfThree(setup);
   bench.Propose({1});
   bench.Ack(kFour, 3);
   bench.Ack(kThree, 3);
@@ -211,7 +211,7 @@ TEST(TransferVote, ALateRequestCannotDeposeALaterLeader) {
 // --- The disk ---
 
 TEST(StalledDisk, IsLeftToSomebodyElseAfterHalfASecondAndNotBefore) {
-  Bench bench = Leader();
+  Bench bench = LeaderOfThree();
   bench.auto_persist = false;
   bench.Propose({1});
   for (int passed = 0; passed < 500; passed += 50) {
@@ -225,7 +225,7 @@ TEST(StalledDisk, IsLeftToSomebodyElseAfterHalfASecondAndNotBefore) {
 }
 
 TEST(StalledDisk, ASlowDiskThatGoesOnIsNotStalled) {
-  Bench bench = Leader();
+  Bench bench = LeaderOfThree();
   bench.auto_persist = false;
   for (int i = 0; i < 40; ++i) {
     bench.Propose({1});
@@ -240,7 +240,7 @@ TEST(StalledDisk, ASlowDiskThatGoesOnIsNotStalled) {
 }
 
 TEST(StalledDisk, AtMostOnceInHalfAMinute) {
-  Bench bench = Leader();
+  Bench bench = LeaderOfThree();
   bench.auto_persist = false;
   bench.Propose({1});
   int begun = 0;
@@ -262,7 +262,7 @@ TEST(StalledDisk, AtMostOnceInHalfAMinute) {
 }
 
 TEST(StalledDisk, ALeaderThatEveryMajorityNeedsKeepsOn) {
-  Bench bench = Leader();
+  Bench bench = LeaderOfThree();
   bench.auto_persist = false;
   bench.Propose({1});
   for (int passed = 0; passed < 2000; passed += 50) {
@@ -280,7 +280,7 @@ TEST(TransferErrors, EachSaysWhy) {
   EXPECT_EQ(follower.Transfer(kTwo), TransferStatus::kNotLeader);
   BenchSetup setup;
   setup.learners = 1;
-  Bench bench = Leader(setup);
+  Bench bench = LeaderOfThree(setup);
   EXPECT_EQ(bench.Transfer(kSelf), TransferStatus::kAlreadyLeads);
   EXPECT_EQ(bench.Transfer(kFour), TransferStatus::kNotVoter);
   EXPECT_EQ(bench.Transfer(StoreId(99)), TransferStatus::kNotVoter);
@@ -291,12 +291,12 @@ TEST(TransferErrors, EachSaysWhy) {
   EXPECT_EQ(bench.Transfer(kThree), TransferStatus::kSilent);
   EXPECT_EQ(bench.Transfer(kTwo), TransferStatus::kStarted);
   EXPECT_EQ(bench.Transfer(kTwo), TransferStatus::kInProgress);
-  Bench alone = Leader({.voters = 1});
+  Bench alone = LeaderOfThree({.voters = 1});
   EXPECT_EQ(alone.Transfer(StoreId()), TransferStatus::kSilent) << "there is nobody";
 }
 
 TEST(TransferErrors, AVoterOfTheOldHalfAloneIsNoTarget) {
-  Bench bench = Leader();
+  Bench bench = LeaderOfThree();
   bench.Change({{MemberStep::Kind::kRemove, kThree, "", ""}});
   ASSERT_TRUE(bench->membership().joint);
   EXPECT_EQ(bench.Transfer(kThree), TransferStatus::kNotVoter);

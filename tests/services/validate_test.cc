@@ -9,7 +9,7 @@ namespace quorate::services {
 namespace {
 
 template <typename Request>
-Request Parse(const std::string& text) {
+Request ParseText(const std::string& text) {
   Request request;
   EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &request)) << text;
   return request;
@@ -33,7 +33,7 @@ std::string Outcome(const grpc::Status& status) {
 
 template <typename Request>
 std::string Check(const std::string& text) {
-  return Outcome(Validate(Parse<Request>(text)));
+  return Outcome(Validate(ParseText<Request>(text)));
 }
 
 constexpr auto Get = Check<v1::GetRequest>;
@@ -79,14 +79,14 @@ TEST(Validate, RollbackAndHistory) {
   EXPECT_EQ(kHistory("key: 'a' page_size: 1001"), "INVALID_ARGUMENT INVALID_VALUE page_size");
   EXPECT_EQ(kHistory("key: 'a' page_token: 't' read { at_revision: 1 }"),
             "INVALID_ARGUMENT INVALID_VALUE read.at_revision");
-  EXPECT_EQ(ToCommand(Parse<v1::RollbackRequest>("prefix: 'a/' to_revision: 7 note: 'n'"))
+  EXPECT_EQ(ToCommand(ParseText<v1::RollbackRequest>("prefix: 'a/' to_revision: 7 note: 'n'"))
                 .ShortDebugString(),
             "note: \"n\" rollback { key: \"a/\" range_end: \"a0\" to_revision: 7 }");
 }
 
 TEST(Validate, ARequestIdNamesWhatWasAskedFor) {
   const auto named = [](const std::string& text) {
-    return ToCommand(Parse<v1::PutRequest>("key: 'a' text: 'b' " + text)).client_request();
+    return ToCommand(ParseText<v1::PutRequest>("key: 'a' text: 'b' " + text)).client_request();
   };
   const v1::ClientRequest first = named("request_id: 'r' request_revision: 7");
   EXPECT_EQ(first.id(), "r");
@@ -96,13 +96,13 @@ TEST(Validate, ARequestIdNamesWhatWasAskedFor) {
       << "a repeat may be sent with another revision; the id is compared by itself";
   EXPECT_NE(named("request_id: 'r' note: 'n'").command_hash(), first.command_hash());
   EXPECT_NE(named("request_id: 'r' expected_revision: 0").command_hash(), first.command_hash());
-  EXPECT_NE(ToCommand(Parse<v1::DeleteRequest>("key: 'a' request_id: 'r'"))
+  EXPECT_NE(ToCommand(ParseText<v1::DeleteRequest>("key: 'a' request_id: 'r'"))
                 .client_request()
                 .command_hash(),
-            ToCommand(Parse<v1::DeleteRequest>("prefix: 'a' request_id: 'r'"))
+            ToCommand(ParseText<v1::DeleteRequest>("prefix: 'a' request_id: 'r'"))
                 .client_request()
                 .command_hash());
-  EXPECT_FALSE(ToCommand(Parse<v1::PutRequest>("key: 'a' text: ''")).has_client_request());
+  EXPECT_FALSE(ToCommand(ParseText<v1::PutRequest>("key: 'a' text: ''")).has_client_request());
   EXPECT_EQ(Put("key: 'a' text: '' request_id: '" + std::string(128, 'r') + "'"), "OK");
   EXPECT_EQ(Put("key: 'a' text: '' request_id: '" + std::string(129, 'r') + "'"),
             "RESOURCE_EXHAUSTED REQUEST_ID_TOO_LARGE request_id");
@@ -112,26 +112,26 @@ TEST(Validate, ARequestIdNamesWhatWasAskedFor) {
 
 TEST(Validate, APutBecomesATransaction) {
   const v1::Command command =
-      ToCommand(Parse<v1::PutRequest>("key: 'a' text: 'b' note: 'n' expected_revision: 5"));
+      ToCommand(ParseText<v1::PutRequest>("key: 'a' text: 'b' note: 'n' expected_revision: 5"));
   EXPECT_EQ(
       command.ShortDebugString(),
       "note: \"n\" transaction { compare { key: \"a\" result: RESULT_EQUAL "
       "mod_revision: 5 } then { put { key: \"a\" value: \"b\" value_kind: VALUE_KIND_TEXT } } "
       "abort_on_false: true }");
-  EXPECT_EQ(ToCommand(Parse<v1::PutRequest>("key: 'a' data: 'b'")).ShortDebugString(),
+  EXPECT_EQ(ToCommand(ParseText<v1::PutRequest>("key: 'a' data: 'b'")).ShortDebugString(),
             "transaction { then { put { key: \"a\" value: \"b\" value_kind: "
             "VALUE_KIND_DATA } } }");
   // 0 is asked for, not absent: only if the key does not exist.
-  EXPECT_EQ(ToCommand(Parse<v1::PutRequest>("key: 'a' data: '' expected_revision: 0"))
+  EXPECT_EQ(ToCommand(ParseText<v1::PutRequest>("key: 'a' data: '' expected_revision: 0"))
                 .transaction()
                 .compare_size(),
             1);
 }
 
 TEST(Validate, ADeleteBecomesARange) {
-  EXPECT_EQ(ToCommand(Parse<v1::DeleteRequest>("key: 'a'")).ShortDebugString(),
+  EXPECT_EQ(ToCommand(ParseText<v1::DeleteRequest>("key: 'a'")).ShortDebugString(),
             "transaction { then { delete { key: \"a\" } } }");
-  EXPECT_EQ(ToCommand(Parse<v1::DeleteRequest>("prefix: 'a/'")).ShortDebugString(),
+  EXPECT_EQ(ToCommand(ParseText<v1::DeleteRequest>("prefix: 'a/'")).ShortDebugString(),
             "transaction { then { delete { key: \"a/\" range_end: \"a0\" } } }");
   EXPECT_EQ(PrefixEnd("a"), "b");
   EXPECT_EQ(PrefixEnd("\xC3\xBF"), "\xC3\xC0");  // between characters: bytewise order

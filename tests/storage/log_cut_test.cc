@@ -21,7 +21,7 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 
-constexpr size_t kSegmentBytes = 32u << 10;
+constexpr size_t kCutSegmentBytes = 32u << 10;
 constexpr size_t kBytes = 2600;  // of an entry: ten fit into a segment
 
 class LogCut : public testing::Test {
@@ -58,7 +58,7 @@ class LogCut : public testing::Test {
   }
 
   SimDisk disk_{{kLogDirectory}};
-  LogOptions options_ = SmallLogOptions(kSegmentBytes);
+  LogOptions options_ = SmallLogOptions(kCutSegmentBytes);
   LogWriter writer_{&disk_, options_};
 };
 

@@ -26,7 +26,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 namespace fs = std::filesystem;
 
-const StoreId kStore(0xa2);
+const StoreId kInstallStore(0xa2);
 
 // A follower with a short log and an old state, and a leader's copy of a newer one.
 class StateInstall : public StateFixture {
@@ -67,7 +67,7 @@ class StateInstall : public StateFixture {
     LogOptions settings;
     settings.directory = LogDirectory(directory.path());
     settings.cluster = options.cluster;
-    settings.store = kStore;
+    settings.store = kInstallStore;
     settings.segment_bytes = 64u << 10;
     return settings;
   }

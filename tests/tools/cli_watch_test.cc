@@ -116,7 +116,7 @@ v1::WatchResponse Put(const std::string& key, const std::string& text, uint64_t 
 }
 grpc::Status Gone() { return grpc::Status(grpc::StatusCode::UNAVAILABLE, "Socket closed"); }
 
-struct Ran {
+struct RanWatch {
   int exit;
   std::string out;
   std::string err;
@@ -124,7 +124,7 @@ struct Ran {
 
 class CliWatchTest : public testing::Test {
  protected:
-  Ran Quorate(std::vector<std::string> arguments, const std::string& timeout = "2s") {
+  RanWatch Quorate(std::vector<std::string> arguments, const std::string& timeout = "2s") {
     arguments.insert(arguments.begin(), {"quorate", "--endpoints",
                                          a_.address() + "," + b_.address(), "--timeout", timeout});
     std::vector<const char*> argv;
@@ -146,7 +146,7 @@ TEST_F(CliWatchTest, GoesOnAtTheNextNodeWhereTheStreamEnded) {
   erased.mutable_events(0)->mutable_item()->set_mod_revision(6);
   a_.Play({{Started(5), Put("a", "1", 5, 1)}, Gone()});
   b_.Play({{Started(6), erased, Put("b", "", 7)}, std::nullopt});
-  const Ran ran = Quorate({"watch", "--count", "3"});
+  const RanWatch ran = Quorate({"watch", "--count", "3"});
   EXPECT_EQ(ran.exit, kExitOk) << ran.err;
   EXPECT_EQ(ran.out, "5 create a 1\n6 delete a\n7 put b \"\"\n");
   EXPECT_THAT(ran.err, HasSubstr("going on at revision 6"));
@@ -164,7 +164,7 @@ TEST_F(CliWatchTest, ActsOnWholeRevisionsOnly) {
   *last.add_events() = Event("b", "1", 7);
   a_.Play({{Started(7), first}, Gone()});
   b_.Play({{Started(7), first, last}, std::nullopt});
-  const Ran ran = Quorate({"watch", "--from-revision", "7", "--count", "2"});
+  const RanWatch ran = Quorate({"watch", "--from-revision", "7", "--count", "2"});
   EXPECT_EQ(ran.exit, kExitOk) << ran.err;
   EXPECT_EQ(ran.out, "7 put a 1\n7 put b 1\n");
   EXPECT_THAT(b_.asked(), ElementsAre("from 7"));
@@ -179,7 +179,7 @@ TEST_F(CliWatchTest, BeginsTheStateAgainWhenItBreaks) {
   synced.set_synced(true);
   a_.Play({{Started(3), reset, item}, Gone()});
   b_.Play({{Started(0), item, synced, Put("a", "2", 21)}, std::nullopt});
-  const Ran ran = Quorate({"watch", "--from-revision", "3", "--count", "3"});
+  const RanWatch ran = Quorate({"watch", "--from-revision", "3", "--count", "3"});
   EXPECT_EQ(ran.exit, kExitOk) << ran.err;
   EXPECT_EQ(ran.out, "12 item a 1\n12 item a 1\n21 put a 2\n");
   EXPECT_THAT(ran.err, HasSubstr("the items as of revision 20"));
@@ -194,7 +194,7 @@ TEST_F(CliWatchTest, SaysThatTheLeaderIsLost) {
   v1::WatchResponse found = Message(4, 5);
   found.set_leader_found(true);
   a_.Play({{Started(5), lost, found, Put("a", "1", 5)}, std::nullopt});
-  const Ran ran = Quorate({"watch", "--count", "1"});
+  const RanWatch ran = Quorate({"watch", "--count", "1"});
   EXPECT_THAT(ran.err, HasSubstr("n1 has lost its leader"));
   EXPECT_THAT(ran.err, HasSubstr("n1 has a leader again"));
   EXPECT_EQ(ran.out, "5 put a 1\n");
@@ -205,7 +205,7 @@ TEST_F(CliWatchTest, PrintsOneLineOfJsonForAMessage) {
   *message.add_events() = Event("b", "2", 5);
   message.mutable_events(0)->mutable_previous()->set_text("0");
   a_.Play({{Started(5), message}, std::nullopt});
-  const Ran ran = Quorate({"watch", "-o", "json", "--previous", "--count", "2"});
+  const RanWatch ran = Quorate({"watch", "-o", "json", "--previous", "--count", "2"});
   ASSERT_EQ(std::count(ran.out.begin(), ran.out.end(), '\n'), 1) << ran.out;
   const auto json = nlohmann::json::parse(ran.out);
   EXPECT_EQ(json["resumeRevision"], "6");
@@ -218,10 +218,11 @@ TEST_F(CliWatchTest, RunsACommandForEachEvent) {
   close(mkstemp(file.data()));
   const std::string large(300'000, 'x');
   a_.Play({{Started(5), Put("a", "1", 5, 1), Put("fails", large, 6)}, std::nullopt});
-  const Ran ran = Quorate({"watch", "--count", "2", "--exec",
-                           "echo $QUORATE_WATCH_EVENT $QUORATE_WATCH_KEY $QUORATE_WATCH_REVISION "
-                           "$(wc -c) >> " +
-                               file + "; test $QUORATE_WATCH_KEY = a"});
+  const RanWatch ran =
+      Quorate({"watch", "--count", "2", "--exec",
+               "echo $QUORATE_WATCH_EVENT $QUORATE_WATCH_KEY $QUORATE_WATCH_REVISION "
+               "$(wc -c) >> " +
+                   file + "; test $QUORATE_WATCH_KEY = a"});
   EXPECT_EQ(ran.exit, kExitOk);
   std::ostringstream text;
   text << std::ifstream(file).rdbuf();
@@ -261,14 +262,14 @@ TEST_F(CliWatchTest, ARefusalThatEveryNodeWouldRepeatEndsIt) {
   a_.Play({{},
            services::MakeError(grpc::StatusCode::OUT_OF_RANGE, "REVISION_IN_FUTURE",
                                "start_revision: is 99, the store is at revision 3")});
-  const Ran ran = Quorate({"watch", "--from-revision", "99"});
+  const RanWatch ran = Quorate({"watch", "--from-revision", "99"});
   EXPECT_EQ(ran.exit, kExitError);
   EXPECT_THAT(ran.err, HasSubstr("REVISION_IN_FUTURE"));
   EXPECT_THAT(b_.asked(), IsEmpty());
 }
 
 TEST_F(CliWatchTest, NoStreamInTimeIsUnavailable) {
-  const Ran ran = Quorate({"watch"}, "300ms");
+  const RanWatch ran = Quorate({"watch"}, "300ms");
   EXPECT_EQ(ran.exit, kExitUnavailable);
   EXPECT_THAT(ran.err, HasSubstr("NOT_CAUGHT_UP"));
 }
@@ -278,7 +279,7 @@ TEST_F(CliWatchTest, AnotherClusterIsNotTheSameStory) {
   other.mutable_header()->set_cluster_id("00000000000000bb");
   a_.Play({{Started(5), Put("a", "1", 5)}, Gone()});
   b_.Play({{other}, std::nullopt});
-  const Ran ran = Quorate({"watch"});
+  const RanWatch ran = Quorate({"watch"});
   EXPECT_EQ(ran.exit, kExitError);
   EXPECT_THAT(ran.err, HasSubstr("OTHER_CLUSTER"));
 }

@@ -82,7 +82,7 @@ int FreePort() {
 std::string LoopbackText(int port) { return "127.0.0.1:" + std::to_string(port); }
 
 // Asks until it is so; the test fails when it is not within half a minute.
-void Eventually(const std::string& what, const std::function<bool()>& is_so) {
+void Await(const std::string& what, const std::function<bool()>& is_so) {
   const auto deadline = std::chrono::steady_clock::now() + seconds(30);
   while (!is_so()) {
     ASSERT_LT(std::chrono::steady_clock::now(), deadline) << what;
@@ -243,11 +243,11 @@ class ServerTest : public ::testing::Test {
   }
   void StartAll() {
     for (TestNode& node : nodes_) ASSERT_TRUE(node.Start().ok());
-    for (TestNode& node : nodes_) Eventually("ready", [&] { return node.Ready(); });
+    for (TestNode& node : nodes_) Await("ready", [&] { return node.Ready(); });
   }
   TestNode& Leader() {
     TestNode* leader = nullptr;
-    Eventually("a leader", [&] {
+    Await("a leader", [&] {
       for (TestNode& node : nodes_) {
         if (node.server != nullptr && node.Status().role() == v1::NODE_ROLE_LEADER) leader = &node;
       }
@@ -280,7 +280,7 @@ TEST_F(ServerTest, OneNodeIsBornAloneAndKeepsWhatItAcknowledged) {
   nodes_[0].Stop();
   ASSERT_TRUE(nodes_[0].Start().ok());
   EXPECT_GT(nodes_[0].Status().database_bytes(), 0u) << "the sizes are there from the start";
-  Eventually("ready", [&] { return nodes_[0].Ready(); });
+  Await("ready", [&] { return nodes_[0].Ready(); });
   ASSERT_TRUE(nodes_[0].Get("a", &got).ok());
   EXPECT_EQ(got.item().text(), "one");
   const v1::StatusResponse after = nodes_[0].Status();
@@ -303,13 +303,13 @@ TEST_F(ServerTest, ThreeNodesAreBornAndEachTakesAWrite) {
     revision = put.header().revision();
   }
   for (TestNode& node : nodes_) {
-    Eventually("the last write", [&] {
+    Await("the last write", [&] {
       v1::GetResponse got;
       return node.Get("by/n3", &got).ok() && got.header().revision() == revision;
     });
     EXPECT_EQ(node.Status().members_size(), 3);
     // What is applied reaches birth's own thread a little later.
-    Eventually("birth is complete", [&] { return node.Status().lacks().empty(); });
+    Await("birth is complete", [&] { return node.Status().lacks().empty(); });
   }
   std::string id = nodes_[0].Status().header().cluster_id();
   for (TestNode& node : nodes_) EXPECT_EQ(node.Status().header().cluster_id(), id);
@@ -329,7 +329,7 @@ TEST_F(ServerTest, WritesGoOnWithoutTheLeader) {
   }
   EXPECT_EQ(put.version(), 3u);
   ASSERT_TRUE(leader.Start().ok());
-  Eventually("the stopped one has caught up", [&] {
+  Await("the stopped one has caught up", [&] {
     v1::GetResponse got;
     return leader.Get("a", &got).ok() && got.item().version() == 3;
   });
@@ -354,7 +354,7 @@ TEST_F(ServerTest, ANodeThatStartsAgainAsksItsPeersBeforeItVotesOrAcknowledges) 
   EXPECT_EQ(nodes_[0].Http("/readyz"), "503 no leader is known\n");
   peer.Release();
   // Now it looks at what it is sent: a header without a cluster.
-  Eventually("it takes part", [&] { return AskToTakePart(nodes_[0]) != not_yet; });
+  Await("it takes part", [&] { return AskToTakePart(nodes_[0]) != not_yet; });
 }
 
 TEST_F(ServerTest, MetricsAndProbesAnswer) {
@@ -366,7 +366,7 @@ TEST_F(ServerTest, MetricsAndProbesAnswer) {
                            "quorate_requests_total{code=\"OK\",method=\"quorate.v1.Config/Put\"} 1",
                            "quorate_writes_answered_total 1", "quorate_members 1"}) {
     // The ingress counts an answer when it has given it.
-    Eventually(line, [&] {
+    Await(line, [&] {
       return nodes_[0].Http("/metrics").find(std::string("\n") + line + "\n") != std::string::npos;
     });
   }
@@ -396,13 +396,13 @@ TEST_F(ServerTest, WithoutAMajorityWritesAreRefusedAndReadsGoOn) {
   StartAll();
   v1::PutResponse put;
   ASSERT_TRUE(nodes_[0].Put("a", "1", &put).ok());
-  Eventually("node 1 shows it", [&] {
+  Await("node 1 shows it", [&] {
     v1::GetResponse got;
     return nodes_[0].Get("a", &got).ok();
   });
   nodes_[1].Stop();
   nodes_[2].Stop();
-  Eventually("node 1 has noticed", [&] { return !nodes_[0].Ready(); });
+  Await("node 1 has noticed", [&] { return !nodes_[0].Ready(); });
   const grpc::Status write = nodes_[0].Put("a", "2", &put);
   EXPECT_EQ(write.error_code(), grpc::StatusCode::UNAVAILABLE) << write.error_message();
   EXPECT_EQ(DetailsOf(write).reason, "NO_LEADER");

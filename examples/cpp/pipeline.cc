@@ -102,7 +102,7 @@ class Pipeline {
   uint64_t revision_ = 0;
 };
 
-int Write(char** arguments) {
+int WriteMany(char** arguments) {
   Session session(Connect(arguments[0]));
   const int count = std::stoi(arguments[2]);
   std::deque<v1::WriteRequest> writes;
@@ -125,5 +125,5 @@ int Write(char** arguments) {
 }  // namespace example
 
 int main(int argc, char** argv) {
-  return example::Run(argc, argv, 3, "example_pipeline TARGET PREFIX COUNT", example::Write);
+  return example::Run(argc, argv, 3, "example_pipeline TARGET PREFIX COUNT", example::WriteMany);
 }

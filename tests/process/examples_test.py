@@ -28,12 +28,22 @@ class Programs:
     def __init__(self, language, command, environment=None):
         self.language, self.command = language, command
         self.environment = {**os.environ, **(environment or {})}
+        self.processes = []
 
     def start(self, name, *arguments):
         # Without the file of the service config in the environment: they find their own.
-        return subprocess.Popen([*self.command(name), *map(str, arguments)], cwd=ROOT, text=True,
-                                env=self.environment, stdin=subprocess.DEVNULL,
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = subprocess.Popen([*self.command(name), *map(str, arguments)], cwd=ROOT, text=True,
+                                   env=self.environment, stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.processes.append(process)
+        return process
+
+    def end(self):
+        """Whatever still runs, after a failure."""
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
 
     def run(self, name, *arguments):
         return finish(self.start(name, *arguments))
@@ -143,6 +153,8 @@ class Examples(unittest.TestCase):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="quorate-examples-"))
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
         self.programs = self.languages(self.folder / "stubs")
+        for programs in self.programs:
+            self.addCleanup(programs.end)
 
     def test_examples(self):
         with Cluster(3) as cluster:
@@ -185,6 +197,7 @@ class Examples(unittest.TestCase):
     def while_nodes_are_killed(self, cluster):
         writer = Writer(cluster)
         writer.write(cluster.nodes, 5)
+        cluster.wait_equal()  # so that all of it is in the first state, whichever node tells it
         watches = [Watch(programs, self.target, "watched/",
                          self.folder / f"{programs.language}.json").start()
                    for programs in self.programs]

@@ -16,6 +16,7 @@ CONFIG = "/quorate.v1.Config/"
 CLUSTER = "/quorate.v1.Cluster/"
 KEY_BYTES_MAX = 1024
 VALUE_BYTES_MAX = 1 << 20
+REVISION_MAX = (1 << 64) - 1  # what a client may write, and no store ever has
 
 
 def call(node, method, request, timeout=10):
@@ -109,6 +110,28 @@ ERRORS = [
     ("a request id that was used for another write", "Put",
      put(key="there", text="another", request_id="taken"), "INVALID_ARGUMENT", "REQUEST_ID_REUSED",
      "request_id"),
+    ("a request id that was used, with another note", "Put",
+     put(key="there", text="value", note="why", request_id="taken"), "INVALID_ARGUMENT",
+     "REQUEST_ID_REUSED", "request_id"),
+    ("a request id that was used for another call", "Delete",
+     config_pb2.DeleteRequest(key="there", request_id="taken").SerializeToString(),
+     "INVALID_ARGUMENT", "REQUEST_ID_REUSED", "request_id"),
+    ("a transaction with a request id that was used", "Txn",
+     txn("then { get { key: 'there' } } request_id: 'taken'"), "INVALID_ARGUMENT",
+     "REQUEST_ID_REUSED", "request_id"),
+    ("a rollback with a request id that was used", "Rollback",
+     config_pb2.RollbackRequest(key="there", to_revision=1, request_id="taken").SerializeToString(),
+     "INVALID_ARGUMENT", "REQUEST_ID_REUSED", "request_id"),
+    ("a deletion's request id of 129 bytes", "Delete",
+     config_pb2.DeleteRequest(key="there", request_id="r" * 129).SerializeToString(),
+     "RESOURCE_EXHAUSTED", "REQUEST_ID_TOO_LARGE", "request_id"),
+    ("a transaction's request revision without an id", "Txn",
+     txn("then { get { key: 'there' } } request_revision: 2"), "INVALID_ARGUMENT", "INVALID_VALUE",
+     "request_revision"),
+    ("a rollback's request revision in the future", "Rollback",
+     config_pb2.RollbackRequest(key="there", to_revision=1, request_id="ahead",
+                                request_revision=REVISION_MAX).SerializeToString(),
+     "OUT_OF_RANGE", "REVISION_IN_FUTURE", "request_revision"),
     ("a time-to-live", "Put", put(key="k", text="x", ttl_id="t"), "UNIMPLEMENTED", None, "ttl_id"),
     ("an expected revision not met", "Put", put(key="there", text="x", expected_revision=999),
      "ABORTED", "REVISION_MISMATCH", None),
@@ -116,6 +139,9 @@ ERRORS = [
      "ABORTED", "REVISION_MISMATCH", None),
     ("a key expected that is absent", "Put", put(key="absent", text="x", expected_revision=2),
      "ABORTED", "REVISION_MISMATCH", None),
+    ("an impossible expected revision", "Put",
+     put(key="there", text="x", expected_revision=REVISION_MAX), "ABORTED", "REVISION_MISMATCH",
+     None),
     ("delete without a target", "Delete", b"", "INVALID_ARGUMENT", None, "key"),
     ("delete of an empty prefix", "Delete",
      config_pb2.DeleteRequest(prefix="").SerializeToString(), "INVALID_ARGUMENT", None, "prefix"),
@@ -133,11 +159,26 @@ ERRORS = [
      get(key="absent", read=config_pb2.ReadOptions(consistency=3)), "NOT_FOUND", None, None),
     ("a lease read", "Get", get(key="there", read=config_pb2.ReadOptions(consistency=2)),
      "FAILED_PRECONDITION", "LEASES_OFF", "read.consistency"),
+    ("a listing by lease", "List",
+     config_pb2.ListRequest(read=config_pb2.ReadOptions(consistency=2)).SerializeToString(),
+     "FAILED_PRECONDITION", "LEASES_OFF", "read.consistency"),
+    ("a history by lease", "History",
+     config_pb2.HistoryRequest(key="there", read=config_pb2.ReadOptions(consistency=2))
+     .SerializeToString(), "FAILED_PRECONDITION", "LEASES_OFF", "read.consistency"),
+    ("a lease read that is wrong otherwise too", "Get",
+     get(key="", read=config_pb2.ReadOptions(consistency=2)), "INVALID_ARGUMENT", "KEY_EMPTY",
+     "key"),
+    ("a negative staleness", "Get",
+     get(key="there", read=config_pb2.ReadOptions(max_staleness={"seconds": -1})),
+     "INVALID_ARGUMENT", "INVALID_VALUE", "read.max_staleness"),
     ("a consistency that does not exist", "Get",
      get(key="there", read=config_pb2.ReadOptions(consistency=77)), "INVALID_ARGUMENT", None,
      "read.consistency"),
     ("before it was there", "Get", get(key="there", read=config_pb2.ReadOptions(at_revision=1)),
      "NOT_FOUND", "KEY_NOT_FOUND", None),
+    ("an impossible revision", "Get",
+     get(key="there", read=config_pb2.ReadOptions(at_revision=REVISION_MAX)), "OUT_OF_RANGE",
+     "REVISION_IN_FUTURE", "read.at_revision"),
     ("a future revision", "Get", get(key="there", read=config_pb2.ReadOptions(at_revision=1 << 40)),
      "OUT_OF_RANGE", "REVISION_IN_FUTURE", "read.at_revision"),
     ("a listing of the future", "List",
@@ -152,6 +193,20 @@ ERRORS = [
     ("history with a damaged page token", "History",
      config_pb2.HistoryRequest(key="there", page_token="nonsense").SerializeToString(),
      "INVALID_ARGUMENT", "PAGE_TOKEN_INVALID", "page_token"),
+    ("history of an empty key", "History", b"", "INVALID_ARGUMENT", "KEY_EMPTY", "key"),
+    ("history of the future", "History",
+     config_pb2.HistoryRequest(key="there", read=config_pb2.ReadOptions(at_revision=1 << 40))
+     .SerializeToString(), "OUT_OF_RANGE", "REVISION_IN_FUTURE", "read.at_revision"),
+    ("history before there was any", "History",
+     config_pb2.HistoryRequest(key="there", read=config_pb2.ReadOptions(at_revision=1))
+     .SerializeToString(), "NOT_FOUND", "KEY_NOT_FOUND", None),
+    ("history with a page token and a revision", "History",
+     config_pb2.HistoryRequest(key="there", page_token="x",
+                               read=config_pb2.ReadOptions(at_revision=1)).SerializeToString(),
+     "INVALID_ARGUMENT", "INVALID_VALUE", "read.at_revision"),
+    ("history with a page token of 2,049 bytes", "History",
+     config_pb2.HistoryRequest(key="there", page_token="x" * 2049).SerializeToString(),
+     "RESOURCE_EXHAUSTED", "PAGE_TOKEN_TOO_LARGE", "page_token"),
     ("history with a page of 1,001", "History",
      config_pb2.HistoryRequest(key="there", page_size=1001).SerializeToString(),
      "INVALID_ARGUMENT", None, "page_size"),
@@ -164,6 +219,15 @@ ERRORS = [
     ("rollback to the future", "Rollback",
      config_pb2.RollbackRequest(key="there", to_revision=1 << 40).SerializeToString(),
      "OUT_OF_RANGE", "REVISION_IN_FUTURE", "to_revision"),
+    ("rollback of an empty prefix", "Rollback",
+     config_pb2.RollbackRequest(prefix="", to_revision=1).SerializeToString(), "INVALID_ARGUMENT",
+     "PREFIX_EMPTY", "prefix"),
+    ("rollback to an impossible revision", "Rollback",
+     config_pb2.RollbackRequest(prefix="t", to_revision=REVISION_MAX).SerializeToString(),
+     "OUT_OF_RANGE", "REVISION_IN_FUTURE", "to_revision"),
+    ("rollback with a note of 1,025 bytes", "Rollback",
+     config_pb2.RollbackRequest(key="there", to_revision=1, note="n" * 1025).SerializeToString(),
+     "RESOURCE_EXHAUSTED", "NOTE_TOO_LARGE", "note"),
     ("a transaction with a key twice", "Txn", txn("then { put { key: 'a' text: '' } }"
                                                   "then { delete { prefix: 'a' } }"),
      "INVALID_ARGUMENT", "DUPLICATE_KEY", "then[1]"),
@@ -174,6 +238,31 @@ ERRORS = [
      "OPERATION_MISSING", "then[0]"),
     ("a condition without a comparison", "Txn", txn("conditions { key: 'a' version: 0 }"),
      "INVALID_ARGUMENT", None, "conditions[0].comparison"),
+    ("a condition without a target", "Txn", txn("conditions { key: 'a' comparison: 1 }"),
+     "INVALID_ARGUMENT", "TARGET_MISSING", "conditions[0].target"),
+    ("a condition on an empty key", "Txn", txn("conditions { comparison: 1 version: 0 }"),
+     "INVALID_ARGUMENT", "KEY_EMPTY", "conditions[0].key"),
+    ("a condition's value of 1 MiB and a byte", "Txn",
+     txn(f"conditions {{ key: 'a' comparison: 1 text: '{'x' * (VALUE_BYTES_MAX + 1)}' }}"),
+     "RESOURCE_EXHAUSTED", "VALUE_TOO_LARGE", "conditions[0].text"),
+    ("a value of 1 MiB and a byte in a transaction", "Txn",
+     txn(f"else {{ put {{ key: 'a' text: '{'x' * (VALUE_BYTES_MAX + 1)}' }} }}"),
+     "RESOURCE_EXHAUSTED", "VALUE_TOO_LARGE", "else[0].put.text"),
+    ("a request id within a transaction", "Txn",
+     txn("then { put { key: 'a' text: '' request_id: 'r' } }"), "INVALID_ARGUMENT",
+     "INVALID_VALUE", "then[0].put.request_id"),
+    ("a consistency within a transaction", "Txn",
+     txn("then { get { key: 'a' read { consistency: CONSISTENCY_LEASE } } }"), "INVALID_ARGUMENT",
+     "INVALID_VALUE", "then[0].get.read"),
+    ("a page within a transaction", "Txn", txn("then { list { prefix: 'a' page_size: 3 } }"),
+     "INVALID_ARGUMENT", "INVALID_VALUE", "then[0].list.page_size"),
+    ("a transaction with a note of 1,025 bytes", "Txn",
+     txn(f"then {{ get {{ key: 'a' }} }} note: '{'n' * 1025}'"), "RESOURCE_EXHAUSTED",
+     "NOTE_TOO_LARGE", "note"),
+    ("513 conditions", "Txn", txn("conditions { key: 'a' comparison: 1 version: 0 }" * 513),
+     "RESOURCE_EXHAUSTED", "TXN_TOO_MANY_OPERATIONS", "conditions"),
+    ("513 operations of the other branch", "Txn", txn("else { get { key: 'a' } }" * 513),
+     "RESOURCE_EXHAUSTED", "TXN_TOO_MANY_OPERATIONS", "else"),
     ("513 operations", "Txn", txn("then { get { key: 'a' } }" * 513), "RESOURCE_EXHAUSTED",
      "TXN_TOO_MANY_OPERATIONS", "then"),
     ("a transaction of over 4 MiB", "Txn",
@@ -204,6 +293,12 @@ ERRORS = [
     ("a watch with an unknown field", "Watch",
      config_pb2.WatchRequest(prefix="").SerializeToString() + length_delimited(15, b"new"),
      "INVALID_ARGUMENT", "UNKNOWN_FIELD", "15"),
+    ("a watch with marks every minute", "Watch",
+     config_pb2.WatchRequest(prefix="", progress_interval={"seconds": 60}).SerializeToString(),
+     "INVALID_ARGUMENT", "INVALID_VALUE", "progress_interval"),
+    ("a watch on an impossible revision", "Watch",
+     config_pb2.WatchRequest(key="there", start_revision=REVISION_MAX).SerializeToString(),
+     "OUT_OF_RANGE", "REVISION_IN_FUTURE", "start_revision"),
     ("a watch on the future", "Watch",
      config_pb2.WatchRequest(prefix="", start_revision=10**9).SerializeToString(),
      "OUT_OF_RANGE", "REVISION_IN_FUTURE", "start_revision"),
@@ -230,6 +325,7 @@ class ErrorTable(unittest.TestCase):
             self.not_built(leader, follower)
             self.repeats(leader, follower)
             self.streamed(leader, follower)
+            self.streamed_errors(leader, follower)
             self.successes(cluster, leader, follower)
             for node in cluster.nodes:
                 items = node.list_all()
@@ -308,6 +404,42 @@ class ErrorTable(unittest.TestCase):
         self.assertEqual([p.put.version for p in pipelined], list(range(1, count + 1)))
         story(f"{count} pipelined writes through a follower, each answered in its order")
 
+    def streamed_errors(self, leader, follower):
+        """Every refused write of the table once more, in one stream between good ones: it alone is
+        refused, as it is by itself."""
+        fields = {"Put": 1, "Delete": 2, "Txn": 3, "Rollback": 4}
+        rows = [row for row in ERRORS if row[1] in fields]
+        answers = []
+        for node, key in ((leader, "ok/t1"), (follower, "ok/t2")):
+            messages = []
+            for row in rows:
+                messages.append(length_delimited(fields["Put"], put(key=key, text="between")))
+                messages.append(length_delimited(fields[row[1]], row[2]))
+            stream = node.channel().stream_stream(CONFIG + "Write", request_serializer=lambda b: b,
+                                                  response_deserializer=lambda b: b)
+            got = [config_pb2.WriteResponse.FromString(raw)
+                   for raw in stream(iter(messages), timeout=60)]
+            self.assertEqual(len(got), len(messages))
+            self.assertEqual([g.put.version for g in got[::2]], list(range(1, len(rows) + 1)),
+                             "a refused write's neighbour was refused too, or came twice")
+            answers.append(got[1::2])
+        for row, at_leader, at_follower in zip(rows, *answers):
+            with self.subTest(f"{row[0]}, streamed"):
+                alone = call(leader, CONFIG + row[1], row[2])
+                said = status_pb2.Status.FromString(at_leader.status)
+                self.assertEqual(at_leader.code, grpc.StatusCode[alone[0]].value[0])
+                self.assertEqual((said.code, said.message), (at_leader.code, at_leader.message))
+                self.assertIsNone(at_leader.WhichOneof("result"))
+                if "REVISION" not in alone[3] or alone[3] == "REVISION_MISMATCH":
+                    # (A message about the store's revision is another one a write later.)
+                    self.assertEqual(at_leader, at_follower)
+                if row[2] and status_pb2.Status.FromString(alone[2]).message == said.message:
+                    self.assertEqual(alone[2], at_leader.status)
+                else:
+                    # Its fields are named from the stream's message on.
+                    self.assertIn(alone[3], at_leader.status.decode(errors="replace"))
+        story(f"{len(rows)} bad writes in one stream failed alone, at the leader and at a follower")
+
     def not_built(self, leader, follower):
         for method in NOT_BUILT:
             with self.subTest(method):
@@ -339,6 +471,14 @@ class ErrorTable(unittest.TestCase):
                 ("Txn", config_pb2.TxnResponse,
                  lambda k: txn(f"conditions {{ key: '{k}' comparison: 1 version: 0 }}"
                                "else { get { key: 'there' } }")),
+                ("Txn", config_pb2.TxnResponse,
+                 # Revisions that no store ever had are numbers like any other.
+                 lambda k: txn(f"conditions {{ key: '{k}' comparison: 1 mod_revision: {REVISION_MAX} }}"
+                               "then { delete { key: 'there' } } else { get { key: 'there' } }")),
+                ("Txn", config_pb2.TxnResponse,
+                 lambda k: txn("conditions { key: 'there' comparison: 4"
+                               f" create_revision: {REVISION_MAX} }}"
+                               "then { get { key: 'there' } } else { delete { key: 'there' } }")),
                 ("Rollback", config_pb2.RollbackResponse,
                  lambda k: config_pb2.RollbackRequest(key=k, to_revision=1).SerializeToString())]
         revisions = []
@@ -353,7 +493,7 @@ class ErrorTable(unittest.TestCase):
                 if method == "Put":
                     message.ClearField("create_revision")
                 if method == "Txn":
-                    self.assertEqual(message.succeeded, number == 6)
+                    self.assertEqual(message.succeeded, number in (6, 9))
                     for result in message.results:
                         result.put.ClearField("create_revision")
                 answers.append(message.SerializeToString(deterministic=True))

@@ -8,6 +8,7 @@ itself, against what the writers know and what the store holds.
 
 import contextlib
 import json
+import signal
 import subprocess
 import threading
 import time
@@ -15,8 +16,8 @@ import unittest
 
 import grpc
 
-from quorate_cluster import (BINARY, MULTIPLIER, Cluster, config_pb2, error_info, eventually, main,
-                             story)
+from quorate_cluster import (BINARY, MULTIPLIER, PATIENCE_S, Cluster, cluster_pb2, config_pb2,
+                             error_info, eventually, main, story)
 from tools_test import ReflectionClient
 
 PUT = config_pb2.WatchEvent.TYPE_PUT
@@ -85,7 +86,10 @@ class Follower:
         if message.started and in_state or message.reset:
             in_state = True
             self.state = {}
-            self.resets += message.reset
+            if message.reset:
+                # A story of its own begins; what was told before it stays true.
+                self.resets += 1
+                self.revisions, self.order = {}, []
         elif message.synced:
             in_state = False
             self.state_revision = self.begin = self.through = revision
@@ -168,7 +172,11 @@ class Writers:
                     self.acknowledged[answer.header.revision] = done
 
 
-class NineGuarantees(unittest.TestCase):
+class Judge:
+    """The nine guarantees; `compacted` is up to where the test has had the history dropped."""
+
+    compacted = 0
+
     def judge(self, cluster, follower, writers, everything):
         """`everything`: a follower of all keys from the beginning, read from one node's history."""
         self.assertEqual(follower.wrong, [])
@@ -224,9 +232,10 @@ class NineGuarantees(unittest.TestCase):
 
     def bookmarkable(self, follower):
         """A watch that begins in the middle tells the second half."""
-        if not follower.order:
+        there = [r for r in follower.order if r > self.compacted]
+        if not there:
             return
-        middle = follower.order[len(follower.order) // 2]
+        middle = there[len(there) // 2]
         half = Follower(follower.nodes, 1, follower.prefix, follower.key, start_revision=middle)
         half.start()
         half.wait(follower.order[-1])
@@ -273,6 +282,13 @@ class NineGuarantees(unittest.TestCase):
                     items.pop(event.item.key, None)
         return items
 
+    def more(self, writers, count):
+        """That many further writes are acknowledged."""
+        goal = writers.count() + count
+        eventually(lambda: writers.count() >= goal, f"{count} more writes", 120)
+
+
+class NineGuarantees(Judge, unittest.TestCase):
     def test_over_leader_kill_and_node_restart(self):
         with Cluster(3) as cluster:
             cluster.start().wait_ready()
@@ -288,8 +304,7 @@ class NineGuarantees(unittest.TestCase):
             writers = Writers(cluster.nodes).start()
 
             def more(count):
-                goal = writers.count() + count
-                eventually(lambda: writers.count() >= goal, f"{count} more writes", 120)
+                self.more(writers, count)
             more(100)
             for round_number in range(2):
                 leader = cluster.leader()
@@ -352,6 +367,148 @@ class NineGuarantees(unittest.TestCase):
             for each in followers:
                 self.assertEqual(self.replayed(each), items)
             story("state and changes together are the items, at every node")
+
+
+class OverSnapshotAndCompaction(Judge, unittest.TestCase):
+    def everything_of(self, node):
+        """All changes of all keys, from the first, told by a node that the test leaves alone."""
+        return Follower([node], 0, prefix="", start_revision=1, with_previous=True).start()
+
+    def fall_behind(self, cluster, away, others, meanwhile=lambda: None):
+        """`away` stands still until the others' logs begin behind its own, and then gets the state."""
+        before = away.status()
+        away.process.send_signal(signal.SIGSTOP)
+        try:
+            for i in range(22):  # more than the window in memory
+                others[i % 2].put(f"big/{i % 5}", "x" * (900 << 10), timeout=60)
+            meanwhile()
+
+            def cut():
+                # It may have received a little more than it had applied.
+                return all(s.log_first_index > before.applied_index + 25
+                           for s in [n.status() for n in others])
+            eventually(cut, "both logs begin behind the end of its own", PATIENCE_S * 2)
+        finally:
+            away.process.send_signal(signal.SIGCONT)
+        eventually(lambda: away.status().snapshot_generation > before.snapshot_generation,
+                   "a snapshot is installed", PATIENCE_S * 2)
+        cluster.wait_ready()
+
+    def finish(self, cluster, everything, followers):
+        last = cluster.leader().put("w/last", "x").header.revision
+        cluster.wait_equal()
+        for each in followers + [everything]:
+            each.wait(last)
+            each.stop()
+        self.assertEqual((everything.streams, everything.resets), (1, 0))
+        return {i.key: i for i in cluster.leader().list_all("w/", timeout=60)}
+
+    def test_a_snapshot_is_installed_under_open_watches(self):
+        """Their node jumps over what they have not been told yet: it is told from history."""
+        with Cluster(3, extra_raft="    logTail: 64KiB\n") as cluster:
+            cluster.start().wait_ready()
+            away = cluster.followers()[0]
+            others = [n for n in cluster.nodes if n is not away]
+            everything = self.everything_of(others[0])
+            writers = Writers(others).start()
+            self.more(writers, 50)
+            followers = [
+                Follower([away], 0, prefix="", with_previous=True, start_revision=1).start(),
+                Follower([away], 0, prefix="w/", with_initial_state=True).start(),
+                Follower([away], 0, key="w/1/2", with_previous=True).start(),
+            ]
+            self.more(writers, 50)
+            self.fall_behind(cluster, away, others, lambda: self.more(writers, 30))
+            self.more(writers, 30)
+            writers.stop()
+            items = self.finish(cluster, everything, followers)
+            for each in followers:
+                self.assertEqual((each.streams, each.resets, each.ends), (1, 0, [("CANCELLED", None)]))
+                self.judge(cluster, each, writers, everything)
+            self.assertEqual(self.replayed(followers[1]), items)
+            story(f"{away.name} got the state of {away.status().snapshot_index} under three open "
+                  f"watches: {len(everything.order)} revisions, none lost, none twice")
+
+
+    def compact(self, node):
+        """Drops the history up to what is there now."""
+        self.compacted = node.put("compact", "x").header.revision
+        answer = node.control.Compact(cluster_pb2.CompactRequest(revision=self.compacted),
+                                      timeout=60)
+        self.assertEqual(answer.compacted_revision, self.compacted)
+
+    def test_a_snapshot_without_the_history_is_installed_under_open_watches(self):
+        """What they have not been told is compacted in it: they are told to begin anew, and go on."""
+        with Cluster(3, extra_raft="    logTail: 64KiB\n") as cluster:
+            cluster.start().wait_ready()
+            away = cluster.followers()[0]
+            others = [n for n in cluster.nodes if n is not away]
+            everything = self.everything_of(others[0])
+            writers = Writers(others).start()
+            self.more(writers, 50)
+            followers = [Follower([away], 0, prefix="", with_previous=True).start(),
+                         Follower([away], 0, prefix="w/", with_initial_state=True).start()]
+            self.more(writers, 50)
+
+            def meanwhile():
+                self.more(writers, 30)
+                self.compact(others[1])
+            self.fall_behind(cluster, away, others, meanwhile)
+            self.more(writers, 30)
+            writers.stop()
+            items = self.finish(cluster, everything, followers)
+            for each in followers:
+                self.assertEqual((each.streams, each.resets, each.ends), (1, 1, [("CANCELLED", None)]))
+                self.assertGreaterEqual(each.state_revision, self.compacted)
+                self.judge(cluster, each, writers, everything)
+            self.assertEqual(self.replayed(followers[1]), items)
+            self.assertEqual({k: i for k, i in self.replayed(followers[0]).items()
+                              if k.startswith("w/")}, items)
+            story(f"history up to {self.compacted} was dropped while {away.name} stood still: both "
+                  f"watches began anew at {followers[0].state_revision} and go on")
+
+    def test_over_compaction(self):
+        with Cluster(3) as cluster:
+            cluster.start().wait_ready()
+            everything = self.everything_of(cluster.nodes[0])
+            writers = Writers(cluster.nodes).start()
+            live = [Follower(cluster.nodes, 1, prefix="", with_previous=True, start_revision=1),
+                    Follower(cluster.nodes, 2, key="w/1/3", with_previous=True),
+                    Follower(cluster.nodes, 1, prefix="w/2/", with_initial_state=True)]
+            away = Follower(cluster.nodes, 2, prefix="w/", with_previous=True)
+            recent = Follower(cluster.nodes, 1, prefix="w/", with_previous=True)
+            for each in live + [away, recent]:
+                each.start()
+            self.more(writers, 100)
+            away.stop()
+            self.more(writers, 50)
+            self.compact(cluster.nodes[1])
+            self.more(writers, 50)
+            # One that goes on behind what was dropped, one before it, one that wants all there was.
+            recent.wait(self.compacted + 5)
+            recent.stop()
+            bookmark = recent.fields["start_revision"]
+            again = [Follower(cluster.nodes, 0, prefix="w/", with_previous=True,
+                              start_revision=bookmark),
+                     Follower(cluster.nodes, 2, prefix="w/", with_previous=True,
+                              start_revision=away.fields["start_revision"]),
+                     Follower(cluster.nodes, 1, prefix="", start_revision=1)]
+            for each in again:
+                each.start()
+            self.more(writers, 50)
+            self.compact(cluster.nodes[2])
+            self.more(writers, 50)
+            writers.stop()
+            items = self.finish(cluster, everything, live + again)
+            self.assertEqual([f.resets for f in live + again], [0, 0, 0, 0, 1, 1])
+            self.assertEqual({f.streams for f in live + again}, {1})
+            for each in live + again:
+                self.judge(cluster, each, writers, everything)
+            for each in again[1:]:
+                replayed = self.replayed(each)
+                self.assertEqual({k: i for k, i in replayed.items() if k.startswith("w/")}, items)
+            story(f"history was dropped twice, up to {self.compacted}: {len(live)} watches that were "
+                  "at the head never noticed; two that wanted more were told the state instead")
 
 
 class Trouble(unittest.TestCase):

@@ -188,9 +188,11 @@ bool Node::Impl::RunOnce() {
   now_ = std::max(now_, ports_.clock->Now());
   const bool due = core_.NextDeadline() <= now_;
   Inbox::Batch batch = inbox_.Take();
-  // A lease is judged by a time after the question came in: the thread may have been away between
-  // the two lines above, and another leader elected meanwhile.
-  if (core_.leases()) now_ = std::max(now_, ports_.clock->Now());
+  // Once more, because the thread may have been away between the lines above: whatever is in the
+  // inbox came in before this. A leader judges its lease by a time after the question, and every
+  // voter, whether leases are on here or not, counts its promise to that leader from a time after
+  // the heartbeat was sent.
+  now_ = std::max(now_, ports_.clock->Now());
   bool worked = due || !batch.empty();
   // What peers have said comes before what the timers say: after a pause of this process the
   // leader's heartbeats are in the inbox, and there is no reason to campaign.

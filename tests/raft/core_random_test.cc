@@ -41,9 +41,16 @@ class History {
   // `changes`: of members and leaders.
   History(uint64_t seed, bool changes) : random_(seed), changes_(changes), cluster_(MakeCluster()) {
     if (std::getenv("QUORATE_RANDOM_SEED") != nullptr) cluster_.set_trace(&std::cout);
+    // Half of the clusters do not agree on how long they wait for a leader.
+    const bool mixed_timeouts = random_.Between(0, 1) == 0;
     for (TestNode* node : cluster_.nodes()) {
       node->set_clock_offset(milliseconds(random_.Between(0, 1000000)));
       node->set_recovered_window_bytes(random_.Between(0, 2000));
+      if (!mixed_timeouts) continue;
+      CoreOptions& options = node->options();
+      options.election_timeout_min = milliseconds(random_.Between(60, 200));
+      options.election_timeout_max =
+          options.election_timeout_min + milliseconds(random_.Between(50, 200));
     }
     if (random_.Between(0, 3) == 0) GiveAJointMembership();
     cluster_.StartAll();

@@ -2,6 +2,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <optional>
+#include <utility>
+
 #include "raft/node.h"
 #include "tests/raft/node_world.h"
 
@@ -93,6 +97,61 @@ TEST(NodeRead, AnIsolatedLeaderConfirmsNothing) {
   EXPECT_EQ(round->front().outcome, ReadOutcome::kLeaderLost);
   ASSERT_THAT(*lease, SizeIs(1));
   EXPECT_NE(lease->front().outcome, ReadOutcome::kConfirmed) << "the lease has ended";
+}
+
+// The other end of a lease: a leader may have one whatever this node's own setting is, and counts
+// from when it sent what this node answered. So this node must count from no earlier time: not from
+// that of a look at the clock after which its thread was away.
+TEST(NodeRead, AVoterCountsItsPromiseFromAfterTheHeartbeatCameIn) {
+  struct AwayClock : Clock {
+    Instant now{std::chrono::hours(1)};
+    std::optional<Instant> once;  // what one look shows, and then the thread is away
+    Instant Now() override { return once ? *std::exchange(once, std::nullopt) : now; }
+    WallMilliseconds WallNow() override { return 0; }
+  };
+  AwayClock clock;
+  std::vector<Message> sent;
+  testing::MemoryLog log(testing::FirstEntryOf(3));
+  testing::MemoryState state;
+  testing::CheckingTransport transport(
+      &log, [&](Message message) { sent.push_back(std::move(message)); });
+  NodeOptions options;
+  options.core.self = testing::NodeStore(0);
+  RecoveredState recovered;
+  recovered.entries = log.durable().entries;
+  recovered.first_index = Index(1);
+  recovered.memberships = {{Index(1), *DecodeMembership(recovered.entries[0]->payload)}};
+  Node node(options, recovered, Node::Ports{&log, &transport, &state, &clock, nullptr});
+  const auto work = [&] {
+    while (node.RunOnce() || node.RunLogOnce()) {
+    }
+  };
+  clock.now += milliseconds(200);  // what it may have promised before its start is past
+  work();
+
+  AppendEntries heartbeat;
+  heartbeat.term = Term(2);
+  heartbeat.prev_index = Index(1);
+  heartbeat.prev_term = Term(1);
+  clock.once = clock.now;
+  clock.now += std::chrono::seconds(1);
+  heartbeat.sent_at = clock.now;
+  node.Receive({testing::NodeStore(1), testing::NodeStore(0), heartbeat});
+  work();
+  clock.now += options.core.election_timeout_min - milliseconds(1);
+  sent.clear();
+  RequestVote ask;
+  ask.term = Term(3);
+  ask.last_index = Index(1);
+  ask.last_term = Term(1);
+  node.Receive({testing::NodeStore(2), testing::NodeStore(0), ask});
+  work();
+  const auto answer = std::find_if(sent.begin(), sent.end(), [](const Message& message) {
+    return std::holds_alternative<RequestVoteReply>(message.body) &&
+           message.to == testing::NodeStore(2);
+  });
+  ASSERT_NE(answer, sent.end());
+  EXPECT_FALSE(std::get<RequestVoteReply>(answer->body).granted) << "the leader may have a lease";
 }
 
 // --- Errors ---

@@ -147,7 +147,8 @@ void Core::Impl::LeaderTick() {
     // What was on its way to a silent peer is lost. Heartbeats ask whether it is back.
     if (peer.state == PeerState::kReplicate && !PeerActive(peer)) {
       peer.BecomeProbe(peer.match + 1, peer.match_term);
-      peer.probe_sent = true;
+      // Without the term before it there is nothing to ask with: that is read once it answers.
+      peer.probe_sent = peer.prev_term.has_value();
     }
   }
 }

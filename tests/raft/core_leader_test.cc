@@ -135,6 +135,39 @@ TEST(Pipeline, ASilentPeerIsAskedWithoutData) {
   EXPECT_THAT(bench.Last<AppendEntries>(kTwo).entries, SizeIs(1)) << "back, and served at once";
 }
 
+// It has acknowledged half of an append whose entries have left the window, so what term it ends
+// with is not known: that is to be read before it can be asked anything.
+TEST(Pipeline, ASilentPeerBelowTheWindowIsServedWhenItIsBack) {
+  BenchSetup setup{
+      .terms = std::vector<uint64_t>(30, 1), .applied = 30, .window_entries = 5, .options = {}};
+  setup.options.append_bytes_max = 4 * Entry().bytes();
+  setup.options.inflight_messages_max = 1;
+  Bench bench(setup);
+  bench.Elect();
+  bench.Ack(kThree, 31);
+  bench.Refuse(kTwo, 30, 3, 1, 3);
+  bench.AnswerRead();
+  bench.Ack(kTwo, 6);
+  bench.AnswerRead();
+  ASSERT_EQ(bench.Last<AppendEntries>(kTwo).entries.back()->index, Index(10));
+  bench.Ack(kTwo, 8);
+  for (int i = 0; i < 4; ++i) {
+    bench.Pass(50);
+    bench.Ack(kThree, 31);
+    bench.Tick();
+  }
+  ASSERT_FALSE(bench->peers()[0].active);
+  EXPECT_THAT(bench.reads, IsEmpty()) << "the disk is not read for who is silent";
+  bench.Ack(kTwo, 0, 8);
+  ASSERT_THAT(bench.reads, SizeIs(1));
+  EXPECT_EQ(bench.reads[0].from, Index(8));
+  bench.AnswerRead();
+  const auto append = bench.Last<AppendEntries>(kTwo);
+  EXPECT_EQ(append.prev_index, Index(8));
+  EXPECT_EQ(append.prev_term, Term(1));
+  EXPECT_THAT(append.entries, SizeIs(3));
+}
+
 TEST(Pipeline, WhatIsNoLongerOnDiskNeedsASnapshot) {
   BenchSetup setup{.terms = {1, 1, 1, 1, 1, 1}, .applied = 6, .window_entries = 1};
   Bench bench(setup);

@@ -1,9 +1,9 @@
 """docs/api.md says what is so: every example in it is run, in order, against three fresh nodes, and its
 lists of calls and of errors are compared with the protos and with the code.
 
-In the page the nodes are 10.0.0.1:8080 to 10.0.0.3:8080, node-1 to node-3. In the output that it shows
-<word> stands for anything without a space, the same thing within one example; a line of three dots
-stands for any lines; runs of spaces count as one.
+In the page the nodes are 10.0.0.1 to 10.0.0.3, node-1 to node-3; node-4 waits to be let in. In the
+output that it shows <word> stands for anything without a space, the same thing within one block (in
+later commands, too); a line of three dots stands for any lines; runs of spaces count as one.
 """
 
 import os
@@ -21,12 +21,12 @@ from quorate_cluster import BINARY, ROOT, Cluster, cluster_pb2, config_pb2, even
 from tools_test import find_tool
 
 PAGE = ROOT / "docs/api.md"
-CODE = re.compile(r"^[A-Z]+(_[A-Z]+)+$|^BEHIND$")
+REASON = re.compile(r"[A-Z]+(_[A-Z]+)+|BEHIND|REQUIRED")
 
 # Where reasons are made that no client of Config or Cluster ever sees: the peer port's, and the log's
 # own answers to nodes.
 PEERS_ONLY = ("services/raft_service.cc", "services/peer_codec.cc", "services/snapshot_receiver.cc",
-              "services/snapshot_sender.cc", "services/metrics.cc")
+              "services/snapshot_sender.cc", "services/forward_streams.cc")
 NOT_FOR_CLIENTS = {
     "SESSION_UNKNOWN", "SEQUENCE_GAP", "TOO_MANY_UNANSWERED", "STORE_NOT_MEMBER",
     "SESSION_BOOT_OLDER", "SESSION_NONCE_DIFFERS",  # between a node and the leader's state machine
@@ -170,8 +170,12 @@ class Page(unittest.TestCase):
         folder = pathlib.Path(tempfile.mkdtemp(prefix="quorate-page-"))
         self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
         which = make_tools(folder / "tools")
-        with Cluster(3) as cluster:
-            cluster.start().wait_ready()
+        # Three founders, and one that knows of them and waits to be let in.
+        with Cluster(4) as cluster:
+            founders = cluster.nodes[:3]
+            for node in founders:
+                node.write_config(founders)
+            cluster.start().wait_ready(founders)
             shell = Shell(folder, cluster.nodes, folder / "tools")
             count = 0
             try:
@@ -181,7 +185,7 @@ class Page(unittest.TestCase):
                     matcher = Matcher()
                     for command, expected in examples(lines):
                         # What the last one wrote is there on all nodes: the page is read slowly.
-                        cluster.wait_ready().wait_equal()
+                        cluster.wait_ready(founders).wait_equal(founders)
                         self.example(shell, matcher, start, command, expected)
                         count += 1
             finally:
@@ -189,6 +193,8 @@ class Page(unittest.TestCase):
         story(f"{count} commands, with {which}: all say what the page says")
 
     def example(self, shell, matcher, start, command, expected):
+        for word, text in matcher.words.items():
+            command = command.replace(f"<{word}>", text)
         actual = shell.run(command)
         good = matcher.lines([normal(e) for e in expected], [normal(a) for a in actual])
         with self.subTest(line=start, command=command):
@@ -233,27 +239,29 @@ class Page(unittest.TestCase):
                 self.assertEqual(told[reason], code, reason)
 
 
+def sources():
+    for folder in ("services", "ingress", "storage"):
+        for file in sorted((ROOT / folder).glob("*.[ch]*")):
+            if f"{folder}/{file.name}" not in PEERS_ONLY:
+                yield re.sub(r"//.*", "", file.read_text(encoding="utf-8"))
+
+
 def reasons_in_code():
     """Every reason that a client may see. All texts in capitals of the code that makes errors, without
     the names of status codes and what is not for clients: a new one is found wherever it is made."""
     found = set()
-    for folder in ("services", "ingress", "storage"):
-        for file in sorted((ROOT / folder).glob("*.[ch]*")):
-            path = f"{folder}/{file.name}"
-            if path in PEERS_ONLY:
-                continue
-            text = re.sub(r"//.*", "", file.read_text(encoding="utf-8"))
-            found |= {word for word in re.findall(r'"([A-Z_]+)"', text) if CODE.match(word)}
+    for text in sources():
+        found |= {word for word in re.findall(r'"([A-Z_]+)"', text) if REASON.fullmatch(word)}
+    found |= {reason for reason, _ in codes_in_code()}
     return found - NOT_FOR_CLIENTS - set(grpc.StatusCode.__members__)
 
 
 def codes_in_code():
     """{(reason, code)} where both are told by one call."""
     found = set()
-    for file in sorted((ROOT / "services").glob("*.cc")):
-        text = file.read_text(encoding="utf-8")
-        found |= {(reason, code) for code, reason in
-                  re.findall(r'MakeError\(\s*grpc::StatusCode::(\w+),\s*"([A-Z_]+)"', text)}
+    for text in sources():
+        found |= {(reason, code) for code, reason in re.findall(
+            r'MakeError\(\s*(?:grpc::)?StatusCode::(\w+),\s*"([A-Z_]+)"', text)}
         found |= {(reason, "INVALID_ARGUMENT")
                   for reason in re.findall(r'MakeFieldError\(\s*"([A-Z_]+)"', text)}
     return found

@@ -207,14 +207,13 @@ class Examples(unittest.TestCase):
             self.assertEqual(watch.mirror(), writer.items)
         told = len(writer.expected)
 
-        working = {}
+        working, leader = {}, cluster.leader()
         for programs in self.programs:
             name = programs.language
             working[f"pipeline {name}"] = programs.start("pipeline", self.target,
                                                          f"pipeline/{name}/", PIPELINED)
             working[f"counter {name}"] = programs.start("counter", self.target, "counter", ADDED)
         eventually(lambda: self.count(cluster.nodes[0], "pipeline/") > 300, "pipelines run")
-        leader = cluster.leader()
         leader.kill()
         self.assertTrue(any(process.poll() is None for process in working.values()))
         story(f"{leader.name} leads and is killed; the programs work on")

@@ -13,6 +13,7 @@
 #include "grpcpp/support/server_callback.h"
 #include "quorate/v1/cluster.grpc.pb.h"
 #include "quorate/v1/config.grpc.pb.h"
+#include "services/call_queues.h"
 #include "services/errors.h"
 #include "services/system_clock.h"
 #include "services/write_stream.h"
@@ -33,16 +34,6 @@ struct Shared {
   Handler handler;
   CallObserver observer;
 };
-
-bool ToBytes(const ByteBuffer& buffer, std::string* bytes) {
-  std::vector<grpc::Slice> slices;
-  if (!buffer.Dump(&slices).ok()) return false;
-  bytes->reserve(buffer.Length());
-  for (const grpc::Slice& slice : slices) {
-    bytes->append(reinterpret_cast<const char*>(slice.begin()), slice.size());
-  }
-  return true;
-}
 
 class UnaryCall final : public grpc::ServerUnaryReactor {
  public:
@@ -172,19 +163,21 @@ class Refused final : public Reactor {
 // Each generated layer takes one method as raw bytes.
 #define QUORATE_RAW(service, method) v1::service::WithRawCallbackMethod_##method
 template <class Base>
-using RawConfigReads = QUORATE_RAW(Config, Get) < QUORATE_RAW(Config, List) <
-                       QUORATE_RAW(Config, History) < Base >>>
+using RawConfigReads = QUORATE_RAW(Config, List) < QUORATE_RAW(Config, History) < Base >>
     ;
 template <class Base>
-using RawConfigWrites = QUORATE_RAW(Config, Put) < QUORATE_RAW(Config, Delete) <
-                        QUORATE_RAW(Config, Txn) < QUORATE_RAW(Config, Rollback) <
-                        QUORATE_RAW(Config, GrantTtl) < QUORATE_RAW(Config, RevokeTtl) < Base >>>>>>
+using RawConfigWrites = QUORATE_RAW(Config, Delete) < QUORATE_RAW(Config, Txn) <
+                        QUORATE_RAW(Config, Rollback) < QUORATE_RAW(Config, GrantTtl) <
+                        QUORATE_RAW(Config, RevokeTtl) < Base >>>>>
     ;
 template <class Base>
 using RawConfigStreams = QUORATE_RAW(Config, Watch) < QUORATE_RAW(Config, Write) <
                          QUORATE_RAW(Config, KeepAliveTtl) < Base >>>
     ;
-using RawConfig = RawConfigReads<RawConfigWrites<RawConfigStreams<v1::Config::Service>>>;
+template <class Base>
+using RawConfig = RawConfigReads<RawConfigWrites<RawConfigStreams<Base>>>;
+using CallbackHot = QUORATE_RAW(Config, Get) < QUORATE_RAW(Config, Put) < v1::Config::Service >> ;
+using QueuedHot = v1::Config::WithRawMethod_Get<v1::Config::WithRawMethod_Put<v1::Config::Service>>;
 
 template <class Base>
 using RawClusterReads = QUORATE_RAW(Cluster, Status) < QUORATE_RAW(Cluster, ListMembers) < Base >>
@@ -204,12 +197,15 @@ using RawCluster = RawClusterReads<RawClusterChanges<v1::Cluster::Service>>;
     return new UnaryCall(shared_, #method, context, request, response);                       \
   }
 
-class ConfigGrpc final : public RawConfig {
+// All but the hot calls, which `Hot` has taken raw.
+template <class Hot>
+class ConfigGrpc : public RawConfig<Hot> {
  public:
-  ConfigGrpc(Shared shared, WatchService* watch) : shared_(std::move(shared)), watch_(watch) {}
-  QUORATE_UNARY(Get)
+  ConfigGrpc(Shared shared, WatchService* watch, WriteStreams* writes)
+      : shared_(std::move(shared)),
+        watch_(watch),
+        writes_(writes != nullptr ? writes : &own_writes_) {}
   QUORATE_UNARY(List)
-  QUORATE_UNARY(Put)
   QUORATE_UNARY(Delete)
   QUORATE_UNARY(Txn)
   QUORATE_UNARY(History)
@@ -222,15 +218,42 @@ class ConfigGrpc final : public RawConfig {
     return new Refused<grpc::ServerWriteReactor<ByteBuffer>>(shared_, "Watch");
   }
   grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>* Write(CallbackServerContext* context) override {
-    return NewWriteStream(shared_.service + "/Write", shared_.handler, shared_.observer, context);
+    return writes_->New(shared_.service + "/Write", shared_.handler, shared_.observer, context);
   }
   grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>* KeepAliveTtl(CallbackServerContext*) override {
     return new Refused<grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>>(shared_, "KeepAliveTtl");
   }
 
- private:
+ protected:
   const Shared shared_;
+
+ private:
   WatchService* const watch_;
+  WriteStreams own_writes_;
+  WriteStreams* const writes_;
+};
+
+class CallbackConfigGrpc final : public ConfigGrpc<CallbackHot> {
+ public:
+  using ConfigGrpc::ConfigGrpc;
+  QUORATE_UNARY(Get)
+  QUORATE_UNARY(Put)
+};
+
+class QueuedConfigGrpc final : public ConfigGrpc<QueuedHot> {
+ public:
+  QueuedConfigGrpc(Shared shared, WatchService* watch, WriteStreams* writes, CallQueues* hot)
+      : ConfigGrpc(std::move(shared), watch, writes) {
+    const auto add = [&](const char* name, CallQueues::Ask ask) {
+      hot->AddMethod({shared_.service, name, std::move(ask), shared_.handler, shared_.observer});
+    };
+    add("Get", [this](auto* context, auto* request, auto* writer, auto* queue, void* tag) {
+      RequestGet(context, request, writer, queue, queue, tag);
+    });
+    add("Put", [this](auto* context, auto* request, auto* writer, auto* queue, void* tag) {
+      RequestPut(context, request, writer, queue, queue, tag);
+    });
+  }
 };
 
 class ClusterGrpc final : public RawCluster {
@@ -252,7 +275,17 @@ class ClusterGrpc final : public RawCluster {
 
 }  // namespace
 
-CallPtr MakeCallContext(const CallbackServerContext& context, Duration default_deadline) {
+bool ToBytes(const ByteBuffer& buffer, std::string* bytes) {
+  std::vector<grpc::Slice> slices;
+  if (!buffer.Dump(&slices).ok()) return false;
+  bytes->reserve(buffer.Length());
+  for (const grpc::Slice& slice : slices) {
+    bytes->append(reinterpret_cast<const char*>(slice.begin()), slice.size());
+  }
+  return true;
+}
+
+CallPtr MakeCallContext(const grpc::ServerContextBase& context, Duration default_deadline) {
   const auto left = context.deadline() - std::chrono::system_clock::now();
   // gRPC's "no deadline" is an instant centuries away.
   const bool given = left < std::chrono::hours(24 * 365);
@@ -268,9 +301,11 @@ CallPtr MakeCallContext(const CallbackServerContext& context, Duration default_d
 }
 
 std::unique_ptr<grpc::Service> MakeConfigGrpc(Handler handler, CallObserver observer,
-                                              WatchService* watch) {
-  return std::make_unique<ConfigGrpc>(
-      Shared{v1::Config::service_full_name(), std::move(handler), std::move(observer)}, watch);
+                                              WatchService* watch, CallQueues* hot,
+                                              WriteStreams* writes) {
+  Shared shared{v1::Config::service_full_name(), std::move(handler), std::move(observer)};
+  if (hot == nullptr) return std::make_unique<CallbackConfigGrpc>(std::move(shared), watch, writes);
+  return std::make_unique<QueuedConfigGrpc>(std::move(shared), watch, writes, hot);
 }
 
 std::unique_ptr<grpc::Service> MakeClusterGrpc(Handler handler, CallObserver observer) {

@@ -1,5 +1,6 @@
-// How calls of clients get from gRPC to the handlers and back: the raw callback API, so that
-// requests arrive as bytes and are parsed by our own code. Handlers know nothing of it.
+// How calls of clients get from gRPC to the handlers and back: the raw callback API, and for the
+// hot calls completion queues (services/call_queues.h); both raw, so that requests arrive as bytes
+// and are parsed by our own code. Handlers know nothing of it.
 //
 // Each call: its deadline is the client's (10 s without one), its cancellation is passed on, its
 // end is counted. The reactor of a call lives until gRPC is done with it; a handler that answers a
@@ -14,6 +15,7 @@
 #include "base/time.h"
 #include "grpcpp/impl/codegen/service_type.h"
 #include "grpcpp/server_context.h"
+#include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/status.h"
 #include "services/call_context.h"
 #include "services/watch_service.h"
@@ -29,12 +31,22 @@ using CallObserver =
 
 // A call's deadline (when it has none, `default_deadline` from now) and the metadata that are
 // passed on.
-CallPtr MakeCallContext(const grpc::CallbackServerContext& context, Duration default_deadline);
+CallPtr MakeCallContext(const grpc::ServerContextBase& context, Duration default_deadline);
+
+// A message as one string. False when gRPC cannot give it.
+bool ToBytes(const grpc::ByteBuffer& buffer, std::string* bytes);
+
+class CallQueues;
+class WriteStreams;
 
 // The gRPC services, to be registered with a server that ends before the handlers do.
-// Without `watch`, which outlives the service, Watch is refused as not in this build.
+// Without `watch`, which outlives the service, Watch is refused as not in this build. With `hot`,
+// which ends before the service does, Get and Put are taken by these queues. `writes`, which
+// outlives the service, has the streams of writes; without it they end with their clients only.
 std::unique_ptr<grpc::Service> MakeConfigGrpc(Handler handler, CallObserver observer,
-                                              WatchService* watch = nullptr);
+                                              WatchService* watch = nullptr,
+                                              CallQueues* hot = nullptr,
+                                              WriteStreams* writes = nullptr);
 std::unique_ptr<grpc::Service> MakeClusterGrpc(Handler handler, CallObserver observer);
 
 }  // namespace quorate::services

@@ -61,7 +61,8 @@ Server::Impl::Impl(const ServerOptions& options)
       read_pool_(kReadThreads, kReadQueueMax),
       config_(node_id_, &read_pool_, BootNow),
       watch_(node_id_, &read_pool_, BootNow),
-      cluster_([this] { return View(); }) {}
+      cluster_([this] { return View(); }),
+      call_queues_({.queues = options.call_queues}) {}
 
 absl::Status Server::Impl::Start() {
   if (absl::Status status = CheckBuilt(configuration_); !status.ok()) return status;
@@ -215,17 +216,19 @@ absl::Status Server::Impl::StartServers() {
       [this](std::string_view method, std::string request, CallPtr call, CallDone done) {
         config_.Handle(method, std::move(request), std::move(call), std::move(done));
       },
-      observer, &watch_);
+      observer, &watch_, call_queues_.size() > 0 ? &call_queues_ : nullptr, &write_streams_);
   cluster_grpc_ = MakeClusterGrpc(
       [this](std::string_view method, const std::string& request, const CallPtr& call,
              const CallDone& done) { cluster_.Handle(method, request, call, done); },
       observer);
   grpc::ServerBuilder builder;
   SetClientServerOptions(&builder);
+  call_queues_.AddTo(&builder);
   auto server = Listen(&builder, {config_grpc_.get(), cluster_grpc_.get()}, configuration_.address,
                        "controlPlane.address");
   if (!server.ok()) return server.status();
   client_server_ = *std::move(server);
+  call_queues_.Start();
   health_ = std::make_unique<Health>(client_server_->GetHealthCheckService());
   return absl::OkStatus();
 }
@@ -294,6 +297,7 @@ void Server::Impl::OnHalt(const std::string& reason) {
   changed_.notify_all();
   config_.Stop();
   watch_.Stop();
+  write_streams_.Stop();
   if (raft_service_ != nullptr) raft_service_->StopServing();
   if (Engine* engine = this->engine()) engine->Stop();
 }
@@ -344,6 +348,7 @@ void Server::Impl::HousekeepOnce(const std::shared_ptr<const raft::NodeStatus>& 
     }
   }
   config_.Tick();
+  write_streams_.Tick(now);
   if (!stopping_) {
     const bool ready = NotReady().empty();
     health_->Set(ready, ready && status != nullptr && status->leader_ready);
@@ -381,9 +386,11 @@ void Server::Impl::Stop() {
   if (health_ != nullptr) health_->Shutdown();
   config_.Stop();
   watch_.Stop();
+  write_streams_.Stop();
   if (client_server_ != nullptr) {
     client_server_->Shutdown(std::chrono::system_clock::now() + kClientGrace);
   }
+  call_queues_.Stop();
   // Peers next: birth's own calls, then theirs.
   if (birth_client_ != nullptr) birth_client_->Stop();
   if (birth_ != nullptr) birth_->Stop();

@@ -26,6 +26,9 @@ inline constexpr int kClientMessageBytesMax = 8 << 20;
 struct ServerOptions {
   Configuration configuration;
   std::string version;
+  // Threads that take Put and Get from completion queues; 0: the callback API takes them, as it
+  // does all other calls.
+  size_t call_queues = 2;
 };
 
 class Server {

@@ -14,6 +14,7 @@
 #include "grpcpp/server.h"
 #include "services/birth_client.h"
 #include "services/birth_runner.h"
+#include "services/call_queues.h"
 #include "services/cluster_service.h"
 #include "services/config_service.h"
 #include "services/engine.h"
@@ -26,6 +27,7 @@
 #include "services/read_pool.h"
 #include "services/server.h"
 #include "services/watch_service.h"
+#include "services/write_stream.h"
 #include "storage/directory.h"
 
 namespace quorate::services {
@@ -94,6 +96,8 @@ class Server::Impl {
   WatchService watch_;
   ClusterService cluster_;
   std::unique_ptr<RaftService> raft_service_;
+  CallQueues call_queues_;  // none when there are no queues
+  WriteStreams write_streams_;
   std::unique_ptr<grpc::Service> config_grpc_;
   std::unique_ptr<grpc::Service> cluster_grpc_;
   std::unique_ptr<grpc::Server> peer_server_;

@@ -4,6 +4,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -17,6 +18,8 @@ namespace {
 
 using grpc::ByteBuffer;
 
+constexpr Duration kStreamRetryDelay = std::chrono::milliseconds(200);
+
 std::string ErrorResponse(const grpc::Status& status) {
   v1::WriteResponse response;
   const google::rpc::Status proto = ToProto(status);
@@ -26,17 +29,41 @@ std::string ErrorResponse(const grpc::Status& status) {
   return response.SerializeAsString();
 }
 
-class WriteStream final : public grpc::ServerBidiReactor<ByteBuffer, ByteBuffer> {
+grpc::Status StreamEnd(const char* reason, const std::string& message) {
+  return MakeError(grpc::StatusCode::UNAVAILABLE, reason,
+                   message + "; what was not answered was not accepted", {}, kStreamRetryDelay);
+}
+
+}  // namespace
+
+// It lives until gRPC is done with it and nobody is within it any more.
+class WriteStreams::Stream final : public grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>,
+                                   public std::enable_shared_from_this<Stream> {
  public:
-  WriteStream(std::string method, const Handler& handler, const CallObserver& observer,
-              grpc::CallbackServerContext* context)
-      : method_(std::move(method)),
+  Stream(std::string method, const Handler& handler, const CallObserver& observer,
+         grpc::CallbackServerContext* context, Instant ends)
+      : ends_(ends),
+        method_(std::move(method)),
         handler_(handler),
         observer_(observer),
-        context_(MakeCallContext(*context, kUnlimited)) {
+        context_(MakeCallContext(*context, kUnlimited)) {}
+
+  // Before gRPC has it.
+  void Start() {
+    self_ = shared_from_this();
+    std::lock_guard lock(mutex_);
     reading_ = true;
     StartRead(&request_);
   }
+
+  // No more messages are taken; when what was taken is answered the stream ends with `why`.
+  void Retire(const grpc::Status& why) {
+    std::lock_guard lock(mutex_);
+    if (!retired_) retired_ = why;
+    Settle();
+  }
+
+  Instant ends() const { return ends_; }
 
  private:
   // One write, from its message to its answer.
@@ -52,17 +79,17 @@ class WriteStream final : public grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>
 
   void OnReadDone(bool ok) override {
     if (ok) Begin();
-    std::unique_lock lock(mutex_);
+    std::lock_guard lock(mutex_);
     if (!ok) reads_done_ = true;
     reading_ = false;
-    Settle(std::move(lock));
+    Settle();
   }
 
   void OnWriteDone(bool ok) override {
-    std::unique_lock lock(mutex_);
+    std::lock_guard lock(mutex_);
     if (!ok) broken_ = true;
     writing_ = false;
-    Settle(std::move(lock));
+    Settle();
   }
 
   void OnCancel() override {
@@ -78,7 +105,7 @@ class WriteStream final : public grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>
     for (const CallPtr& call : calls) call->Cancel();
   }
 
-  void OnDone() override { delete this; }
+  void OnDone() override { self_.reset(); }
 
   // Hands the message that was read to the handler. Runs within OnReadDone, so this lives.
   void Begin() {
@@ -89,20 +116,16 @@ class WriteStream final : public grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>
         std::min(context_->deadline(), write->started + kDefaultDeadline), context_->metadata());
     {
       std::lock_guard lock(mutex_);
+      if (retired_) return;  // came too late: it is not accepted, and not answered
       bytes_ += write->bytes;
       writes_.push_back(write);
       if (broken_) write->call->Cancel();
     }
-    std::vector<grpc::Slice> slices;
     std::string bytes;
-    if (!request_.Dump(&slices).ok()) {
+    if (!ToBytes(request_, &bytes)) {
       return End(write,
                  MakeError(grpc::StatusCode::INTERNAL, "READ_FAILED", "the request cannot be read"),
                  "");
-    }
-    bytes.reserve(write->bytes);
-    for (const grpc::Slice& slice : slices) {
-      bytes.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
     }
     handler_(method_.substr(method_.rfind('/') + 1), std::move(bytes), write->call,
              [this, write](grpc::Status status, std::string response) {
@@ -110,50 +133,45 @@ class WriteStream final : public grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>
              });
   }
 
-  // Any thread. The stream cannot have ended before: this write has not.
+  // Any thread. The stream cannot have ended before: this write has not. It may end in here.
   void End(const std::shared_ptr<Write>& write, const grpc::Status& status, std::string response) {
+    const std::shared_ptr<Stream> self = shared_from_this();
     observer_(method_, status.error_code(), BootNow() - write->started);
     if (!status.ok()) response = ErrorResponse(status);
-    std::unique_lock lock(mutex_);
+    std::lock_guard lock(mutex_);
     write->response = std::move(response);
     write->ended = true;
-    Settle(std::move(lock));
+    Settle();
   }
 
-  // Does what there is to do next. After Finish this may be gone: it comes last, without the lock.
-  void Settle(std::unique_lock<std::mutex> lock) {
-    bool write = false;
-    while (!writing_ && !write && !writes_.empty() && writes_.front()->ended) {
+  // Does what there is to do next. REQUIRES: mutex_ is held, and something keeps this alive until
+  // it is given up: an operation of gRPC's whose end is being told, or a reference.
+  void Settle() {
+    if (finished_) return;
+    while (!writing_ && !writes_.empty() && writes_.front()->ended) {
       if (!broken_) {
         const grpc::Slice slice(writes_.front()->response);
         response_ = ByteBuffer(&slice, 1);
-        write = true;
+        writing_ = true;
+        StartWrite(&response_);
       }
       bytes_ -= writes_.front()->bytes;
       writes_.pop_front();
     }
-    if (write) writing_ = true;
-    const bool read = !reading_ && !reads_done_ && writes_.size() < kStreamedWritesMax &&
-                      bytes_ < kStreamedBytesMax;
-    if (read) reading_ = true;
-    const bool finish = reads_done_ && !reading_ && !writing_ && writes_.empty() && !finished_;
-    if (finish) finished_ = true;
-    const bool broken = broken_;
-    lock.unlock();
-    // What is started keeps this alive until it is done.
-    if (write && read) {
+    const bool more = !reads_done_ && !retired_;
+    if (more && !reading_ && writes_.size() < kStreamedWritesMax && bytes_ < kStreamedBytesMax) {
+      reading_ = true;
       StartRead(&request_);
-      StartWrite(&response_);
-    } else if (write) {
-      StartWrite(&response_);
-    } else if (read) {
-      StartRead(&request_);
-    } else if (finish) {
-      Finish(broken ? grpc::Status(grpc::StatusCode::CANCELLED, "the stream broke")
-                    : grpc::Status::OK);
     }
+    // A read that is pending when we end the stream is ended by that.
+    if (more || writing_ || !writes_.empty() || (reading_ && !retired_)) return;
+    finished_ = true;
+    Finish(broken_    ? grpc::Status(grpc::StatusCode::CANCELLED, "the stream broke")
+           : retired_ ? *retired_
+                      : grpc::Status::OK);
   }
 
+  const Instant ends_;
   const std::string method_;
   const Handler& handler_;
   const CallObserver& observer_;
@@ -169,14 +187,58 @@ class WriteStream final : public grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>
   bool reads_done_ = false;
   bool broken_ = false;  // nothing can be sent any more
   bool finished_ = false;
+  std::optional<grpc::Status> retired_;  // ended by us, with this
+  std::shared_ptr<Stream> self_;         // until gRPC is done
 };
 
-}  // namespace
-
-grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>* NewWriteStream(
+grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>* WriteStreams::New(
     std::string method, const Handler& handler, const CallObserver& observer,
     grpc::CallbackServerContext* context) {
-  return new WriteStream(std::move(method), handler, observer, context);
+  // Spread over the last tenth, in steps that have no common period.
+  const Duration earlier = age_max_ / 10 * (made_.fetch_add(1) * 37 % 101) / 101;
+  const auto stream = std::make_shared<Stream>(std::move(method), handler, observer, context,
+                                               BootNow() + age_max_ - earlier);
+  stream->Start();
+  bool stopped = false;
+  {
+    std::lock_guard lock(mutex_);
+    stopped = stopped_;
+    if (!stopped) streams_.push_back(stream);
+  }
+  if (stopped) stream->Retire(StreamEnd("SHUTTING_DOWN", "this node is stopping"));
+  // Not before gRPC has it can it be done.
+  return stream.get();
+}
+
+void WriteStreams::Tick(Instant now) {
+  std::vector<std::shared_ptr<Stream>> old;
+  {
+    std::lock_guard lock(mutex_);
+    std::erase_if(streams_, [&](const std::weak_ptr<Stream>& each) {
+      std::shared_ptr<Stream> stream = each.lock();
+      if (stream == nullptr) return true;
+      if (stream->ends() > now) return false;
+      old.push_back(std::move(stream));
+      return true;
+    });
+  }
+  for (const auto& stream : old) {
+    stream->Retire(StreamEnd("CONNECTION_AGE", "this stream is old; open another one and go on"));
+  }
+}
+
+void WriteStreams::Stop() {
+  std::vector<std::weak_ptr<Stream>> streams;
+  {
+    std::lock_guard lock(mutex_);
+    stopped_ = true;
+    streams.swap(streams_);
+  }
+  for (const auto& each : streams) {
+    if (const auto stream = each.lock()) {
+      stream->Retire(StreamEnd("SHUTTING_DOWN", "this node is stopping"));
+    }
+  }
 }
 
 }  // namespace quorate::services

@@ -4,10 +4,20 @@
 // the stream gives them back in the order of the messages. A refused one is an answer like any
 // other. Messages are read ahead of their answers, within the bounds below: beyond them gRPC's flow
 // control holds the client back.
+//
+// A stream ends when its client has ended it and everything is answered; or by us, at an age or
+// because the node stops: then no more messages are taken, what was taken is answered, and the
+// status is UNAVAILABLE (CONNECTION_AGE, SHUTTING_DOWN). So what has no answer then was certainly
+// not accepted, as ever with our ErrorInfo.
 #pragma once
 
+#include <atomic>
+#include <memory>
+#include <mutex>
 #include <string>
+#include <vector>
 
+#include "base/time.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/server_callback.h"
 #include "services/grpc_dispatch.h"
@@ -17,11 +27,34 @@ namespace quorate::services {
 inline constexpr size_t kStreamedWritesMax = 1024;
 inline constexpr size_t kStreamedBytesMax = 8u << 20;  // of requests; one may exceed it
 
-// The reactor of one stream; it deletes itself. `method` is the full name: the handler is asked for
-// what follows its last slash, and every single write is observed under it. Handler and observer
-// outlive it.
-grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* NewWriteStream(
-    std::string method, const Handler& handler, const CallObserver& observer,
-    grpc::CallbackServerContext* context);
+// All streams of a node. Outlives the server whose calls they are. Any thread.
+class WriteStreams {
+ public:
+  // A stream is ended at this age, or up to a tenth earlier, so that not all end at once: as
+  // watches are (ingress/watch_hub.h), so no connection has to be kept for longer.
+  explicit WriteStreams(Duration age_max = std::chrono::minutes(25)) : age_max_(age_max) {}
+
+  // The reactor of one stream; it deletes itself. `method` is the full name: the handler is asked
+  // for what follows its last slash, and every single write is observed under it. Handler and
+  // observer outlive it.
+  grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* New(
+      std::string method, const Handler& handler, const CallObserver& observer,
+      grpc::CallbackServerContext* context);
+
+  // Ends who is too old. To be called every second or so.
+  void Tick(Instant now);
+  // Ends all streams, and every later one at once.
+  void Stop();
+
+ private:
+  class Stream;
+
+  const Duration age_max_;
+  std::atomic<uint32_t> made_ = 0;
+
+  std::mutex mutex_;  // protects what follows
+  std::vector<std::weak_ptr<Stream>> streams_;
+  bool stopped_ = false;
+};
 
 }  // namespace quorate::services

@@ -4,6 +4,7 @@ Requests are sent as raw bytes, so that malformed ones can be sent too. From an 
 a node's own is set aside: node id and staleness, in a header or in an error's details.
 """
 
+import queue
 import unittest
 
 import grpc
@@ -525,6 +526,29 @@ class ErrorTable(unittest.TestCase):
                  for a in (at_leader, at_follower)]
         self.assertEqual(names[0], names[1])
         story("successful calls answer alike too")
+
+    def test_a_stop_answers_what_a_stream_was_told_and_ends_it(self):
+        with Cluster(1) as cluster:
+            cluster.start().wait_ready()
+            node = cluster.nodes[0]
+            messages = queue.Queue()
+            stream = node.config.Write(iter(messages.get, None))
+
+            def write(i):
+                messages.put(config_pb2.WriteRequest(put=config_pb2.PutRequest(key="s", text=str(i))))
+            for i in range(1, 4):
+                write(i)
+                self.assertEqual(next(stream).put.version, i)
+            self.assertEqual(node.stop(), 0)
+            with self.assertRaises(grpc.RpcError) as raised:
+                next(stream)
+            messages.put(None)
+            self.assertEqual((raised.exception.code(), error_info(raised.exception)[0]),
+                             (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN"))
+            node.start()
+            cluster.wait_ready()
+            self.assertEqual(eventually(lambda: node.get("s"), "it serves").item.version, 3)
+            story("a stream was told that its node stops: what had no answer was not done")
 
     def test_a_client_that_vanishes_leaves_nothing_behind(self):
         with Cluster(3) as cluster:

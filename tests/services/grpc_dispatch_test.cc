@@ -54,7 +54,7 @@ class GrpcDispatchTest : public ::testing::Test {
       observed_.push_back(std::string(method) + " " + std::to_string(code));
       changed_.notify_all();
     };
-    config_ = MakeConfigGrpc(handler, observer);
+    config_ = MakeConfigGrpc(handler, observer, nullptr, nullptr, &writes_);
     cluster_ = MakeClusterGrpc(handler, observer);
     grpc::ServerBuilder builder;
     SetClientServerOptions(&builder);
@@ -100,6 +100,7 @@ class GrpcDispatchTest : public ::testing::Test {
   std::vector<Seen> seen_;             // protected by mutex_
   std::vector<std::string> observed_;  // protected by mutex_
   std::atomic<bool> answer_at_once_ = false;
+  WriteStreams writes_{seconds(1000)};
   std::unique_ptr<grpc::Service> config_;
   std::unique_ptr<grpc::Service> cluster_;
   std::unique_ptr<grpc::Server> server_;
@@ -362,7 +363,81 @@ TEST_F(GrpcDispatchTest, AStreamReadsAheadOfItsAnswersOnlySoFar) {
   EXPECT_TRUE(stream->Finish().ok());
 }
 
+// What ended a stream, with its reason.
+std::string EndOf(const grpc::Status& status) {
+  return std::to_string(status.error_code()) + " " + DetailsOf(status).reason;
+}
+
+TEST_F(GrpcDispatchTest, AStreamOfACertainAgeAnswersWhatItTookAndEnds) {
+  grpc::ClientContext context;
+  const auto stream = stub_->Write(&context);
+  ASSERT_TRUE(stream->Write(StreamedPut("a")));
+  const Seen a = WaitSeen();
+  ASSERT_TRUE(stream->Write(StreamedPut("b")));
+  const Seen b = WaitSeen();
+  writes_.Tick(BootNow() + seconds(800));  // too early, whatever its part of the last tenth
+  ASSERT_TRUE(stream->Write(StreamedPut("c")));
+  const Seen c = WaitSeen();
+  writes_.Tick(BootNow() + seconds(1001));
+  writes_.Tick(BootNow() + seconds(1001));
+  stream->Write(StreamedPut("late"));
+  c.done(grpc::Status::OK, StreamedAnswer(3));
+  a.done(grpc::Status::OK, StreamedAnswer(1));
+  b.done(grpc::Status::OK, StreamedAnswer(2));
+  v1::WriteResponse response;
+  for (uint64_t version = 1; version <= 3; ++version) {
+    ASSERT_TRUE(stream->Read(&response));
+    EXPECT_EQ(response.put().version(), version);
+  }
+  EXPECT_FALSE(stream->Read(&response));
+  EXPECT_EQ(EndOf(stream->Finish()), "14 CONNECTION_AGE");
+  std::lock_guard lock(mutex_);
+  EXPECT_TRUE(seen_.empty()) << "a message was taken after the stream had been given up";
+}
+
+TEST_F(GrpcDispatchTest, AnIdleStreamEndsByAgeToo) {
+  grpc::ClientContext context;
+  const auto stream = stub_->Write(&context);
+  ASSERT_TRUE(stream->Write(StreamedPut("a")));
+  WaitSeen().done(grpc::Status::OK, StreamedAnswer(1));
+  v1::WriteResponse response;
+  ASSERT_TRUE(stream->Read(&response));
+  writes_.Tick(BootNow() + seconds(1001));
+  EXPECT_FALSE(stream->Read(&response));
+  EXPECT_EQ(EndOf(stream->Finish()), "14 CONNECTION_AGE");
+}
+
+TEST_F(GrpcDispatchTest, AStopEndsStreamsAndLaterOnesAtOnce) {
+  grpc::ClientContext context;
+  const auto stream = stub_->Write(&context);
+  ASSERT_TRUE(stream->Write(StreamedPut("a")));
+  const Seen seen = WaitSeen();
+  writes_.Stop();
+  seen.done(grpc::Status::OK, StreamedAnswer(1));
+  v1::WriteResponse response;
+  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_FALSE(stream->Read(&response));
+  EXPECT_EQ(EndOf(stream->Finish()), "14 SHUTTING_DOWN");
+
+  grpc::ClientContext later_context;
+  const auto later = stub_->Write(&later_context);
+  later->Write(StreamedPut("b"));
+  EXPECT_FALSE(later->Read(&response));
+  EXPECT_EQ(EndOf(later->Finish()), "14 SHUTTING_DOWN");
+}
+
 // --- Errors ---
+
+TEST_F(GrpcDispatchTest, AStreamThatBreaksAfterItWasGivenUpEnds) {
+  grpc::ClientContext context;
+  const auto stream = stub_->Write(&context);
+  ASSERT_TRUE(stream->Write(StreamedPut("a")));
+  const Seen seen = WaitSeen();
+  writes_.Stop();
+  context.TryCancel();
+  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  seen.done(grpc::Status::OK, StreamedAnswer(1));
+}
 
 TEST_F(GrpcDispatchTest, AStreamWhoseClientVanishesCancelsItsWrites) {
   grpc::ClientContext context;

@@ -334,11 +334,20 @@ void PeerTransport::Impl::Send(std::vector<raft::Message> messages) {
   if (messages.empty()) return;
   {
     std::lock_guard lock(mutex_);
-    if (stopping_ || node_ == nullptr || mailbox_.size() + messages.size() > kMailboxMax) {
+    if (stopping_ || node_ == nullptr) {
       dropped_ += messages.size();
       return;
     }
-    std::move(messages.begin(), messages.end(), std::back_inserter(mailbox_));
+    const bool full = mailbox_.size() + messages.size() > kMailboxMax;
+    for (raft::Message& message : messages) {
+      // The answer to this node's own receiver, one at a time: it waits for it, and nobody repeats
+      // it.
+      if (full && !std::holds_alternative<raft::InstallSnapshotReply>(message.body)) {
+        ++dropped_;
+      } else {
+        mailbox_.push_back(std::move(message));
+      }
+    }
   }
   wake_.notify_one();
 }

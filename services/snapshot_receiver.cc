@@ -241,8 +241,10 @@ grpc::Status SnapshotReceiver::Impl::ReadBegin(const v1::InstallSnapshotRequest&
 
 void SnapshotReceiver::Impl::AnswerBusy(const ReactorPtr& reactor, const Transfer& transfer) {
   const raft::SnapshotMeta& snapshot = transfer.message.snapshot;
-  Respond(reactor,
-          {node_->status()->term, snapshot.index, snapshot.term, raft::SnapshotAnswer::kBusy, 0},
+  // The core has not been asked, and may not know the leader's term yet. An answer of an earlier
+  // term would be none: the leader would wait for another, and offer nothing more while it leads.
+  const raft::Term term = std::max(node_->status()->term, transfer.message.term);
+  Respond(reactor, {term, snapshot.index, snapshot.term, raft::SnapshotAnswer::kBusy, 0},
           transfer.from);
 }
 

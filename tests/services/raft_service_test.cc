@@ -260,6 +260,27 @@ TEST_F(RaftServiceTest, MalformedAppendsEndTheStreamAndNeverReachTheCore) {
   EXPECT_LT(cluster_.node(0).raft->status()->term, raft::Term(99));
 }
 
+// Nothing repeats the node's answer to its own snapshot receiver, which would wait for ever.
+TEST_F(RaftServiceTest, AFullMailboxLosesNoAnswerToTheSnapshotReceiver) {
+  cluster_.Start(0);
+  const StoreId self = cluster_.node(0).store;
+  std::promise<uint64_t> heard;
+  PeerTransport transport({.cluster = kTestCluster, .self = self}, &channels_);
+  transport.OnSnapshotReply(
+      [&](const raft::InstallSnapshotReply& reply) { heard.set_value(reply.call_id); });
+  transport.Start(cluster_.node(0).raft.get());
+  constexpr size_t kMany = 1u << 16;
+  std::vector<raft::Message> messages(kMany, {self, StoreId(102), raft::RequestVoteReply{}});
+  raft::InstallSnapshotReply reply;
+  reply.call_id = 7;
+  messages.push_back({self, StoreId(102), reply});
+  transport.Send(std::move(messages));
+  std::future<uint64_t> answer = heard.get_future();
+  ASSERT_EQ(answer.wait_for(seconds(20)), std::future_status::ready);
+  EXPECT_EQ(answer.get(), 7u);
+  EXPECT_EQ(transport.counters().dropped, kMany);
+}
+
 TEST_F(RaftServiceTest, FoundWithoutAStepIsRefused) {
   v1::FoundResponse response;
   const grpc::Status status = Call(&v1::Raft::Stub::Found, v1::FoundRequest(), &response);

@@ -165,7 +165,10 @@ TEST_F(SnapshotReceiverTest, OneAtATimeAndANewerLeaderEndsAnOlderOnes) {
   EXPECT_EQ(Answer({Begin()}), raft::SnapshotAnswer::kBusy);
   EXPECT_EQ(States().size(), 2u) << "the first one goes on";
 
-  EXPECT_EQ(Answer({Begin(51)}), raft::SnapshotAnswer::kBusy);
+  v1::InstallSnapshotResponse busy;
+  ASSERT_TRUE(Send({Begin(51)}, &busy).ok());
+  EXPECT_EQ(static_cast<raft::SnapshotAnswer>(busy.answer()), raft::SnapshotAnswer::kBusy);
+  EXPECT_EQ(busy.term(), 51u) << "the leader takes no answer of an earlier term";
   EXPECT_FALSE(first->Finish().ok());
   EXPECT_TRUE(Eventually([&] { return Answer(Whole(51)) == raft::SnapshotAnswer::kInstalled; }));
   EXPECT_EQ(state()->Summary().applied, raft::Index(40));

@@ -311,6 +311,7 @@ class Forgotten(unittest.TestCase):
                 leader.config.Txn(config_pb2.TxnRequest(then=gets + [write], request_id=f"fill-{i}"),
                                   timeout=TIMEOUT_S)
             story(f"{fill} answers of 2 MiB in {time.monotonic() - started:.1f} s")
+            cluster.wait_equal()
             for node in cluster.nodes:
                 self.assertGreater(node.metric("quorate_request_ids_expired_revision"), seen)
             said = {refusal(node, "Put", first) for node in (leader, follower)}

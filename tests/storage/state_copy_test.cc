@@ -99,16 +99,18 @@ TEST_F(StateCopying, IsOfOneInstantWhileTheWriterGoesOn) {
   Fill(3000, 1000);
   std::atomic<bool> stop{false};
   int applied = 0;
-  std::vector<StateCopy> copies;
+  std::atomic<size_t> copied{0};
+  std::vector<StateCopy> copies;  // the copier's until it has ended
   std::thread copier([&] {
     while (!stop) {
       absl::StatusOr<StateCopy> copy = state->Copy(Target(), never);
       ASSERT_TRUE(copy.ok()) << copy.status();
       copies.push_back(*copy);
+      ++copied;
     }
   });
   // Each copy is verified by its maker: a mixture would not have the hash that it keeps.
-  for (int round = 0; round < 400 || copies.size() < 3; ++round, ++applied) {
+  for (int round = 0; round < 400 || copied < 3; ++round, ++applied) {
     Put("key" + std::to_string(round % 3000), std::string(3000, 'w'));
     if (round > 20'000) break;  // the thread has ended with an error
   }

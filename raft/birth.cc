@@ -26,6 +26,13 @@ bool Valid(const IdentifyReply& reply) {
          (!reply.cluster || DecodeMembership(reply.membership).has_value());
 }
 
+// What a store that was let in knows of the members at first.
+std::string NoMembers(ClusterId cluster) {
+  Membership membership;
+  membership.cluster = cluster;
+  return EncodeMembership(membership);
+}
+
 bool NamesOf(const Proposal& proposal, const std::vector<std::string>& sorted) {
   return std::equal(proposal.founders.begin(), proposal.founders.end(), sorted.begin(),
                     sorted.end(),
@@ -70,10 +77,8 @@ Birth::Birth(const BirthOptions& options, BirthRecord record, Instant now)
   CHECK(std::adjacent_find(founders_.begin(), founders_.end()) == founders_.end());
   CHECK(!complete_ || record_.log_created, "complete without a log");
   if (record_.born) {
-    membership_ = record_.payload;
-    if (!record_.log_created) {
-      output_.create_log = {record_.cluster(), FirstEntry(record_.payload)};
-    }
+    membership_ = record_.joined ? NoMembers(record_.joined) : record_.payload;
+    if (!record_.log_created) output_.create_log = LogToCreate();
   }
   Advance(now);
 }
@@ -189,6 +194,9 @@ IdentifyReply Birth::OnIdentify(const IdentifyRequest& request, Instant now) {
   reply.pledge = record_.reported();
   reply.founders = founders_;
   reply.membership = membership_;
+  if (const IdentifyReply* cluster = record_.born ? nullptr : ExistingCluster(now)) {
+    reply.waits_for = cluster->cluster;
+  }
   if (request.nonce == options_.nonce || request.address.size() > kAddressBytesMax) return reply;
   reply.asker_also_at = claims_.Others(request.store, request.nonce, now);
   claims_.Note(request.store, request.nonce, request.address, now);
@@ -260,6 +268,22 @@ BornReply Birth::OnBorn(const Born& request, Instant now) {
   reply.cluster = record_.cluster();
   reply.pledge = record_.reported();
   return reply;
+}
+
+Refusal Birth::OnInvited(const Invitation& invitation, Instant now) {
+  if (halted_) return Refusal::kHalted;
+  if (!invitation.cluster || !invitation.from || invitation.from == options_.store) {
+    return Refusal::kMalformed;
+  }
+  if (record_.born) {
+    return record_.cluster() == invitation.cluster ? Refusal::kNone : Refusal::kBornElsewhere;
+  }
+  // Whose proposer may count on it, or has: in that cluster's own birth Born comes.
+  if (record_.pledge) return Refusal::kPledgeMoved;
+  const IdentifyReply* known = ExistingCluster(now);
+  if (known != nullptr && known->cluster != invitation.cluster) return Refusal::kClusterExists;
+  Join(invitation.cluster);
+  return Refusal::kNone;
 }
 
 // --- Answers ---
@@ -349,6 +373,11 @@ const IdentifyReply* Birth::ExistingCluster(Instant now) const {
     if (!Fresh(peer, now) || !peer.answer->cluster) continue;
     if (record_.born && peer.answer->cluster == record_.cluster()) continue;
     const std::optional<Membership> membership = DecodeMembership(peer.answer->membership);
+    // Who was let in and knows no member yet says least.
+    if (membership->members.empty()) {
+      if (known == nullptr) known = &*peer.answer;
+      continue;
+    }
     if (membership->Find(options_.store) == nullptr) return &*peer.answer;
     known = &*peer.answer;
   }
@@ -490,7 +519,20 @@ void Birth::BecomeBorn(std::string payload) {
   record_.payload = std::move(payload);
   membership_ = record_.payload;
   output_.persist = record_;
-  output_.create_log = {record_.cluster(), FirstEntry(record_.payload)};
+  output_.create_log = LogToCreate();
+}
+
+void Birth::Join(ClusterId cluster) {
+  CHECK(!record_.born && !record_.pledge && cluster);
+  record_.born = true;
+  record_.joined = cluster;
+  membership_ = NoMembers(cluster);
+  output_.persist = record_;
+  output_.create_log = LogToCreate();
+}
+
+BirthOutput::CreateLog Birth::LogToCreate() const {
+  return {record_.cluster(), record_.joined ? nullptr : FirstEntry(record_.payload)};
 }
 
 void Birth::OnLogCreated(Instant now) {

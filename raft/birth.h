@@ -31,6 +31,13 @@
 // copy neither votes nor acknowledges in the name of its original, a process asks first and takes
 // part in Raft afterwards (may_run).
 //
+// A store that is not born may also be let into a cluster that exists: when a leader of it, which
+// knows the store by its id, sends it something to append (an Invitation). Then it records that
+// cluster for good, makes an empty log and an empty state, and runs: it has no membership, so it
+// neither campaigns nor counts for anything, until the leader's log or snapshot says who takes
+// part. It takes no invitation while it is pledged to a proposal (whose proposer may count on it)
+// or hears of another cluster than the one that invites it.
+//
 // Not thread-safe: the driver calls it under one lock.
 #pragma once
 
@@ -93,7 +100,7 @@ struct BirthOutput {
   // in between the next process is told again.
   struct CreateLog {
     ClusterId cluster;
-    EntryPtr first_entry;
+    EntryPtr first_entry;  // null: let in, the log is empty
   };
   std::optional<CreateLog> create_log;
   std::vector<BirthCall> calls;
@@ -126,6 +133,8 @@ class Birth {
   IdentifyReply OnIdentify(const IdentifyRequest& request, Instant now);
   PledgeReply OnPropose(const Propose& request, Instant now);
   BornReply OnBorn(const Born& request, Instant now);
+  // kNone: this store is durably in that cluster, once the output is.
+  Refusal OnInvited(const Invitation& invitation, Instant now);
 
   void OnReply(uint64_t call, const BirthReply& reply, Instant now);
   void OnCallFailed(uint64_t call, const std::string& reason, Instant now);
@@ -215,6 +224,8 @@ class Birth {
   void Tell(const std::string& address, Peer* peer, Instant now);
   void TellAll(Instant now);
   void BecomeBorn(std::string payload);
+  void Join(ClusterId cluster);
+  BirthOutput::CreateLog LogToCreate() const;
   Refusal Judge(const Propose& request, Instant now) const;
 
   // birth_status.cc

@@ -79,7 +79,10 @@ struct IdentifyReply {
   BirthState state = BirthState::kSearching;
   Pledge pledge;
   std::vector<std::string> founders;  // the names it is configured with, in order
-  std::string membership;             // born: an encoded Membership, the latest it knows
+  // Born: an encoded Membership, the latest it knows; without members as long as it has been let in
+  // and knows none.
+  std::string membership;
+  ClusterId waits_for;  // not born: the cluster that it has heard of; 0: none
   // Addresses at which other processes with the *asker's* store id were heard of lately, at most
   // four: the asker asks there itself, because only a direct answer proves a live double.
   std::vector<std::string> asker_also_at;
@@ -94,6 +97,13 @@ enum class Refusal : uint8_t {
   kBornElsewhere = 5,   // the receiver is born in another cluster
   kClusterExists = 6,   // the receiver knows of a cluster that exists already
   kHalted = 7,          // the receiver is about to exit
+};
+
+// A leader has sent this store something to append: it is a member of that cluster, or will be if
+// the leader's change comes true. Nothing else lets a store into a cluster that exists.
+struct Invitation {
+  ClusterId cluster;
+  StoreId from;  // the leader's store
 };
 
 // Compare-and-swap on the receiver's pledge.

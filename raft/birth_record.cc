@@ -106,12 +106,15 @@ EntryPtr FirstEntry(std::string payload) {
 
 std::string EncodeBirthRecord(const BirthRecord& record) {
   CHECK(!record.log_created || record.born);
-  CHECK(!record.born || record.pledge.has_value());
-  CHECK(record.born == !record.payload.empty());
+  CHECK(!record.joined || (record.born && !record.pledge));
+  const bool founded = record.born && !record.joined;
+  CHECK(!founded || record.pledge.has_value());
+  CHECK(founded == !record.payload.empty());
   CHECK(!record.pledge || Valid(*record.pledge));
   std::string out;
   Put<uint8_t>(&out, kVersion);
-  Put<uint8_t>(&out, record.log_created ? 2 : record.born ? 1 : 0);
+  const uint8_t phase = record.log_created ? 2 : record.born ? 1 : 0;
+  Put<uint8_t>(&out, static_cast<uint8_t>(record.joined ? phase + 2 : phase));
   Put<uint64_t>(&out, record.last_round);
   Put<uint8_t>(&out, record.pledge ? 1 : 0);
   if (record.pledge) {
@@ -127,6 +130,7 @@ std::string EncodeBirthRecord(const BirthRecord& record) {
   }
   Put<uint32_t>(&out, static_cast<uint32_t>(record.payload.size()));
   out.append(record.payload);
+  if (record.joined) Put<uint64_t>(&out, record.joined.value());
   return out;
 }
 
@@ -134,13 +138,14 @@ std::optional<BirthRecord> DecodeBirthRecord(std::string_view bytes) {
   Reader in(bytes);
   if (in.Take<uint8_t>() != kVersion) return std::nullopt;
   const uint8_t phase = in.Take<uint8_t>();
-  if (phase > 2) return std::nullopt;
+  if (phase > 4) return std::nullopt;
+  const bool joined = phase >= 3;
   BirthRecord record;
   record.born = phase >= 1;
-  record.log_created = phase == 2;
+  record.log_created = phase == 2 || phase == 4;
   record.last_round = in.Take<uint64_t>();
   const uint8_t has_pledge = in.Take<uint8_t>();
-  if (has_pledge > 1 || !in.ok()) return std::nullopt;
+  if (has_pledge > (joined ? 0 : 1) || !in.ok()) return std::nullopt;
   if (has_pledge == 1) {
     Proposal proposal;
     proposal.proposer = StoreId(in.Take<uint64_t>());
@@ -160,9 +165,14 @@ std::optional<BirthRecord> DecodeBirthRecord(std::string_view bytes) {
   const size_t payload_bytes = in.Take<uint32_t>();
   if (!in.ok() || payload_bytes > kPayloadBytesMax) return std::nullopt;
   record.payload = std::string(in.Bytes(payload_bytes));
+  if (joined) {
+    record.joined = ClusterId(in.Take<uint64_t>());
+    if (!record.joined) return std::nullopt;
+  }
   if (!in.AtEnd()) return std::nullopt;
-  if (record.born != !record.payload.empty()) return std::nullopt;
-  if (record.born && (!record.pledge || !MembersMatch(record.payload, *record.pledge))) {
+  const bool founded = record.born && !joined;
+  if (founded != !record.payload.empty()) return std::nullopt;
+  if (founded && (!record.pledge || !MembersMatch(record.payload, *record.pledge))) {
     return std::nullopt;
   }
   return record;

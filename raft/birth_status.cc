@@ -61,7 +61,10 @@ BirthState Birth::StateAt(Instant now) const {
   }
   if (const IdentifyReply* cluster = ExistingCluster(now)) {
     const std::optional<Membership> membership = DecodeMembership(cluster->membership);
-    if (membership->Find(options_.store) == nullptr) return BirthState::kWaitingToJoin;
+    // Known to it and not pledged: its leader is about to let this store in.
+    if (membership->Find(options_.store) == nullptr || !record_.pledge) {
+      return BirthState::kWaitingToJoin;
+    }
   } else if (!Founding()) {
     return BirthState::kWaitingToJoin;
   }
@@ -121,7 +124,16 @@ std::vector<std::string> Birth::LacksToJoin(const IdentifyReply& cluster) const 
   const std::string which =
       "cluster " + ToHex(cluster.cluster) + " exists (" + cluster.name + " is in it)";
   const std::optional<Membership> membership = DecodeMembership(cluster.membership);
+  if (record_.pledge && membership->Find(options_.store) == nullptr) {
+    return {which +
+            " without this store, and this store has pledged itself to founding another one: it is "
+            "not let in. Empty its data directory, start it again, then run `quorate member add " +
+            options_.address + "` at a node of the cluster"};
+  }
   if (membership->Find(options_.store) != nullptr) {
+    if (!record_.pledge) {
+      return {which + " and has this store as a member: waiting for its leader to reach this node"};
+    }
     if (record_.pledge && record_.pledge->cluster == cluster.cluster) {
       return {which +
               " with this store as a founder: waiting for one of its founders to pass birth on"};
@@ -137,11 +149,15 @@ std::vector<std::string> Birth::LacksToJoin(const IdentifyReply& cluster) const 
         which + " and knows member " + member.name + " as " + Store(member.store) + ", this is " +
         Store(options_.store) + ": the disk of member " + member.name +
         " was wiped or replaced. This node neither votes nor serves. Put the old data directory "
-        "back, or wait: taking a new store in place of a member comes with a later version"};
+        "back, or let this store take its place: run `quorate member add " +
+        options_.address + "` at a node of the cluster, then `quorate member promote " +
+        options_.name + "`"};
   }
-  return {which + " and has no member " + options_.name +
-          ": this node was not a founder. It neither votes nor serves; joining comes with a later "
-          "version"};
+  return {
+      which + " and has no member " + options_.name +
+      ": this node was not a founder, or was removed and wiped. It neither votes nor serves: run "
+      "`quorate member add " +
+      options_.address + "` at a node of the cluster"};
 }
 
 std::vector<std::string> Birth::LacksUnborn(Instant now) const {
@@ -149,7 +165,10 @@ std::vector<std::string> Birth::LacksUnborn(Instant now) const {
   std::vector<std::string> lacks;
   if (!Founding()) {
     lacks.push_back("this node, " + options_.name + ", is not among the founders (" +
-                    List(founders_) + "): it waits for their cluster and can only join");
+                    List(founders_) +
+                    "): it waits for their cluster to let it in. Once that is born run `quorate "
+                    "member add " +
+                    options_.address + "` at one of its nodes");
     return lacks;
   }
   if (!addresses_known_) lacks.push_back("no peer addresses yet: discovery has not answered");
@@ -201,7 +220,7 @@ std::vector<std::string> Birth::LacksUnborn(Instant now) const {
 
 std::vector<std::string> Birth::LostFounders(Instant now) const {
   std::vector<std::string> lines;
-  if (!record_.born) return lines;
+  if (!record_.born || record_.joined) return lines;
   const FoundByName found = Find(now);
   for (const Founder& founder : record_.pledge->founders) {
     auto stores = found.find(founder.name);
@@ -221,7 +240,12 @@ std::vector<std::string> Birth::LostFounders(Instant now) const {
 
 std::vector<std::string> Birth::LacksBorn(Instant now) const {
   std::vector<std::string> lacks;
-  if (!record_.log_created) lacks.push_back("the log with the first entry is being made");
+  if (!record_.log_created) lacks.push_back("the log is being made");
+  if (record_.joined) {
+    lacks.push_back("let into cluster " + ToHex(record_.joined) +
+                    ": waiting for its leader to bring this node up to date");
+    return lacks;
+  }
   for (std::string& line : LostFounders(now)) lacks.push_back(std::move(line));
   const FoundByName found = Find(now);
   for (const Founder& founder : record_.pledge->founders) {

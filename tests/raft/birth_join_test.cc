@@ -1,0 +1,231 @@
+// How a store that is in no cluster is let into one that exists (raft/birth.h): stories, then what
+// is refused, then its record on disk.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "raft/birth.h"
+#include "tests/raft/birth_world.h"
+
+namespace quorate::raft {
+namespace {
+
+using std::chrono::seconds;
+using testing::BirthWorld;
+using ::testing::HasSubstr;
+
+// Three founders in service, and a fourth node that is configured to find them.
+class BirthJoinTest : public ::testing::Test {
+ protected:
+  BirthJoinTest() {
+    std::vector<PeerAddress> peers = world_.node(0).peers;
+    peers.push_back({BirthWorld::Address(3), BirthWorld::Name(3)});
+    fourth_ =
+        world_.Add(BirthWorld::Name(3), BirthWorld::Address(3), world_.node(0).founders, peers);
+  }
+  void BeBorn() {
+    for (size_t i = 0; i < 3; ++i) world_.Start(i);
+    world_.Run(seconds(2));
+    for (size_t i = 0; i < 3; ++i) {
+      ASSERT_TRUE(world_.Born(i));
+      world_.node(i).birth->OnBirthComplete(world_.now());
+      world_.node(i).complete = true;
+    }
+  }
+  // As the leader, cp-0, would with its first message.
+  Refusal Invite(size_t i, BirthWorld::Crash crash = BirthWorld::Crash::kNever) {
+    const Refusal refusal =
+        world_.node(i).birth->OnInvited({world_.ClusterOf(0), world_.node(0).store}, world_.now());
+    world_.Act(i, crash);
+    return refusal;
+  }
+  Membership WithFourth() {
+    Membership members = *DecodeMembership(world_.node(0).birth->record().payload);
+    members.members.push_back({.store = world_.node(fourth_).store,
+                               .name = BirthWorld::Name(3),
+                               .address = BirthWorld::Address(3)});
+    return members;
+  }
+
+  BirthWorld world_{3};
+  size_t fourth_ = 0;
+};
+
+TEST_F(BirthJoinTest, ANodeThatIsNoFounderWaitsAndSaysWhatToDo) {
+  world_.Start(fourth_);
+  world_.Run(seconds(1));
+  EXPECT_EQ(world_.Status(fourth_).state, BirthState::kWaitingToJoin);
+  EXPECT_THAT(world_.Lacks(fourth_), HasSubstr("not among the founders"));
+  BeBorn();
+  world_.Run(seconds(1));
+  EXPECT_EQ(world_.Status(fourth_).state, BirthState::kWaitingToJoin);
+  EXPECT_THAT(world_.Lacks(fourth_), HasSubstr("`quorate member add 10.0.0.4:7000`"));
+  EXPECT_FALSE(world_.node(fourth_).birth->may_run());
+  const IdentifyReply reply = world_.node(fourth_).birth->OnIdentify({}, world_.now());
+  EXPECT_FALSE(reply.cluster);
+  EXPECT_EQ(reply.waits_for, world_.ClusterOf(0));
+
+  // Added, and not yet reached.
+  for (size_t i = 0; i < 3; ++i) world_.node(i).birth->OnMembership(WithFourth());
+  world_.Run(seconds(3));
+  EXPECT_EQ(world_.Status(fourth_).state, BirthState::kWaitingToJoin);
+  EXPECT_THAT(world_.Lacks(fourth_), HasSubstr("waiting for its leader to reach this node"));
+}
+
+TEST_F(BirthJoinTest, InvitedItMakesAnEmptyLogAndRuns) {
+  BeBorn();
+  world_.Start(fourth_);
+  world_.Run(seconds(1));
+  world_.node(fourth_).birth->OnInvited({world_.ClusterOf(0), world_.node(0).store}, world_.now());
+  BirthOutput output = world_.node(fourth_).birth->TakeOutput();
+  ASSERT_TRUE(output.persist.has_value()) << "durable before anything else";
+  EXPECT_EQ(output.persist->cluster(), world_.ClusterOf(0));
+  EXPECT_FALSE(output.persist->log_created);
+  ASSERT_TRUE(output.create_log.has_value());
+  EXPECT_EQ(output.create_log->cluster, world_.ClusterOf(0));
+  EXPECT_EQ(output.create_log->first_entry, nullptr);
+  EXPECT_FALSE(world_.node(fourth_).birth->may_run());
+  world_.node(fourth_).birth->OnLogCreated(world_.now());
+  EXPECT_TRUE(world_.node(fourth_).birth->may_run());
+  EXPECT_EQ(world_.Status(fourth_).state, BirthState::kBorn);
+  EXPECT_THAT(world_.Lacks(fourth_), HasSubstr("bring this node up to date"));
+
+  // It knows no member yet; whoever asks it is told its cluster all the same.
+  const IdentifyReply reply = world_.node(fourth_).birth->OnIdentify({}, world_.now());
+  EXPECT_EQ(reply.cluster, world_.ClusterOf(0));
+  EXPECT_FALSE(reply.waits_for);
+  const std::optional<Membership> members = DecodeMembership(reply.membership);
+  ASSERT_TRUE(members.has_value());
+  EXPECT_TRUE(members->members.empty());
+
+  world_.node(fourth_).birth->OnMembership(WithFourth());
+  world_.node(fourth_).birth->OnBirthComplete(world_.now());
+  EXPECT_EQ(world_.Status(fourth_).state, BirthState::kComplete);
+  EXPECT_EQ(Invite(fourth_), Refusal::kNone) << "again: it is in";
+}
+
+TEST_F(BirthJoinTest, KilledAtEachStepItIsInOrWaitsAgain) {
+  BeBorn();
+  for (const auto crash : {BirthWorld::Crash::kBeforePersist, BirthWorld::Crash::kAfterPersist,
+                           BirthWorld::Crash::kBeforeLog}) {
+    const size_t i = world_.Add("late-" + std::to_string(static_cast<int>(crash)),
+                                BirthWorld::Address(4 + static_cast<size_t>(crash)),
+                                world_.node(0).founders, world_.node(0).peers);
+    world_.Start(i);
+    world_.Run(seconds(1));
+    EXPECT_EQ(Invite(i, crash), Refusal::kNone);
+    ASSERT_EQ(world_.node(i).birth, nullptr);
+    world_.Start(i);
+    world_.Run(seconds(1));
+    if (crash == BirthWorld::Crash::kBeforePersist) {
+      EXPECT_FALSE(world_.Born(i));
+      EXPECT_EQ(Invite(i), Refusal::kNone) << "the leader comes again";
+    }
+    EXPECT_TRUE(world_.Born(i));
+    EXPECT_EQ(world_.ClusterOf(i), world_.ClusterOf(0));
+  }
+}
+
+TEST_F(BirthJoinTest, AWipedFounderIsInvitedUnderItsOldName) {
+  BeBorn();
+  world_.Kill(2);
+  world_.Wipe(2);
+  world_.Start(2);
+  world_.Run(seconds(1));
+  EXPECT_EQ(world_.Status(2).state, BirthState::kWaitingToJoin);
+  EXPECT_THAT(world_.Lacks(2), HasSubstr("`quorate member add 10.0.0.3:7000`"));
+  EXPECT_THAT(world_.Lacks(2), HasSubstr("`quorate member promote cp-2`"));
+  EXPECT_EQ(Invite(2), Refusal::kNone);
+  EXPECT_TRUE(world_.Born(2));
+}
+
+// The first founder's disk is lost: it must not found anything while it hears of the cluster, and
+// what it has once joined it never leaves.
+TEST_F(BirthJoinTest, AWipedFirstFounderJoinsAndNeverProposesAgain) {
+  BeBorn();
+  world_.Kill(0);
+  const ClusterId cluster = world_.ClusterOf(1);
+  world_.Wipe(0);
+  world_.Start(0);
+  world_.Run(seconds(1));
+  EXPECT_EQ(world_.node(0).birth->OnInvited({cluster, world_.node(1).store}, world_.now()),
+            Refusal::kNone);
+  world_.Act(0);
+  ASSERT_TRUE(world_.Born(0));
+  world_.Kill(1);
+  world_.Kill(2);
+  world_.Wipe(1);
+  world_.Wipe(2);
+  world_.StartAll();
+  world_.Run(seconds(10));
+  EXPECT_EQ(world_.ClusterOf(0), cluster);
+  EXPECT_FALSE(world_.Born(1)) << "a second cluster";
+  EXPECT_FALSE(world_.Born(2));
+}
+
+// --- What is refused ---
+
+TEST_F(BirthJoinTest, WhoIsPledgedOrElsewhereIsNotLetIn) {
+  const ClusterId other(0x77);
+  const StoreId leader(0x99);
+  // Pledged: the proposer may count on it.
+  world_.Start(0);
+  world_.Start(1);
+  world_.Start(2);
+  world_.Run(seconds(2),
+             [](const auto& flight) { return std::holds_alternative<Born>(flight.request); });
+  ASSERT_TRUE(world_.node(1).birth->record().pledge.has_value());
+  ASSERT_FALSE(world_.Born(1));
+  EXPECT_EQ(world_.node(1).birth->OnInvited({other, leader}, world_.now()), Refusal::kPledgeMoved);
+  const ClusterId own = world_.node(1).birth->record().pledge->cluster;
+  EXPECT_EQ(world_.node(1).birth->OnInvited({own, leader}, world_.now()), Refusal::kPledgeMoved)
+      << "in its own birth Born comes";
+  world_.Run(seconds(2));
+  ASSERT_TRUE(world_.Born(1));
+  // Born: no other cluster gets it.
+  EXPECT_EQ(world_.node(1).birth->OnInvited({other, leader}, world_.now()),
+            Refusal::kBornElsewhere);
+  // It hears of one cluster and is invited by another.
+  world_.Start(fourth_);
+  world_.Run(seconds(1));
+  EXPECT_EQ(world_.node(fourth_).birth->OnInvited({other, leader}, world_.now()),
+            Refusal::kClusterExists);
+  EXPECT_EQ(world_.node(fourth_).birth->OnInvited({ClusterId(), leader}, world_.now()),
+            Refusal::kMalformed);
+  EXPECT_EQ(world_.node(fourth_).birth->OnInvited({other, StoreId()}, world_.now()),
+            Refusal::kMalformed);
+  EXPECT_FALSE(world_.Born(fourth_));
+  // Once in, no proposal and no Born of another cluster is taken.
+  EXPECT_EQ(Invite(fourth_), Refusal::kNone);
+  Propose propose;
+  propose.to = world_.node(fourth_).store;
+  propose.proposal = *world_.node(0).birth->record().pledge;
+  EXPECT_EQ(world_.node(fourth_).birth->OnPropose(propose, world_.now()).refusal,
+            Refusal::kBornElsewhere);
+}
+
+// --- The record ---
+
+TEST(BirthJoinRecordTest, ReadsBackWhatItWrites) {
+  BirthRecord record;
+  record.born = true;
+  record.joined = ClusterId(0xabc);
+  for (const bool made : {false, true}) {
+    record.log_created = made;
+    const std::string bytes = EncodeBirthRecord(record);
+    EXPECT_EQ(DecodeBirthRecord(bytes), record);
+    EXPECT_EQ(record.cluster(), ClusterId(0xabc));
+    for (size_t i = 0; i < bytes.size(); ++i) {
+      EXPECT_EQ(DecodeBirthRecord(bytes.substr(0, i)), std::nullopt) << i;
+    }
+    EXPECT_EQ(DecodeBirthRecord(bytes + "x"), std::nullopt);
+    std::string pledged = bytes;
+    pledged[10] = 1;
+    EXPECT_EQ(DecodeBirthRecord(pledged), std::nullopt) << "nobody joins with a pledge";
+    std::string nowhere = bytes;
+    for (size_t i = nowhere.size() - 8; i < nowhere.size(); ++i) nowhere[i] = 0;
+    EXPECT_EQ(DecodeBirthRecord(nowhere), std::nullopt);
+  }
+}
+
+}  // namespace
+}  // namespace quorate::raft

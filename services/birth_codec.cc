@@ -56,6 +56,7 @@ void ToProto(const raft::IdentifyReply& reply, v1::IdentifyResponse* proto) {
   PledgeToProto(reply.pledge, proto->mutable_pledge());
   proto->mutable_founders()->Add(reply.founders.begin(), reply.founders.end());
   proto->set_membership(reply.membership);
+  proto->set_waits_for(reply.waits_for.value());
   proto->mutable_asker_also_at()->Add(reply.asker_also_at.begin(), reply.asker_also_at.end());
 }
 
@@ -73,6 +74,7 @@ std::optional<raft::IdentifyReply> FromProto(const v1::IdentifyResponse& proto) 
   reply.pledge = PledgeFromProto(proto.pledge());
   reply.founders.assign(proto.founders().begin(), proto.founders().end());
   reply.membership = proto.membership();
+  reply.waits_for = ClusterId(proto.waits_for());
   reply.asker_also_at.assign(proto.asker_also_at().begin(), proto.asker_also_at().end());
   return reply;
 }

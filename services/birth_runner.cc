@@ -68,6 +68,18 @@ raft::BornReply BirthRunner::Born(const raft::Born& request) {
   return reply;
 }
 
+raft::Refusal BirthRunner::Invited(const raft::Invitation& invitation) {
+  std::lock_guard lock(mutex_);
+  const bool before = birth_.record().born;
+  const raft::Refusal refusal = birth_.OnInvited(invitation, BootNow());
+  Process();
+  if (!before && birth_.record().born) {
+    LogInfo("let into a cluster by its leader",
+            {{"cluster", invitation.cluster}, {"leader_store", invitation.from}});
+  }
+  return refusal;
+}
+
 void BirthRunner::OnMembership(const raft::Membership& membership) {
   {
     std::lock_guard lock(mutex_);
@@ -176,7 +188,7 @@ void BirthRunner::Act(std::unique_lock<std::mutex>* lock) {
     const absl::Status status = ports_.create_log(*create_log);
     if (!status.ok()) {
       Fatal(
-          "the log of a new cluster cannot be made: this process ends. Check the disk, then "
+          "the log cannot be made: this process ends. Check the disk, then "
           "start it again",
           {{"error", std::string(status.message())}});
     }
@@ -185,7 +197,8 @@ void BirthRunner::Act(std::unique_lock<std::mutex>* lock) {
       birth_.OnLogCreated(BootNow());
       Process();
     }
-    LogInfo("born", {{"cluster", create_log->cluster}});
+    LogInfo(create_log->first_entry != nullptr ? "born" : "joins",
+            {{"cluster", create_log->cluster}});
     ports_.born();
   }
   lock->lock();

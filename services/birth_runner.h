@@ -1,9 +1,9 @@
 // Runs raft::Birth: carries its calls over gRPC, keeps its record in the identity file, makes the
 // log when it says so, and stops this node when another process has its store id.
 //
-// Threads: Identify, Propose and Born run on gRPC's threads and may write the identity file there
-// (rare and small); everything else happens on a thread of its own. One lock around the state
-// machine is held while its record is made durable: nothing is said before that.
+// Threads: Identify, Propose, Born and Invited run on gRPC's threads and may write the identity
+// file there (rare and small); everything else happens on a thread of its own. One lock around the
+// state machine is held while its record is made durable: nothing is said before that.
 #pragma once
 
 #include <condition_variable>
@@ -56,6 +56,7 @@ class BirthRunner {
   raft::IdentifyReply Identify(const raft::IdentifyRequest& request);
   raft::PledgeReply Propose(const raft::Propose& request);
   raft::BornReply Born(const raft::Born& request);
+  raft::Refusal Invited(const raft::Invitation& invitation);
 
   // --- From the node, never blocks ---
   void OnMembership(const raft::Membership& membership);

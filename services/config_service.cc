@@ -246,7 +246,7 @@ void ConfigService::List(const std::string& bytes, CallPtr call, CallDone done) 
   const std::optional<Revision> at =
       token.revision ? std::optional(token.revision) : AtRevision(request.read());
   read->pinned = at.has_value();
-  read->execute = [backend = read->backend, response = response.get(), request,
+  read->execute = [this, backend = read->backend, response = response.get(), request,
                    token = std::move(token), at,
                    shape](const storage::ReadLimits& limits) -> grpc::Status {
     if (request.count_only()) {
@@ -271,6 +271,7 @@ void ConfigService::List(const std::string& bytes, CallPtr call, CallDone done) 
     response->mutable_header()->set_revision(shown.value());
     if (page->more) {
       CHECK(!page->items.empty());
+      pins_.Note(shown, now_());
       response->set_next_page_token(EncodePageToken({.cluster = backend->cluster,
                                                      .restores = kRestores,
                                                      .revision = shown,
@@ -313,8 +314,8 @@ void ConfigService::History(const std::string& bytes, CallPtr call, CallDone don
   query.items_max = request.page_size() == 0 ? kPageItemsMax : request.page_size();
   query.bytes_max = kPageBytesMax;
   read->pinned = token.revision || query.at;
-  read->execute = [backend = read->backend, response = response.get(), query = std::move(query),
-                   token = std::move(token),
+  read->execute = [this, backend = read->backend, response = response.get(),
+                   query = std::move(query), token = std::move(token),
                    shape](const storage::ReadLimits& limits) -> grpc::Status {
     absl::StatusOr<storage::HistoryPage> page = backend->state->History(query, limits);
     if (!page.ok()) {
@@ -325,6 +326,7 @@ void ConfigService::History(const std::string& bytes, CallPtr call, CallDone don
                        "key: there is no history of this key", {{"key", query.key}});
     }
     const Revision shown = token.revision ? token.revision : query.at.value_or(page->revision);
+    if (page->more) pins_.Note(shown, now_());
     FillHistory(*std::move(page), shown, backend->cluster, shape, response);
     return grpc::Status::OK;
   };

@@ -31,6 +31,7 @@
 #include "quorate/v1/config.pb.h"
 #include "raft/node.h"
 #include "services/call_context.h"
+#include "services/page_pins.h"
 #include "services/read_gate.h"
 #include "services/read_pool.h"
 #include "storage/state.h"
@@ -82,6 +83,9 @@ class ConfigService {
   // write UNAVAILABLE (SHUTTING_DOWN). Writes that the ingress has are answered by it.
   void Stop();
 
+  // The oldest revision that a page token of this process shows; 0: none was given out lately.
+  Revision pinned_revision() const { return pins_.Oldest(now_()); }
+
  private:
   // One read on its way: what it asked for, and what to do once it may.
   struct Read;
@@ -124,6 +128,7 @@ class ConfigService {
   const std::string node_id_;
   ReadPool* const pool_;
   const std::function<Instant()> now_;
+  PagePins pins_;
   std::function<void()> wake_;  // set before the first call
 
   std::atomic<size_t> waiting_count_ = 0;

@@ -142,6 +142,8 @@ absl::Status Engine::Create(storage::Disk* disk, storage::DataDirectory* directo
   const absl::StatusOr<std::unique_ptr<storage::Log>> log = storage::Log::Create(
       disk, LogOptionsOf(*directory, birth.cluster, identity->current().store));
   if (!log.ok()) return log.status();
+  // A store that was let in begins with nothing; its leader sends it what there is.
+  if (birth.first_entry == nullptr) return identity->SetLogMade();
   raft::Persist persist;
   persist.ticket = raft::Ticket(1);
   persist.hard_state = raft::HardState{.term = birth.first_entry->term, .vote = StoreId()};

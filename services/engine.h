@@ -66,8 +66,9 @@ class Engine {
     Applier::InstalledHook installed = nullptr;
   };
 
-  // Makes the state and the log of a store that has just been born. What an attempt that was killed
-  // has left is removed first: nothing was said on its behalf. Durable on return.
+  // Makes the state and the log of a store that has just been born, or let into a cluster. What an
+  // attempt that was killed has left is removed first: nothing was said on its behalf. Durable on
+  // return.
   static absl::Status Create(storage::Disk* disk, storage::DataDirectory* directory,
                              const raft::BirthOutput::CreateLog& birth);
 

@@ -46,13 +46,31 @@ void NodeLog::Observe(const raft::NodeStatus& status) {
   }
   if (status.leader_ready && !leader_ready_) LogInfo("takes writes", {term});
   if (status.birth_complete && !birth_complete_) LogInfo("birth is complete", {term});
+  if (status.removed && !removed_) {
+    LogWarning("removed: the cluster's members no longer include this store", {term});
+  }
+  ObserveMembers(status);
   ObservePeers(status);
+  removed_ = status.removed;
   seen_ = true;
   role_ = status.role;
   term_ = status.term;
   leader_ = status.leader;
   leader_ready_ = status.leader_ready;
   birth_complete_ = status.birth_complete;
+}
+
+void NodeLog::ObserveMembers(const raft::NodeStatus& status) {
+  if (status.membership == nullptr || status.membership_index == membership_index_) return;
+  membership_index_ = status.membership_index;
+  const raft::Member* self = status.membership->Find(status.self);
+  LogInfo("members in force", {{"index", status.membership_index},
+                               {"members", status.membership->members.size()},
+                               {"voters", status.membership->Voters().size()},
+                               {"joint", status.membership->joint ? "yes" : "no"},
+                               {"this_node", self == nullptr   ? "out"
+                                             : self->learner() ? "learns"
+                                                               : "votes"}});
 }
 
 void NodeLog::ObservePeers(const raft::NodeStatus& status) {

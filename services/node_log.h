@@ -18,6 +18,7 @@ class NodeLog {
   void Observe(const raft::NodeStatus& status);
 
  private:
+  void ObserveMembers(const raft::NodeStatus& status);
   void ObservePeers(const raft::NodeStatus& status);
 
   Metrics* const metrics_;
@@ -27,6 +28,8 @@ class NodeLog {
   StoreId leader_;
   bool leader_ready_ = false;
   bool birth_complete_ = false;
+  bool removed_ = false;
+  raft::Index membership_index_;
   std::vector<raft::PeerView> peers_;  // as a leader's status said last
 };
 

@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "services/birth_codec.h"
 #include "services/errors.h"
+#include "services/grpc_dispatch.h"
 #include "services/peer_codec.h"
 
 namespace quorate::services {
@@ -80,6 +81,12 @@ class RaftService::Shared {
     stopped_ = true;
   }
 
+  // Nothing runs yet, and may still.
+  bool waits() const {
+    std::shared_lock lock(mutex_);
+    return !running_ && !stopped_;
+  }
+
   StoreId self() const { return self_; }
   const BirthHandlers& birth() const { return birth_; }
   PeerDirectory* directory() const { return directory_; }
@@ -88,7 +95,7 @@ class RaftService::Shared {
   const StoreId self_;
   const BirthHandlers birth_;
   PeerDirectory* const directory_;
-  std::shared_mutex mutex_;
+  mutable std::shared_mutex mutex_;
   std::optional<Running> running_;  // protected by mutex_
   bool stopped_ = false;            // protected by mutex_
 };
@@ -345,6 +352,61 @@ class AppendReactor final
   bool finished_ = false;
 };
 
+// A leader's stream to this node while it does not run: read once, for the invitation in it.
+class InvitationReactor final
+    : public grpc::ServerBidiReactor<v1::AppendEntriesRequest, v1::AppendEntriesResponse> {
+ public:
+  InvitationReactor(SharedPtr shared, grpc::Status refusal)
+      : shared_(std::move(shared)), refusal_(std::move(refusal)) {
+    StartRead(&request_);
+  }
+  void OnReadDone(bool ok) override {
+    if (ok) Consider(request_.header());
+    Finish(refusal_);
+  }
+  void OnDone() override { delete this; }
+
+ private:
+  void Consider(const v1::PeerHeader& header) {
+    if (StoreId(header.to_store()) != shared_->self() || request_.term() == 0) return;
+    // Whatever becomes of it, the leader comes again, and finds this node running or not.
+    if (shared_->waits() && shared_->birth().invited) {
+      (void)shared_->birth().invited(
+          {ClusterId(header.cluster_id()), StoreId(header.from_store())});
+    }
+  }
+
+  const SharedPtr shared_;
+  const grpc::Status refusal_;
+  v1::AppendEntriesRequest request_;
+};
+
+// A call of quorate.v1.Cluster that another node passed on.
+class ChangeReactor final : public grpc::ServerUnaryReactor {
+ public:
+  ChangeReactor(v1::PeerHeader header, const grpc::CallbackServerContext& context,
+                v1::ForwardCallResponse* response)
+      : header_(std::move(header)),
+        response_(response),
+        call_(MakeCallContext(context, kDefaultDeadline)) {}
+
+  // The last thing that is done with it: it may be gone afterwards.
+  void Begin(ClusterChanges* changes, const v1::ForwardCallRequest& request) {
+    changes->HandleForwarded(request, call_, [this](v1::ForwardCallResponse response) {
+      *response_ = std::move(response);
+      *response_->mutable_header() = header_;
+      Finish(grpc::Status::OK);
+    });
+  }
+  void OnCancel() override { call_->Cancel(); }
+  void OnDone() override { delete this; }
+
+ private:
+  const v1::PeerHeader header_;
+  v1::ForwardCallResponse* const response_;  // valid until Finish
+  const CallPtr call_;
+};
+
 }  // namespace
 
 // --- The service ---
@@ -368,10 +430,7 @@ grpc::ServerUnaryReactor* RaftService::RequestVote(grpc::CallbackServerContext*,
 grpc::ServerBidiReactor<v1::AppendEntriesRequest, v1::AppendEntriesResponse>*
 RaftService::AppendEntries(grpc::CallbackServerContext*) {
   grpc::Status status;
-  if (!shared_->Enter(&status)) {
-    using Base = grpc::ServerBidiReactor<v1::AppendEntriesRequest, v1::AppendEntriesResponse>;
-    return new RefusedReactor<Base>(status);
-  }
+  if (!shared_->Enter(&status)) return new InvitationReactor(shared_, std::move(status));
   const auto reactor = std::make_shared<AppendReactor>(shared_);
   reactor->Begin(reactor);
   return reactor.get();
@@ -395,6 +454,9 @@ grpc::ServerUnaryReactor* RaftService::Identify(grpc::CallbackServerContext* con
   }
   ToProto(shared_->birth().identify(question), response);
   response->mutable_header()->set_to_store(question.store.value());
+  if (const auto& pinned = shared_->birth().pinned_revision) {
+    response->set_pinned_revision(pinned());
+  }
   return Finished(context, grpc::Status::OK);
 }
 
@@ -431,6 +493,23 @@ grpc::ServerReadReactor<v1::InstallSnapshotRequest>* RaftService::InstallSnapsho
   if (use && use->snapshots != nullptr) return use->snapshots->Serve(context, response);
   if (status.ok()) status = MakeUnimplemented("quorate.v1.Raft/InstallSnapshot");
   return new RefusedReactor<grpc::ServerReadReactor<v1::InstallSnapshotRequest>>(status);
+}
+
+grpc::ServerUnaryReactor* RaftService::ForwardCall(grpc::CallbackServerContext* context,
+                                                   const v1::ForwardCallRequest* request,
+                                                   v1::ForwardCallResponse* response) {
+  grpc::Status status;
+  const Shared::Use use = shared_->Enter(&status);
+  if (use) status = CheckHeader(request->header(), {use->cluster, shared_->self()});
+  if (use && status.ok() && use->changes == nullptr) {
+    status = MakeUnimplemented("quorate.v1.Raft/ForwardCall");
+  }
+  if (!status.ok()) return Finished(context, status);
+  const StoreId from(request->header().from_store());
+  auto* reactor =
+      new ChangeReactor(MakeHeader(use->cluster, shared_->self(), from), *context, response);
+  reactor->Begin(use->changes, *request);
+  return reactor;
 }
 
 // Answered at once: that it was heard, not that the node campaigns.

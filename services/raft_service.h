@@ -1,11 +1,14 @@
 // The peer port's service: what other nodes ask of this one (proto/quorate/v1/raft.proto).
 //
 // Before this node runs (not born yet, waiting to join, or asking its peers at the start) only
-// Identify and Found answer; the rest says UNAVAILABLE (NOT_RUNNING). Every message's header is
+// Identify and Found answer; the rest says UNAVAILABLE (NOT_RUNNING). The first message of a
+// leader's AppendEntries is looked at all the same: it invites a store that is in no cluster
+// (raft/birth.h). Every message's header is
 // checked, those of streams too: a wrong cluster or a wrong receiver is rejected, a sender that is
 // no member never is.
 //
-// Handlers run on gRPC's threads and never block there, but Found, whose handler may write a file.
+// Handlers run on gRPC's threads and never block there, but Found's and that of an invitation,
+// which may write a file.
 #pragma once
 
 #include <atomic>
@@ -17,6 +20,7 @@
 #include "quorate/v1/raft.grpc.pb.h"
 #include "raft/birth_messages.h"
 #include "raft/node.h"
+#include "services/cluster_changes.h"
 #include "services/forwarder.h"
 #include "services/peer_directory.h"
 #include "services/peer_transport.h"
@@ -32,6 +36,10 @@ class RaftService final : public v1::Raft::CallbackService {
     std::function<raft::IdentifyReply(const raft::IdentifyRequest&)> identify;
     std::function<raft::PledgeReply(const raft::Propose&)> propose;
     std::function<raft::BornReply(const raft::Born&)> born;
+    // May be null: nobody is let in.
+    std::function<raft::Refusal(const raft::Invitation&)> invited = nullptr;
+    // IdentifyResponse.pinned_revision; may be null.
+    std::function<uint64_t()> pinned_revision = nullptr;
   };
   // `directory` outlives this: inbound Identify calls teach it addresses.
   RaftService(StoreId self, BirthHandlers birth, PeerDirectory* directory);
@@ -44,6 +52,7 @@ class RaftService final : public v1::Raft::CallbackService {
     PeerTransport* transport = nullptr;
     Forwarder* forwarder = nullptr;
     SnapshotReceiver* snapshots = nullptr;
+    ClusterChanges* changes = nullptr;
   };
   void Serve(const Running& running);
   // The Raft calls are refused again (NOT_RUNNING's place is taken by SHUTTING_DOWN) and nothing
@@ -71,6 +80,9 @@ class RaftService final : public v1::Raft::CallbackService {
                                       const v1::ReadIndexRequest* request,
                                       v1::ReadIndexResponse* response) override;
 
+  grpc::ServerUnaryReactor* ForwardCall(grpc::CallbackServerContext* context,
+                                        const v1::ForwardCallRequest* request,
+                                        v1::ForwardCallResponse* response) override;
   grpc::ServerReadReactor<v1::InstallSnapshotRequest>* InstallSnapshot(
       grpc::CallbackServerContext* context, v1::InstallSnapshotResponse* response) override;
 

@@ -61,7 +61,8 @@ Server::Impl::Impl(const ServerOptions& options)
       read_pool_(kReadThreads, kReadQueueMax),
       config_(node_id_, &read_pool_, BootNow),
       watch_(node_id_, &read_pool_, BootNow),
-      cluster_([this] { return View(); }),
+      changes_(MakeChangePorts()),
+      cluster_([this] { return View(); }, &changes_),
       call_queues_({.queues = options.call_queues}) {}
 
 absl::Status Server::Impl::Start() {
@@ -198,7 +199,9 @@ absl::Status Server::Impl::StartServers() {
         RaftService::BirthHandlers{
             .identify = [this](const auto& request) { return birth_->Identify(request); },
             .propose = [this](const auto& request) { return birth_->Propose(request); },
-            .born = [this](const auto& request) { return birth_->Born(request); }},
+            .born = [this](const auto& request) { return birth_->Born(request); },
+            .invited = [this](const auto& invitation) { return birth_->Invited(invitation); },
+            .pinned_revision = [this] { return config_.pinned_revision().value(); }},
         &addresses_);
     grpc::ServerBuilder builder;
     SetPeerServerOptions(&builder);
@@ -284,7 +287,8 @@ void Server::Impl::RunEngine() {
                         .node = engine->node(),
                         .transport = engine->transport(),
                         .forwarder = engine->forwarder(),
-                        .snapshots = engine->snapshot_receiver()});
+                        .snapshots = engine->snapshot_receiver(),
+                        .changes = &changes_});
 }
 
 void Server::Impl::OnHalt(const std::string& reason) {
@@ -298,6 +302,7 @@ void Server::Impl::OnHalt(const std::string& reason) {
   config_.Stop();
   watch_.Stop();
   write_streams_.Stop();
+  changes_.Stop();
   if (raft_service_ != nullptr) raft_service_->StopServing();
   if (Engine* engine = this->engine()) engine->Stop();
 }
@@ -387,6 +392,7 @@ void Server::Impl::Stop() {
   config_.Stop();
   watch_.Stop();
   write_streams_.Stop();
+  changes_.Stop();
   if (client_server_ != nullptr) {
     client_server_->Shutdown(std::chrono::system_clock::now() + kClientGrace);
   }

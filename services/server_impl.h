@@ -1,5 +1,6 @@
-// Inside of Server: one class, divided over two files. server.cc starts, keeps house and stops;
-// server_views.cc says what there is to see (status, metrics, probes).
+// Inside of Server: one class, divided over three files. server.cc starts, keeps house and stops;
+// server_views.cc says what there is to see (status, metrics, probes); server_changes.cc connects
+// the changes of the cluster with node and peers.
 #pragma once
 
 #include <atomic>
@@ -15,6 +16,7 @@
 #include "services/birth_client.h"
 #include "services/birth_runner.h"
 #include "services/call_queues.h"
+#include "services/cluster_changes.h"
 #include "services/cluster_service.h"
 #include "services/config_service.h"
 #include "services/engine.h"
@@ -69,6 +71,11 @@ class Server::Impl {
   std::string NotReady() const;  // empty: ready
   std::string NotLive() const;
   ClusterView View() const;
+  // server_changes.cc: what the changes of the cluster work with; block.
+  ClusterChanges::Ports MakeChangePorts();
+  absl::StatusOr<v1::IdentifyResponse> AskWho(const std::string& address, bool sure);
+  grpc::Status PassOnCall(StoreId leader, grpc::ClientContext* context,
+                          v1::ForwardCallRequest request, v1::ForwardCallResponse* response);
   MetricsSample Sample() const;
 
   bool has_peer_port() const { return configuration_.raft.has_value(); }
@@ -94,6 +101,7 @@ class Server::Impl {
   ReadPool read_pool_;
   ConfigService config_;
   WatchService watch_;
+  ClusterChanges changes_;
   ClusterService cluster_;
   std::unique_ptr<RaftService> raft_service_;
   CallQueues call_queues_;  // none when there are no queues

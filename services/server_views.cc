@@ -30,6 +30,11 @@ std::string Server::Impl::NotReady() const {
   }
   if (!caught_up_) return "has not caught up with the cluster yet";
   const auto status = engine->node()->status();
+  if (status->removed) {
+    return "removed: the cluster's members no longer include this node's store. To bring it back "
+           "run "
+           "`quorate member add` with its peer address";
+  }
   if (!status->leader) return "no leader is known";
   if (!status->birth_complete) return WithLacks("birth is not complete", birth_->Status());
   return "";

@@ -117,6 +117,60 @@ TEST_F(RaftServiceTest, BirthsCallsArriveAndTeachAddresses) {
   EXPECT_EQ(reply.status().code(), absl::StatusCode::kCancelled);
 }
 
+// Only what a leader sends to this very store is an invitation.
+TEST_F(RaftServiceTest, ALeadersFirstAppendInvitesAStoreThatDoesNotRun) {
+  std::mutex mutex;
+  std::vector<raft::Invitation> invitations;
+  PeerDirectory directory;
+  RaftService::BirthHandlers birth;
+  birth.invited = [&](const raft::Invitation& invitation) {
+    std::lock_guard lock(mutex);
+    invitations.push_back(invitation);
+    return raft::Refusal::kNone;
+  };
+  RaftService service(StoreId(77), birth, &directory);
+  grpc::ServerBuilder builder;
+  int port = 0;
+  builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+  builder.RegisterService(&service);
+  const auto server = builder.BuildAndStart();
+  stub_ = channels_.At("127.0.0.1:" + std::to_string(port), PeerChannels::Kind::kReplication);
+  const auto reason = [&](uint64_t to, uint64_t term) {
+    v1::AppendEntriesRequest append;
+    *append.mutable_header() = MakeHeader(kTestCluster, StoreId(555), StoreId(to));
+    append.set_term(term);
+    return DetailsOf(Append(append)).reason;
+  };
+  EXPECT_EQ(reason(78, 3), "NOT_RUNNING") << "another store is meant";
+  EXPECT_EQ(reason(77, 0), "NOT_RUNNING") << "no leader";
+  EXPECT_TRUE(invitations.empty());
+  EXPECT_EQ(reason(77, 3), "NOT_RUNNING") << "the leader comes again";
+  ASSERT_EQ(invitations.size(), 1u);
+  EXPECT_EQ(invitations[0].cluster, kTestCluster);
+  EXPECT_EQ(invitations[0].from, StoreId(555));
+  service.StopServing();
+  EXPECT_EQ(reason(77, 3), "SHUTTING_DOWN");
+  EXPECT_EQ(invitations.size(), 1u);
+  server->Shutdown();
+}
+
+TEST_F(RaftServiceTest, AForwardedCallIsForTheStoreThatItNames) {
+  v1::ForwardCallRequest request;
+  *request.mutable_header() = Header();
+  request.set_method("RemoveMember");
+  v1::ForwardCallResponse response;
+  EXPECT_EQ(DetailsOf(Call(&v1::Raft::Stub::ForwardCall, request, &response)).reason,
+            "NOT_RUNNING");
+  cluster_.Start(0);
+  request.mutable_header()->set_to_store(1);
+  EXPECT_EQ(DetailsOf(Call(&v1::Raft::Stub::ForwardCall, request, &response)).reason,
+            "WRONG_STORE");
+  *request.mutable_header() = Header();
+  EXPECT_EQ(Call(&v1::Raft::Stub::ForwardCall, request, &response).error_code(),
+            grpc::StatusCode::UNIMPLEMENTED)
+      << "this one has nobody for it";
+}
+
 TEST_F(RaftServiceTest, AStrangersVoteIsAnsweredAndAppendsReachTheNode) {
   cluster_.Start(0);
   v1::RequestVoteResponse response;

@@ -1,0 +1,47 @@
+// What this node knows of itself and of the cluster at one instant, and how that is shown.
+//
+// Pure functions; any thread.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/ids.h"
+#include "base/time.h"
+#include "quorate/v1/cluster.pb.h"
+#include "raft/birth.h"
+#include "raft/node.h"
+#include "storage/state.h"
+
+namespace quorate::services {
+
+struct ClusterView {
+  Instant now;
+  std::string node_id;
+  std::string version;
+  StoreId store;
+  ClusterId cluster;  // 0 before birth
+  uint64_t boot = 0;
+  raft::BirthStatus birth;
+  // Absent until the node runs.
+  std::shared_ptr<const raft::NodeStatus> node;
+  std::optional<storage::StateSummary> state;
+  uint64_t generation = 0;
+  raft::Index snapshot_index;
+  bool healthy = false;
+  uint64_t log_bytes = 0;
+  uint64_t database_bytes = 0;
+  std::string own_address;                   // as advertised; empty without a peer port
+  std::map<StoreId, std::string> addresses;  // where peers were last heard of
+};
+
+v1::StatusResponse MakeStatus(const ClusterView& view);
+v1::ListMembersResponse MakeMembers(const ClusterView& view);
+v1::MemberStatus MakeMember(const ClusterView& view, const raft::Member& member);
+// The header of this node's answers; `revision` is the applied one.
+v1::ResponseHeader HeaderOf(const ClusterView& view);
+
+}  // namespace quorate::services

@@ -1,0 +1,535 @@
+// The calls that change the cluster, with a node, peers and a leader that the test plays.
+#include "services/cluster_changes.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <deque>
+#include <future>
+
+#include "services/errors.h"
+#include "services/system_clock.h"
+
+namespace quorate::services {
+namespace {
+
+using raft::ChangeStatus;
+using raft::TransferStatus;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using ::testing::HasSubstr;
+
+struct Answered {
+  grpc::Status status;
+  std::string response;
+  std::string reason() const { return DetailsOf(status).reason; }
+};
+
+class ClusterChangesTest : public testing::Test {
+ protected:
+  ClusterChangesTest() {
+    auto members = std::make_shared<raft::Membership>();
+    members->cluster = ClusterId(0xC1);
+    for (uint64_t i = 1; i <= 3; ++i) {
+      raft::Member member;
+      member.store = StoreId(0xA0 + i);
+      member.name = "n" + std::to_string(i);
+      member.address = member.name + ":7000";
+      member.voter = true;
+      members->members.push_back(member);
+    }
+    members->members.push_back({.store = StoreId(0xA4), .name = "n4", .address = "n4:7000"});
+    node_.membership = members;
+    node_.self = StoreId(0xA1);
+    for (uint64_t i = 2; i <= 3; ++i) {
+      const std::string name = "n" + std::to_string(i);
+      nodes_[name + ":7000"] = Node(0xA0 + i, name);
+    }
+    node_.birth_complete = true;
+    node_.term = raft::Term(3);
+    Lead();
+    changes_ = std::make_unique<ClusterChanges>(MakePorts());
+  }
+  ~ClusterChangesTest() override { changes_->Stop(); }
+
+  void Lead() { Become(raft::Role::kLeader, StoreId(0xA1)); }
+  void Follow(uint64_t leader) { Become(raft::Role::kFollower, StoreId(leader)); }
+  void Become(raft::Role role, StoreId leader) {
+    std::lock_guard lock(mutex_);
+    node_.role = role;
+    node_.leader = leader;
+    node_.leader_ready = role == raft::Role::kLeader;
+  }
+
+  ClusterChanges::Ports MakePorts() {
+    ClusterChanges::Ports ports;
+    ports.view = [this] {
+      std::lock_guard lock(mutex_);
+      ClusterView view;
+      view.now = BootNow();
+      view.node_id = "n1";
+      view.store = StoreId(0xA1);
+      view.cluster = ClusterId(0xC1);
+      if (!unborn_) view.node = std::make_shared<raft::NodeStatus>(node_);
+      return view;
+    };
+    ports.change = [this](raft::MembershipChange change, raft::Node::ChangeDone done) {
+      raft::ChangeResult result;
+      {
+        std::lock_guard lock(mutex_);
+        proposed_.push_back(std::move(change));
+        if (hang_) return held_.push_back(std::move(done));
+        if (!results_.empty()) {
+          result = results_.front();
+          results_.pop_front();
+        }
+      }
+      if (result.status == ChangeStatus::kUnknown) Follow(0xA2);
+      done(result);
+    };
+    ports.transfer = [this](StoreId target, raft::Node::TransferDone done) {
+      if (transfer_ == TransferStatus::kDone) Follow(target ? target.value() : 0xA3);
+      targets_.push_back(target);
+      done(transfer_);
+    };
+    ports.identify = [this](const std::string& address,
+                            bool) -> absl::StatusOr<v1::IdentifyResponse> {
+      std::lock_guard lock(mutex_);
+      const auto found = nodes_.find(address);
+      if (found == nodes_.end()) return absl::UnavailableError("refused");
+      return found->second;
+    };
+    ports.forward = [this](StoreId leader, grpc::ClientContext* context,
+                           v1::ForwardCallRequest request, v1::ForwardCallResponse* response) {
+      std::lock_guard lock(mutex_);
+      left_ = context->deadline() - std::chrono::system_clock::now();
+      forwarded_.push_back({leader, std::move(request)});
+      if (on_forward_) return on_forward_(leader, response);
+      return grpc::Status::OK;
+    };
+    ports.write = [this](v1::Command command, Instant, std::map<std::string, std::string>,
+                         std::function<void(const ingress::Outcome&)> done) {
+      commands_.push_back(command);
+      v1::Answer answer;
+      answer.set_revision(50);
+      answer.set_succeeded(commands_.size() >= pieces_);
+      (*answer.mutable_metadata())["compacted_revision"] = std::to_string(commands_.size() * 10);
+      if (refuse_write_) {
+        answer.set_code(grpc::StatusCode::OUT_OF_RANGE);
+        answer.set_reason("REVISION_IN_FUTURE");
+      }
+      ingress::Outcome outcome;
+      outcome.kind = ingress::Outcome::Kind::kAnswered;
+      outcome.answer = std::make_shared<const std::string>(answer.SerializeAsString());
+      done(outcome);
+      return ingress::WriteId(commands_.size());
+    };
+    ports.cancel = [](ingress::WriteId) { return true; };
+    ports.pinned_revision = [this] { return pinned_; };
+    ports.leader_wait = milliseconds(200);
+    return ports;
+  }
+
+  v1::IdentifyResponse Node(uint64_t store, const std::string& name) {
+    v1::IdentifyResponse node;
+    node.mutable_header()->set_from_store(store);
+    node.set_name(name);
+    node.set_nonce(1);
+    node.set_address(name + ":7000");
+    node.set_state(static_cast<uint32_t>(raft::BirthState::kWaitingToJoin));
+    return node;
+  }
+
+  static CallPtr NewCall(Duration time = seconds(20)) {
+    return std::make_shared<CallContext>(
+        BootNow() + time, std::map<std::string, std::string>{{"authorization", "me"}});
+  }
+  std::future<Answered> Begin(const std::string& method, const google::protobuf::Message& request,
+                              CallPtr call = NewCall()) {
+    auto promise = std::make_shared<std::promise<Answered>>();
+    changes_->Handle(method, request.SerializeAsString(), call,
+                     [promise](grpc::Status status, std::string response) {
+                       promise->set_value({std::move(status), std::move(response)});
+                     });
+    return promise->get_future();
+  }
+  Answered Call(const std::string& method, const google::protobuf::Message& request,
+                Duration time = seconds(20)) {
+    return Begin(method, request, NewCall(time)).get();
+  }
+  v1::ForwardCallResponse CallForwarded(const std::string& method,
+                                        const google::protobuf::Message& request,
+                                        bool repeat = false, Duration time = seconds(20)) {
+    v1::ForwardCallRequest forward;
+    forward.set_method(method);
+    forward.set_request(request.SerializeAsString());
+    forward.set_repeat(repeat);
+    std::promise<v1::ForwardCallResponse> promise;
+    changes_->HandleForwarded(forward, NewCall(time), [&](v1::ForwardCallResponse response) {
+      promise.set_value(std::move(response));
+    });
+    return promise.get_future().get();
+  }
+  void NextResults(std::vector<ChangeStatus> statuses) {
+    std::lock_guard lock(mutex_);
+    for (ChangeStatus status : statuses) {
+      raft::ChangeResult result;
+      result.status = status;
+      results_.push_back(result);
+    }
+  }
+  v1::RemoveMemberRequest Remove(const std::string& name) {
+    v1::RemoveMemberRequest request;
+    request.set_node_id(name);
+    return request;
+  }
+  v1::AddMemberRequest Add(const std::string& address) {
+    v1::AddMemberRequest request;
+    request.set_address(address);
+    return request;
+  }
+
+  struct Forwarded {
+    StoreId leader;
+    v1::ForwardCallRequest request;
+  };
+  std::mutex mutex_;
+  raft::NodeStatus node_;
+  bool unborn_ = false;
+  bool hang_ = false;
+  std::vector<raft::Node::ChangeDone> held_;
+  std::deque<raft::ChangeResult> results_;
+  std::vector<raft::MembershipChange> proposed_;
+  std::map<std::string, v1::IdentifyResponse> nodes_;
+  std::vector<Forwarded> forwarded_;
+  std::chrono::system_clock::duration left_{};
+  std::function<grpc::Status(StoreId, v1::ForwardCallResponse*)> on_forward_;
+  TransferStatus transfer_ = TransferStatus::kDone;
+  std::vector<StoreId> targets_;
+  std::vector<v1::Command> commands_;
+  size_t pieces_ = 1;
+  bool refuse_write_ = false;
+  uint64_t pinned_ = 0;
+  std::unique_ptr<ClusterChanges> changes_;
+};
+
+// --- At the leader ---
+
+TEST_F(ClusterChangesTest, TheLeaderAsksWhoIsThereAndAddsIt) {
+  nodes_["n5:7000"] = Node(0xB5, "n5");
+  const Answered answer = Call("AddMember", Add("n5:7000"));
+  ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
+  ASSERT_EQ(proposed_.size(), 1u);
+  EXPECT_EQ(proposed_[0].steps.at(0).store, StoreId(0xB5));
+  v1::AddMemberResponse response;
+  ASSERT_TRUE(response.ParseFromString(answer.response));
+  EXPECT_EQ(response.header().node_id(), "n1");
+  EXPECT_EQ(response.header().term(), 3u);
+}
+
+TEST_F(ClusterChangesTest, AMemberAddedAgainIsShownAndNothingIsProposed) {
+  nodes_["n4:7000"] = Node(0xA4, "n4");
+  nodes_["n4:7000"].mutable_header()->set_cluster_id(0xC1);
+  const Answered answer = Call("AddMember", Add("n4:7000"));
+  v1::AddMemberResponse response;
+  ASSERT_TRUE(response.ParseFromString(answer.response));
+  EXPECT_EQ(response.member().store_id(), "00000000000000a4");
+  EXPECT_FALSE(response.member().voter());
+  EXPECT_TRUE(proposed_.empty());
+}
+
+TEST_F(ClusterChangesTest, ANameIsTakenWhileItsStoreAnswersAnywhere) {
+  nodes_["new:7000"] = Node(0xB2, "n2");
+  nodes_["n2:7000"] = Node(0xA2, "n2");
+  EXPECT_EQ(Call("AddMember", Add("new:7000")).reason(), "NAME_TAKEN");
+  // Another store behind its address is not it.
+  nodes_["n2:7000"] = Node(0xB2, "n2");
+  EXPECT_TRUE(Call("AddMember", Add("n2:7000")).status.ok());
+  // Whom the leader hears is there, whatever its address says; so is the leader itself.
+  raft::PeerView peer;
+  peer.store = StoreId(0xA2);
+  peer.active = true;
+  node_.peers = {peer};
+  EXPECT_EQ(Call("AddMember", Add("n2:7000")).reason(), "NAME_TAKEN");
+  nodes_["self:7000"] = Node(0xB1, "n1");
+  EXPECT_EQ(Call("AddMember", Add("self:7000")).reason(), "NAME_TAKEN");
+}
+
+TEST_F(ClusterChangesTest, WhatIsInTheWayForAMomentIsWaitedFor) {
+  NextResults({ChangeStatus::kNotReady, ChangeStatus::kInProgress, ChangeStatus::kTransferring,
+               ChangeStatus::kUnknownStore, ChangeStatus::kAccepted});
+  EXPECT_TRUE(Call("RemoveMember", Remove("n4")).status.ok());
+  EXPECT_EQ(proposed_.size(), 5u);
+}
+
+TEST_F(ClusterChangesTest, RefusalsOfTheCoreAreAnswered) {
+  NextResults({ChangeStatus::kWouldLoseQuorum});
+  EXPECT_EQ(Call("RemoveMember", Remove("n2")).reason(), "WOULD_LOSE_QUORUM");
+  NextResults({ChangeStatus::kNotCaughtUp});
+  v1::PromoteMemberRequest promote;
+  promote.set_node_id("n4");
+  EXPECT_EQ(Call("PromoteMember", promote).reason(), "LEARNER_NOT_CAUGHT_UP");
+}
+
+// The core heard n3 a moment ago, and now it is gone.
+TEST_F(ClusterChangesTest, WhoIsToVoteIsAskedWhetherItIsThere) {
+  nodes_.erase("n3:7000");
+  const Answered answer = Call("RemoveMember", Remove("n2"));
+  EXPECT_EQ(answer.reason(), "WOULD_LOSE_QUORUM");
+  EXPECT_THAT(answer.status.error_message(),
+              HasSubstr("of the 2 voters that there would be, 2 must answer and 1 does"));
+  EXPECT_TRUE(proposed_.empty());
+  // Without the leader itself 1 of n2 and n3 is too few, too.
+  EXPECT_EQ(Call("RemoveMember", Remove("n1")).reason(), "WOULD_LOSE_QUORUM");
+  // What answers there is another store.
+  nodes_["n3:7000"] = Node(0xB3, "n3");
+  EXPECT_EQ(Call("RemoveMember", Remove("n2")).reason(), "WOULD_LOSE_QUORUM");
+  EXPECT_TRUE(Call("RemoveMember", Remove("n3")).status.ok()) << "who is gone may leave";
+  v1::RemoveMemberRequest forced = Remove("n2");
+  forced.set_force(true);
+  EXPECT_TRUE(Call("RemoveMember", forced).status.ok());
+  EXPECT_EQ(proposed_.size(), 2u);
+}
+
+TEST_F(ClusterChangesTest, ADeposedLeaderSeesItsChangeThrough) {
+  NextResults({ChangeStatus::kUnknown});  // n2 leads from then on
+  on_forward_ = [](StoreId, v1::ForwardCallResponse* response) {
+    response->set_response(v1::RemoveMemberResponse().SerializeAsString());
+    return grpc::Status::OK;
+  };
+  EXPECT_TRUE(Call("RemoveMember", Remove("n4")).status.ok());
+  ASSERT_EQ(forwarded_.size(), 1u);
+  EXPECT_EQ(forwarded_[0].leader, StoreId(0xA2));
+  EXPECT_TRUE(forwarded_[0].request.repeat()) << "it may be done already";
+}
+
+TEST_F(ClusterChangesTest, ATransferEndsWhenTheTargetLeads) {
+  v1::TransferLeadershipRequest request;
+  request.set_node_id("n2");
+  EXPECT_TRUE(Call("TransferLeadership", request).status.ok());
+  EXPECT_EQ(targets_.back(), StoreId(0xA2));
+  Lead();
+  request.clear_node_id();
+  EXPECT_TRUE(Call("TransferLeadership", request).status.ok());
+  EXPECT_EQ(targets_.back(), StoreId());
+  Lead();
+  transfer_ = TransferStatus::kFailed;
+  const Answered failed = Call("TransferLeadership", request);
+  EXPECT_EQ(failed.reason(), "TRANSFER_FAILED");
+  EXPECT_EQ(failed.status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  transfer_ = TransferStatus::kAlreadyLeads;
+  EXPECT_TRUE(Call("TransferLeadership", request).status.ok());
+}
+
+// --- At a follower ---
+
+TEST_F(ClusterChangesTest, AFollowerPassesTheCallOnAndGivesTheLeadersAnswer) {
+  Follow(0xA2);
+  const grpc::Status refusal =
+      MakeError(grpc::StatusCode::FAILED_PRECONDITION, "SOME", "why", {{"a", "b"}});
+  on_forward_ = [&](StoreId, v1::ForwardCallResponse* response) {
+    response->set_status(ToProto(refusal).SerializeAsString());
+    return grpc::Status::OK;
+  };
+  const v1::RemoveMemberRequest request = Remove("n4");
+  const Answered answer = Call("RemoveMember", request, seconds(5));
+  EXPECT_EQ(answer.status.error_code(), refusal.error_code());
+  EXPECT_EQ(answer.status.error_message(), refusal.error_message());
+  EXPECT_EQ(answer.status.error_details(), refusal.error_details()) << "byte for byte";
+  ASSERT_EQ(forwarded_.size(), 1u);
+  EXPECT_EQ(forwarded_[0].request.method(), "RemoveMember");
+  EXPECT_EQ(forwarded_[0].request.request(), request.SerializeAsString());
+  EXPECT_FALSE(forwarded_[0].request.repeat());
+  EXPECT_LE(left_, seconds(5)) << "the caller's deadline";
+  EXPECT_GT(left_, seconds(1));
+  EXPECT_TRUE(proposed_.empty());
+
+  // In a success only the name of who answers is this node's.
+  on_forward_ = [&](StoreId, v1::ForwardCallResponse* response) {
+    v1::RemoveMemberResponse done;
+    done.mutable_header()->set_node_id("n2");
+    done.mutable_header()->set_term(9);
+    response->set_response(done.SerializeAsString());
+    return grpc::Status::OK;
+  };
+  v1::RemoveMemberResponse response;
+  ASSERT_TRUE(response.ParseFromString(Call("RemoveMember", request).response));
+  EXPECT_EQ(response.header().node_id(), "n1");
+  EXPECT_EQ(response.header().term(), 9u);
+}
+
+TEST_F(ClusterChangesTest, ABrokenCallIsRepeatedAndSaysSo) {
+  Follow(0xA2);
+  int calls = 0;
+  on_forward_ = [&](StoreId, v1::ForwardCallResponse* response) {
+    ++calls;
+    if (calls == 1) return grpc::Status(grpc::StatusCode::UNAVAILABLE, "connection reset");
+    if (calls == 2) return response->set_not_leader(true), grpc::Status::OK;
+    if (calls == 3) {
+      return MakeError(grpc::StatusCode::UNAVAILABLE, "NOT_RUNNING", "not yet");
+    }
+    if (calls == 4) return response->set_outcome_unknown(true), grpc::Status::OK;
+    return grpc::Status::OK;
+  };
+  EXPECT_TRUE(Call("RemoveMember", Remove("n4")).status.ok());
+  ASSERT_EQ(forwarded_.size(), 5u);
+  EXPECT_FALSE(forwarded_[0].request.repeat());
+  for (size_t i = 1; i < 5; ++i) EXPECT_TRUE(forwarded_[i].request.repeat()) << i;
+
+  forwarded_.clear();
+  calls = 1;  // what has surely not been done is no repeat
+  EXPECT_TRUE(Call("RemoveMember", Remove("n4")).status.ok());
+  EXPECT_FALSE(forwarded_[0].request.repeat());
+  EXPECT_FALSE(forwarded_[1].request.repeat());
+  EXPECT_FALSE(forwarded_[2].request.repeat());
+  EXPECT_TRUE(forwarded_[3].request.repeat());
+}
+
+TEST_F(ClusterChangesTest, AnUnnamedTransferIsNotDoneTwice) {
+  Follow(0xA2);
+  on_forward_ = [&](StoreId, v1::ForwardCallResponse*) {
+    node_.leader = StoreId(0xA3);  // it has happened, and the answer is lost
+    return grpc::Status(grpc::StatusCode::UNAVAILABLE, "connection reset");
+  };
+  EXPECT_TRUE(Call("TransferLeadership", v1::TransferLeadershipRequest()).status.ok());
+  EXPECT_EQ(forwarded_.size(), 1u);
+}
+
+// --- Passed on by another node ---
+
+TEST_F(ClusterChangesTest, WhatWasPassedOnIsDoneHereOrNotAtAll) {
+  const v1::ForwardCallResponse done = CallForwarded("RemoveMember", Remove("n4"));
+  EXPECT_FALSE(done.not_leader() || done.outcome_unknown());
+  v1::RemoveMemberResponse response;
+  ASSERT_TRUE(response.ParseFromString(done.response()));
+  EXPECT_EQ(response.header().node_id(), "n1");
+  EXPECT_EQ(proposed_.size(), 1u);
+  google::rpc::Status status;
+  ASSERT_TRUE(status.ParseFromString(CallForwarded("RemoveMember", Remove("gone")).status()));
+  EXPECT_EQ(status.code(), grpc::StatusCode::NOT_FOUND);
+  ASSERT_TRUE(status.ParseFromString(CallForwarded("RemoveMember", Remove("gone"), true).status()));
+  EXPECT_EQ(status.code(), 0) << "an earlier try has done it";
+
+  NextResults({ChangeStatus::kUnknown});
+  EXPECT_TRUE(CallForwarded("RemoveMember", Remove("n4")).outcome_unknown());
+  Follow(0xA2);
+  EXPECT_TRUE(CallForwarded("RemoveMember", Remove("n4")).not_leader());
+  EXPECT_TRUE(forwarded_.empty()) << "never passed on twice";
+  ASSERT_TRUE(status.ParseFromString(CallForwarded("Compact", v1::CompactRequest()).status()));
+  EXPECT_EQ(status.code(), grpc::StatusCode::UNIMPLEMENTED);
+}
+
+// --- Compaction ---
+
+TEST_F(ClusterChangesTest, ACompactionIsDoneInPieces) {
+  Follow(0);
+  pieces_ = 3;
+  v1::CompactRequest request;
+  request.set_revision(30);
+  const Answered answer = Call("Compact", request);
+  ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
+  EXPECT_EQ(commands_.size(), 3u);
+  EXPECT_EQ(commands_[0].compact_history().revision(), 30u);
+  v1::CompactResponse response;
+  ASSERT_TRUE(response.ParseFromString(answer.response));
+  EXPECT_EQ(response.compacted_revision(), 30u);
+  refuse_write_ = true;
+  EXPECT_EQ(Call("Compact", request).reason(), "REVISION_IN_FUTURE");
+}
+
+TEST_F(ClusterChangesTest, WhatAPageTokenShowsIsKeptUnlessForced) {
+  pinned_ = 40;
+  nodes_["n3:7000"] = Node(0xA3, "n3");
+  nodes_["n3:7000"].set_pinned_revision(20);
+  v1::CompactRequest request;
+  request.set_revision(20);
+  const Answered answer = Call("Compact", request);
+  EXPECT_EQ(answer.reason(), "PAGE_TOKEN_PINS");
+  EXPECT_THAT(answer.status.error_message(), HasSubstr("n3"));
+  EXPECT_TRUE(commands_.empty());
+  request.set_revision(19);
+  EXPECT_TRUE(Call("Compact", request).status.ok());
+  request.set_revision(30);
+  request.set_force(true);
+  EXPECT_TRUE(Call("Compact", request).status.ok());
+}
+
+// --- Trouble ---
+
+TEST_F(ClusterChangesTest, BeforeBirthNothingIsChanged) {
+  unborn_ = true;
+  EXPECT_EQ(Call("RemoveMember", Remove("n4")).reason(), "NOT_BORN");
+  unborn_ = false;
+  node_.birth_complete = false;
+  EXPECT_EQ(Call("RemoveMember", Remove("n4")).reason(), "NOT_BORN");
+}
+
+TEST_F(ClusterChangesTest, NobodyAnswersAtTheAddress) {
+  const Answered answer = Call("AddMember", Add("n5:7000"));
+  EXPECT_EQ(answer.reason(), "NODE_SILENT");
+  EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  nodes_["n5:7000"] = Node(0xB5, "");
+  EXPECT_EQ(Call("AddMember", Add("n5:7000")).reason(), "NODE_NOT_WAITING");
+}
+
+TEST_F(ClusterChangesTest, WithoutALeaderItWaitsAndThenSaysSo) {
+  Follow(0);
+  const Answered answer = Call("RemoveMember", Remove("n4"));
+  EXPECT_EQ(answer.reason(), "NO_LEADER");
+  EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
+TEST_F(ClusterChangesTest, ADeadlineSaysWhetherTheOutcomeIsKnown) {
+  Follow(0xA2);
+  on_forward_ = [](StoreId, v1::ForwardCallResponse* response) {
+    response->set_not_leader(true);
+    return grpc::Status::OK;
+  };
+  Answered answer = Call("RemoveMember", Remove("n4"), milliseconds(100));
+  EXPECT_EQ(answer.reason(), "CHANGE_DEADLINE");
+  on_forward_ = [](StoreId, v1::ForwardCallResponse*) {
+    return grpc::Status(grpc::StatusCode::UNAVAILABLE, "connection reset");
+  };
+  answer = Call("RemoveMember", Remove("n4"), milliseconds(100));
+  EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_EQ(answer.reason(), "OUTCOME_UNKNOWN");
+  Lead();
+  hang_ = true;  // in the log, and nobody else answers
+  answer = Call("RemoveMember", Remove("n4"), milliseconds(100));
+  EXPECT_EQ(answer.reason(), "OUTCOME_UNKNOWN");
+  held_.at(0)(raft::ChangeResult());  // late: nobody minds
+}
+
+TEST_F(ClusterChangesTest, WhoGoesAwayIsNotWaitedFor) {
+  hang_ = true;
+  const CallPtr call = NewCall();
+  std::future<Answered> answer = Begin("RemoveMember", Remove("n4"), call);
+  call->Cancel();
+  EXPECT_EQ(answer.get().status.error_code(), grpc::StatusCode::CANCELLED);
+}
+
+TEST_F(ClusterChangesTest, StoppingEndsWhatIsOpenAndRefusesTheRest) {
+  hang_ = true;
+  std::future<Answered> open = Begin("RemoveMember", Remove("n4"));
+  while (true) {  // until it is in the log
+    std::lock_guard lock(mutex_);
+    if (!held_.empty()) break;
+  }
+  changes_->Stop();
+  EXPECT_EQ(open.get().reason(), "OUTCOME_UNKNOWN");
+  EXPECT_EQ(Call("RemoveMember", Remove("n4")).reason(), "SHUTTING_DOWN");
+}
+
+TEST_F(ClusterChangesTest, TooManyAtOnceAreRefused) {
+  hang_ = true;
+  std::vector<std::future<Answered>> open;
+  size_t refused = 0;
+  for (int i = 0; i < 100; ++i) open.push_back(Begin("RemoveMember", Remove("n4")));
+  changes_->Stop();
+  for (auto& each : open) refused += each.get().reason() == "TOO_MANY_CALLS" ? 1 : 0;
+  EXPECT_GE(refused, 30u);
+  EXPECT_LE(refused, 36u);
+}
+
+}  // namespace
+}  // namespace quorate::services

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "services/configuration.h"
+#include "tools/completion.h"
 
 namespace quorate::tools {
 namespace {
@@ -81,6 +82,32 @@ bool CheckGlobals(Invocation& invocation) {
   return true;
 }
 
+template <typename Value>
+std::vector<std::string> ChoicesOf(const std::map<std::string, Value>& choices) {
+  std::vector<std::string> names;
+  for (const auto& choice : choices) names.push_back(choice.first);
+  return names;
+}
+
+// After every other command: it speaks of them all.
+void AddCompletion(CLI::App& app, Invocation& invocation) {
+  CLI::App* completion =
+      app.add_subcommand("completion", "prints what completes this command in a shell");
+  auto shell = std::make_shared<std::string>();
+  completion->add_option("SHELL", *shell, "bash, zsh or fish")
+      ->required()
+      ->check(CLI::IsMember({"bash", "zsh", "fish"}));
+  completion->callback([&app, &invocation, shell] {
+    invocation.action = [&app, &invocation, shell] {
+      const std::vector<std::string> formats = ChoicesOf(kFormats);
+      invocation.io.out << CompletionScript(
+          *ParseShell(*shell), app,
+          {{"--consistency", ChoicesOf(kConsistencies)}, {"--output", formats}, {"-o", formats}});
+      return static_cast<int>(kExitOk);
+    };
+  });
+}
+
 }  // namespace
 
 Client* Invocation::client(int* exit) {
@@ -125,8 +152,10 @@ int Run(int argc, const char* const* argv, Io& io) {
   AddHistoryCommands(app, invocation);
   AddTransferCommands(app, invocation);
   AddClusterCommands(app, invocation);
+  AddMemberCommands(app, invocation);
   AddLogCommands(app, invocation);
   AddLocalCommands(app, invocation);
+  AddCompletion(app, invocation);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -79,6 +79,7 @@ void AddTxnCommands(CLI::App& app, Invocation& invocation);       // txn apply
 void AddHistoryCommands(CLI::App& app, Invocation& invocation);   // history diff rollback
 void AddTransferCommands(CLI::App& app, Invocation& invocation);  // import export
 void AddClusterCommands(CLI::App& app, Invocation& invocation);   // status member health
+void AddMemberCommands(CLI::App& app, Invocation& invocation);    // member ..., leader, compact
 void AddLogCommands(CLI::App& app, Invocation& invocation);       // log dump, log verify
 void AddLocalCommands(CLI::App& app, Invocation& invocation);     // validate-config version
 

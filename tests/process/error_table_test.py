@@ -591,6 +591,51 @@ class ErrorTable(unittest.TestCase):
         self.assertEqual(names[0], names[1])
         story("successful calls answer alike too")
 
+    def test_what_was_compacted(self):
+        with Cluster(3) as cluster:
+            cluster.start().wait_ready()
+            leader, follower = cluster.leader(), cluster.followers()[0]
+            first = leader.put("there", "1").header.revision
+            leader.put("gone", "1")
+            leader.config.Delete(config_pb2.DeleteRequest(key="gone"), timeout=10)
+            compacted = leader.put("there", "2").header.revision
+            leader.put("there", "3")
+            leader.control.Compact(cluster_pb2.CompactRequest(revision=compacted), timeout=30)
+            cluster.wait_equal()
+            rows = []
+            for revision in (1, first, compacted):
+                read = config_pb2.ReadOptions(at_revision=revision)
+                rows += [("Get", get(key="there", read=read)),
+                         ("Get", get(key="gone", read=read)),
+                         ("List", config_pb2.ListRequest(read=read).SerializeToString()),
+                         ("List", config_pb2.ListRequest(read=read, count_only=True)
+                          .SerializeToString()),
+                         ("History", config_pb2.HistoryRequest(key="there", read=read)
+                          .SerializeToString())]
+                for target in ({"key": "there"}, {"key": "gone"}, {"prefix": "t"}):
+                    rows.append(("Rollback", config_pb2.RollbackRequest(
+                        to_revision=revision, **target).SerializeToString()))
+            for number, (method, request) in enumerate(rows):
+                with self.subTest(f"{method}, row {number}"):
+                    at_leader, at_follower = [call(n, CONFIG + method, request)
+                                              for n in (leader, follower)]
+                    self.assertEqual(at_leader, at_follower)
+                    self.assertEqual((at_leader[0], at_leader[3]),
+                                     ("OUT_OF_RANGE", "REVISION_COMPACTED"), at_leader)
+            for node in (leader, follower):
+                self.assertEqual([i.text for i in node.list_all()], ["3"])
+                # A watch of what is gone is no error: it begins anew, with what is there.
+                stream = node.config.Watch(config_pb2.WatchRequest(key="there", start_revision=first))
+                told = [next(stream) for _ in range(4)]
+                stream.cancel()
+                self.assertEqual([(m.started, m.reset, m.synced) for m in told],
+                                 [(True, False, False), (False, True, False),
+                                  (False, False, False), (False, False, True)])
+                self.assertEqual([e.item.text for e in told[2].events], ["3"])
+            self.assertEqual(call(leader, CONFIG + "History", config_pb2.HistoryRequest(
+                key="gone").SerializeToString())[3], "KEY_NOT_FOUND")
+            story(f"{len(rows)} questions about what was compacted are refused alike")
+
     def test_a_stop_answers_what_a_stream_was_told_and_ends_it(self):
         with Cluster(1) as cluster:
             cluster.start().wait_ready()

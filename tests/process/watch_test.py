@@ -16,8 +16,8 @@ import unittest
 
 import grpc
 
-from quorate_cluster import (BINARY, MULTIPLIER, PATIENCE_S, Cluster, config_pb2, error_info,
-                             eventually, main, story)
+from quorate_cluster import (BINARY, MULTIPLIER, PATIENCE_S, Cluster, cluster_pb2, config_pb2,
+                             error_info, eventually, main, story)
 from tools_test import ReflectionClient
 
 PUT = config_pb2.WatchEvent.TYPE_PUT
@@ -369,7 +369,7 @@ class NineGuarantees(Judge, unittest.TestCase):
             story("state and changes together are the items, at every node")
 
 
-class OverSnapshot(Judge, unittest.TestCase):
+class OverSnapshotAndCompaction(Judge, unittest.TestCase):
     def everything_of(self, node):
         """All changes of all keys, from the first, told by a node that the test leaves alone."""
         return Follower([node], 0, prefix="", start_revision=1, with_previous=True).start()
@@ -428,6 +428,87 @@ class OverSnapshot(Judge, unittest.TestCase):
             self.assertEqual(self.replayed(followers[1]), items)
             story(f"{away.name} got the state of {away.status().snapshot_index} under three open "
                   f"watches: {len(everything.order)} revisions, none lost, none twice")
+
+
+    def compact(self, node):
+        """Drops the history up to what is there now."""
+        self.compacted = node.put("compact", "x").header.revision
+        answer = node.control.Compact(cluster_pb2.CompactRequest(revision=self.compacted),
+                                      timeout=60)
+        self.assertEqual(answer.compacted_revision, self.compacted)
+
+    def test_a_snapshot_without_the_history_is_installed_under_open_watches(self):
+        """What they have not been told is compacted in it: they are told to begin anew, and go on."""
+        with Cluster(3, extra_raft="    logTail: 64KiB\n") as cluster:
+            cluster.start().wait_ready()
+            away = cluster.followers()[0]
+            others = [n for n in cluster.nodes if n is not away]
+            everything = self.everything_of(others[0])
+            writers = Writers(others).start()
+            self.more(writers, 50)
+            followers = [Follower([away], 0, prefix="", with_previous=True).start(),
+                         Follower([away], 0, prefix="w/", with_initial_state=True).start()]
+            self.more(writers, 50)
+
+            def meanwhile():
+                self.more(writers, 30)
+                self.compact(others[1])
+            self.fall_behind(cluster, away, others, meanwhile)
+            self.more(writers, 30)
+            writers.stop()
+            items = self.finish(cluster, everything, followers)
+            for each in followers:
+                self.assertEqual((each.streams, each.resets, each.ends), (1, 1, [("CANCELLED", None)]))
+                self.assertGreaterEqual(each.state_revision, self.compacted)
+                self.judge(cluster, each, writers, everything)
+            self.assertEqual(self.replayed(followers[1]), items)
+            self.assertEqual({k: i for k, i in self.replayed(followers[0]).items()
+                              if k.startswith("w/")}, items)
+            story(f"history up to {self.compacted} was dropped while {away.name} stood still: both "
+                  f"watches began anew at {followers[0].state_revision} and go on")
+
+    def test_over_compaction(self):
+        with Cluster(3) as cluster:
+            cluster.start().wait_ready()
+            everything = self.everything_of(cluster.nodes[0])
+            writers = Writers(cluster.nodes).start()
+            live = [Follower(cluster.nodes, 1, prefix="", with_previous=True, start_revision=1),
+                    Follower(cluster.nodes, 2, key="w/1/3", with_previous=True),
+                    Follower(cluster.nodes, 1, prefix="w/2/", with_initial_state=True)]
+            away = Follower(cluster.nodes, 2, prefix="w/", with_previous=True)
+            recent = Follower(cluster.nodes, 1, prefix="w/", with_previous=True)
+            for each in live + [away, recent]:
+                each.start()
+            self.more(writers, 100)
+            away.stop()
+            self.more(writers, 50)
+            self.compact(cluster.nodes[1])
+            self.more(writers, 50)
+            # One that goes on behind what was dropped, one before it, one that wants all there was.
+            recent.wait(self.compacted + 5)
+            recent.stop()
+            bookmark = recent.fields["start_revision"]
+            again = [Follower(cluster.nodes, 0, prefix="w/", with_previous=True,
+                              start_revision=bookmark),
+                     Follower(cluster.nodes, 2, prefix="w/", with_previous=True,
+                              start_revision=away.fields["start_revision"]),
+                     Follower(cluster.nodes, 1, prefix="", start_revision=1)]
+            for each in again:
+                each.start()
+            self.more(writers, 50)
+            self.compact(cluster.nodes[2])
+            self.more(writers, 50)
+            writers.stop()
+            items = self.finish(cluster, everything, live + again)
+            self.assertEqual([f.resets for f in live + again], [0, 0, 0, 0, 1, 1])
+            self.assertEqual({f.streams for f in live + again}, {1})
+            for each in live + again:
+                self.judge(cluster, each, writers, everything)
+            for each in again[1:]:
+                replayed = self.replayed(each)
+                self.assertEqual({k: i for k, i in replayed.items() if k.startswith("w/")}, items)
+            story(f"history was dropped twice, up to {self.compacted}: {len(live)} watches that were "
+                  "at the head never noticed; two that wanted more were told the state instead")
 
 
 class Trouble(unittest.TestCase):

@@ -68,7 +68,9 @@ WatchHub::Impl::Watch* WatchHub::Impl::Find(WatchId id) {
 }
 
 void WatchHub::Impl::Cancel(WatchId id) {
-  if (Watch* watch = Find(id)) Remove(*watch);
+  if (Watch* watch = Find(id)) return Remove(*watch);
+  // It may have ended in this same round: its client has gone first all the same.
+  std::erase_if(ends_, [id](const auto& end) { return end.first == id; });
 }
 
 void WatchHub::Impl::Remove(Watch& watch) {

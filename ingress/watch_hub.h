@@ -130,7 +130,8 @@ class WatchHub {
   // `shown` is a revision that this node has shown to somebody before the client came (its
   // state's): the hub may learn of it a little later, and the watch must not begin before it.
   void Subscribe(Instant now, WatchId id, const WatchSpec& spec, Revision shown);
-  // The client went away. Unknown ids (already ended) are ignored, here and in OnSent.
+  // The client went away: nothing more comes for this id, not even its end if that has not been
+  // taken yet. Unknown ids (already ended) are ignored, here and in OnSent.
   void Cancel(WatchId id);
   // The message that was given out has been taken: the next one may go.
   void OnSent(Instant now, WatchId id);

@@ -422,6 +422,46 @@ TEST_F(WatchServiceTest, TooManyTooSlowAndTooOldAreEnded) {
   EXPECT_EQ(DetailsOf(status).metadata.at("resume_revision"), "2");
 }
 
+// (1) The hub's thread is busy. (2) A watch too many comes, (3) and its client goes again. (4) The
+// thread hears of both at once: the watch has ended, and there is nobody to tell.
+TEST_F(WatchServiceTest, AWatchThatIsRefusedAndGoneAtOnceIsNobodysEnd) {
+  class Busy final : public WatchSink {
+   public:
+    void Send(std::string, std::shared_ptr<const std::string>) override {
+      std::unique_lock lock(mutex);
+      entered = true;
+      changed.notify_all();
+      changed.wait(lock, [this] { return released; });
+    }
+    void End(grpc::Status) override {}
+    std::mutex mutex;
+    std::condition_variable changed;
+    bool entered = false;
+    bool released = false;
+  };
+  ingress::WatchHubOptions options;
+  options.watches_max = 1;
+  Make(options);
+  const auto busy = std::make_shared<Busy>();
+  const ingress::WatchId first = service_->NewId();
+  service_->Open(first, Prefix("").SerializeAsString(), busy);
+  {
+    std::unique_lock lock(busy->mutex);
+    busy->changed.wait(lock, [&] { return busy->entered; });
+  }
+  const auto gone = Watch(Prefix(""));
+  gone->Go();
+  {
+    std::lock_guard lock(busy->mutex);
+    busy->released = true;
+  }
+  busy->changed.notify_all();
+  EXPECT_EQ(DetailsOf(Watch(Prefix(""))->WaitEnd()).reason, "TOO_MANY_WATCHES") << "still at work";
+  EXPECT_EQ(gone->count(), 0u);
+  service_->OnGone(first);
+  WatchAndWait(Prefix(""));
+}
+
 TEST_F(WatchServiceTest, BadRequestsAreRefusedByName) {
   const auto refusal = [&](const v1::WatchRequest& request) {
     const ErrorDetails details = DetailsOf(Watch(request)->WaitEnd());

@@ -6,11 +6,14 @@
 #include <utility>
 
 #include "base/check.h"
+#include "google/protobuf/io/coded_stream.h"
 #include "storage/state_schema.h"
 #include "storage/state_sessions.h"
 
 namespace quorate::storage {
 namespace {
+
+using google::protobuf::io::CodedOutputStream;
 
 constexpr size_t kScopeLengthBytes = 2;
 
@@ -20,6 +23,17 @@ HashSum HashOfBounds(RowHasher& hasher, uint64_t forgotten, Revision expired_thr
       .Number(forgotten)
       .Number(expired_through.value())
       .Finish();
+}
+
+// What a kept write counts for: as AddAnswer hashes an answer, without its message.
+uint64_t WeightOf(const std::string& name, const std::string& bytes, const v1::Answer& answer) {
+  const size_t words = answer.message().size();
+  constexpr size_t kTagBytes = 1;
+  const size_t message =
+      words == 0
+          ? 0
+          : kTagBytes + CodedOutputStream::VarintSize32(static_cast<uint32_t>(words)) + words;
+  return name.size() + bytes.size() - message;
 }
 
 }  // namespace
@@ -89,10 +103,12 @@ bool RequestTable::Keep(std::string_view scope, const v1::ClientRequest& request
             before,
             log_time_ms,
             std::move(answer),
+            0,
             HashSum()};
+  kept.bytes = WeightOf(kept.name, *kept.answer, parsed);
   // An answer that is over the bound by itself is kept all the same, alone.
   while (!kept_.empty() &&
-         (kept_.size() >= limits_.ids_max || bytes_ + kept.bytes() > limits_.bytes_max)) {
+         (kept_.size() >= limits_.ids_max || bytes_ + kept.bytes > limits_.bytes_max)) {
     if (kept_.front().head >= after) return false;  // all of them are at the latest revision
     PopFront();
   }
@@ -102,7 +118,7 @@ bool RequestTable::Keep(std::string_view scope, const v1::ClientRequest& request
 }
 
 void RequestTable::Add(Kept kept) {
-  bytes_ += kept.bytes();
+  bytes_ += kept.bytes;
   hash_ += kept.hash;
   kept_.push_back(std::move(kept));
   const bool is_new = index_.emplace(kept_.back().name, forgotten_ + kept_.size()).second;
@@ -112,7 +128,7 @@ void RequestTable::Add(Kept kept) {
 void RequestTable::PopFront() {
   Kept& oldest = kept_.front();
   expired_through_ = std::max(expired_through_, oldest.head);
-  bytes_ -= oldest.bytes();
+  bytes_ -= oldest.bytes;
   hash_ -= oldest.hash;
   index_.erase(oldest.name);
   kept_.pop_front();
@@ -219,11 +235,13 @@ absl::Status RequestStore::Load(Database& database, RequestTable& table) {
                               Revision(request.head()),
                               request.log_time_ms(),
                               std::make_shared<const std::string>(request.answer()),
+                              0,
                               HashSum()};
       if (ordinal - 1 != next || table.index_.contains(kept.name) ||
           !answer.ParseFromString(request.answer())) {
         return DamagedState(path, "request ids with a hole, twice or unreadable");
       }
+      kept.bytes = WeightOf(kept.name, *kept.answer, answer);
       kept.hash = table.HashOf(next++, kept, answer);
       table.Add(std::move(kept));
     }

@@ -40,7 +40,8 @@ namespace quorate::storage {
 // The same on every node, so constants and not settings.
 struct RequestLimits {
   uint64_t ids_max = 1'000'000;
-  // Of scopes, ids and answers together: answers with what a transaction has read may be large.
+  // Of scopes, ids and answers together: answers with what a transaction has read may be large. An
+  // answer's wording is not counted: two builds may differ in it, and must forget the same ids.
   uint64_t bytes_max = 256u << 20;
   uint64_t age_max_ms = uint64_t{10} * 60 * 1000;
   // How many one entry of the log lets go because of their age: applying stays short after a pause.
@@ -95,9 +96,8 @@ class RequestTable {
     Revision head;
     uint64_t log_time_ms = 0;
     std::shared_ptr<const std::string> answer;
-    HashSum hash;  // of its logical row
-
-    uint64_t bytes() const { return name.size() + answer->size(); }
+    uint64_t bytes = 0;  // towards RequestLimits::bytes_max; see WeightOf
+    HashSum hash;        // of its logical row
   };
   struct NameHash {
     size_t operator()(std::string_view name) const;

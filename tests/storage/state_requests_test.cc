@@ -154,6 +154,31 @@ TEST(RequestTable, LargeAnswersPushOthersOut) {
   EXPECT_EQ(table.Find(Request("huge", 4)), Verdict::kRepeat);
 }
 
+// Two builds may word an answer differently, and must still forget the same ids.
+TEST(RequestTable, HowAnAnswerIsWordedChangesNothing) {
+  RequestLimits limits = Small(100);
+  limits.bytes_max = 1000;
+  RequestTable terse(limits);
+  RequestTable wordy(limits);
+  for (uint64_t i = 1; i <= 50; ++i) {
+    v1::Answer answer;
+    answer.set_code(10);
+    answer.set_reason("REVISION_MISMATCH");
+    const auto keep = [&](RequestTable& table, const std::string& message) {
+      answer.set_message(message);
+      EXPECT_TRUE(table.Keep("", Request(std::to_string(i), i), Revision(i), Revision(i + 1), i,
+                             std::make_shared<const std::string>(answer.SerializeAsString()),
+                             answer));
+    };
+    keep(terse, i % 2 == 0 ? "" : "no");
+    keep(wordy, std::string(300, 'w'));
+  }
+  EXPECT_LT(terse.size(), 50u);
+  EXPECT_EQ(terse.size(), wordy.size());
+  EXPECT_EQ(terse.bytes(), wordy.bytes());
+  EXPECT_EQ(terse.expired_through(), wordy.expired_through());
+}
+
 TEST(RequestTable, NonsenseIsTold) {
   Table table(Small(2));
   EXPECT_EQ(table.Find(Request("r", 2)), Verdict::kInFuture);

@@ -49,7 +49,9 @@ absl::StatusOr<ChangesPage> StateReader::Changes(const ChangesQuery& query) {
     change.key = std::string(changes_.Bytes(5));
     change.deleted = kind == RowKind::kDelete;
     change.is_text = kind == RowKind::kText;
-    change.value = std::string(changes_.Bytes(6));
+    absl::StatusOr<std::string> value = ReadValue(row);
+    if (!value.ok()) return value.status();
+    change.value = *std::move(value);
     change.create_revision = Revision(changes_.Uint(3));
     change.version = changes_.Uint(4);
     // Before a first version the key was not there; what says so may be compacted.
@@ -62,6 +64,18 @@ absl::StatusOr<ChangesPage> StateReader::Changes(const ChangesQuery& query) {
     bytes += change.bytes();
     page.changes.push_back(std::move(change));
   }
+}
+
+// Apart from the row: SQLite would read every value that is looked at, and most are not wanted.
+absl::StatusOr<std::string> StateReader::ReadValue(RowId row) {
+  ResetAtExit reset(history_);
+  history_.BindUint(1, row.value());
+  absl::StatusOr<bool> found = history_.Step();
+  if (!found.ok()) return found.status();
+  if (!*found) {
+    return absl::DataLossError("history row " + std::to_string(row.value()) + " is gone");
+  }
+  return std::string(history_.Bytes(3));
 }
 
 absl::StatusOr<std::optional<Change::Previous>> StateReader::ReadPrevious(RowId previous,

@@ -67,7 +67,7 @@ absl::StatusOr<std::unique_ptr<StateReader>> StateReader::Open(const std::string
        " FROM history WHERE row = ?1"},
       {&reader->head_, "SELECT kind, create_revision, version FROM history WHERE row = ?1"},
       {&reader->changes_,
-       "SELECT row, previous, kind, create_revision, version, key, value FROM history"
+       "SELECT row, previous, kind, create_revision, version, key FROM history"
        " WHERE row >= ?1 ORDER BY row"},
       {&reader->count_, "SELECT count(*) FROM item WHERE key >= ?1 AND version > 0"},
       {&reader->count_until_,

@@ -75,6 +75,7 @@ class StateReader {
   absl::StatusOr<RowId> RowAt(RowId row, Revision at);
   // Fills kind, value, revisions and version from a history row. False: it is a deletion.
   absl::StatusOr<bool> ReadItem(RowId row, bool keys_only, Item& item);
+  absl::StatusOr<std::string> ReadValue(RowId row);
   // What a key held before the change that `previous` belongs to; nullopt: nothing.
   absl::StatusOr<std::optional<Change::Previous>> ReadPrevious(RowId previous,
                                                                const Bounds& bounds);

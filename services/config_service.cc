@@ -135,6 +135,12 @@ grpc::Status ShuttingDown() {
                    kConfigRetryDelay);
 }
 
+grpc::Status TooManyReads() {
+  return MakeError(grpc::StatusCode::RESOURCE_EXHAUSTED, "TOO_MANY_READS",
+                   "this node has too many reads waiting; try again or ask another", {},
+                   kConfigRetryDelay);
+}
+
 }  // namespace
 
 v1::ResponseHeader MakeResponseHeader(const std::string& node_id, ClusterId cluster,
@@ -359,7 +365,7 @@ void ConfigService::StartRead(ReadPtr read, const v1::ReadOptions& options) {
 
 void ConfigService::AskIndex(const ReadPtr& read, bool wake) {
   const Instant now = now_();
-  if (now >= read->wish.deadline - kReadDeadlineMargin) {
+  if (now >= LastMoment(read->wish)) {
     return read->done(
         MakeError(
             grpc::StatusCode::UNAVAILABLE, "NO_LEADER",
@@ -417,10 +423,7 @@ void ConfigService::Judge(const ReadPtr& read, bool wake) {
     case ReadVerdict::Kind::kServe:
       if (!pool_->Submit(
               [this, read, fresh_as_of = verdict.fresh_as_of] { RunRead(read, fresh_as_of); })) {
-        read->done(MakeError(grpc::StatusCode::RESOURCE_EXHAUSTED, "TOO_MANY_READS",
-                             "this node has too many reads waiting; try again or ask another", {},
-                             kConfigRetryDelay),
-                   "");
+        read->done(TooManyReads(), "");
       }
       return;
     case ReadVerdict::Kind::kWait:
@@ -429,16 +432,19 @@ void ConfigService::Judge(const ReadPtr& read, bool wake) {
 }
 
 void ConfigService::Park(const ReadPtr& read, bool wake) {
-  bool parked = false;
+  grpc::Status refusal;
   {
     std::lock_guard lock(mutex_);
-    if (!stopped_) {
+    if (stopped_) {
+      refusal = ShuttingDown();
+    } else if (waiting_.size() >= kParkedReadsMax) {
+      refusal = TooManyReads();
+    } else {
       waiting_.push_back(read);
       waiting_count_.store(waiting_.size());
-      parked = true;
     }
   }
-  if (!parked) return read->done(ShuttingDown(), "");
+  if (!refusal.ok()) return read->done(std::move(refusal), "");
   if (wake && wake_) wake_();
 }
 
@@ -457,9 +463,9 @@ void ConfigService::RunRead(const ReadPtr& read, std::optional<Instant> fresh_as
   if (!Wanted(*read)) return read->done(WhyNotWanted(*read), "");
   storage::ReadLimits limits;
   // "Busy" is said in time for the caller to hear it.
-  limits.wait = std::clamp(std::chrono::duration_cast<std::chrono::milliseconds>(
-                               read->wish.deadline - kReadDeadlineMargin - now_()),
-                           std::chrono::milliseconds(0), limits.wait);
+  limits.wait = std::clamp(
+      std::chrono::duration_cast<std::chrono::milliseconds>(LastMoment(read->wish) - now_()),
+      std::chrono::milliseconds(0), limits.wait);
   limits.abandon = [this, wanted = read.get()] { return !Wanted(*wanted); };
   // Who leads, as of before the read; execute adds the revision.
   *read->header() = MakeResponseHeader(node_id_, read->backend->cluster, *read->backend->status());

@@ -57,6 +57,9 @@ struct ConfigBackend {
   std::function<bool(ingress::WriteId)> cancel;
 };
 
+// Reads that wait for a leader or a revision, at most: each is judged again every few milliseconds.
+inline constexpr size_t kParkedReadsMax = 10'000;
+
 class ConfigService {
  public:
   // `node_id` is the configured name; `now` the boot-time clock. The pool outlives the service.

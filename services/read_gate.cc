@@ -59,6 +59,10 @@ grpc::Status CheckStaleness(std::optional<Instant> fresh_as_of,
                    kReadRetryDelay);
 }
 
+Instant LastMoment(const ReadWish& wish) {
+  return wish.deadline - std::min(kReadDeadlineMargin, (wish.deadline - wish.arrived) / 4);
+}
+
 ReadVerdict JudgeRead(const ReadState& state, const ReadWish& wish, Instant now) {
   if (!state.caught_up_once) {
     return Refuse(MakeError(grpc::StatusCode::UNAVAILABLE, "NOT_CAUGHT_UP",
@@ -66,7 +70,7 @@ ReadVerdict JudgeRead(const ReadState& state, const ReadWish& wish, Instant now)
                             "directory was made; ask another node or try again",
                             {}, kReadRetryDelay));
   }
-  const Instant last_moment = wish.deadline - kReadDeadlineMargin;
+  const Instant last_moment = LastMoment(wish);
   if (wish.index && *wish.index > state.applied) {
     if (now < last_moment) return WaitUntil(last_moment);
     return Refuse(MakeError(grpc::StatusCode::UNAVAILABLE, "BEHIND",

@@ -30,7 +30,8 @@ namespace quorate::services {
 
 // How long a read waits for the first leader after a restart.
 inline constexpr Duration kFirstLeaderWait = std::chrono::seconds(1);
-// An answer leaves this long before the caller's deadline, so that it still arrives.
+// An answer leaves this long before the caller's deadline, so that it still arrives; when the
+// caller gave little time, a quarter of that.
 inline constexpr Duration kReadDeadlineMargin = std::chrono::milliseconds(50);
 
 // What this node knows of itself when it judges.
@@ -62,6 +63,9 @@ struct ReadVerdict {
   Instant wait_until;
   grpc::Status refusal;
 };
+
+// When a read that waits is refused, so that its caller hears why.
+Instant LastMoment(const ReadWish& wish);
 
 ReadVerdict JudgeRead(const ReadState& state, const ReadWish& wish, Instant now);
 

@@ -568,6 +568,32 @@ TEST_F(ConfigServiceTest, WithoutALeaderALinearizableReadEndsAtItsDeadline) {
   EXPECT_TRUE(DetailsOf(answer.Wait()).retry_delay);
 }
 
+TEST_F(ConfigServiceTest, ALinearizableReadWithLittleTimeIsAskedAllTheSame) {
+  node_.state.Put("a", "v");
+  node_.read_index.reset();
+  Answer answer;
+  Call("Get", GetWith(v1::CONSISTENCY_LINEARIZABLE), &answer, milliseconds(40));
+  ASSERT_EQ(node_.questions.size(), 1u);
+  node_.AnswerRead({0, raft::ReadOutcome::kConfirmed, raft::Index(5), std::nullopt});
+  EXPECT_EQ(answer.Ok<v1::GetResponse>().item().text(), "v");
+}
+
+TEST_F(ConfigServiceTest, MoreReadsThanMayWaitAreRefused) {
+  v1::GetRequest request;
+  request.set_key("a");
+  request.mutable_read()->set_min_revision(1'000'000);
+  std::vector<Answer> parked(kParkedReadsMax);
+  for (Answer& each : parked) Call("Get", request, &each);
+  Answer answer;
+  Call("Get", request, &answer);
+  EXPECT_EQ(answer.Reason(), "TOO_MANY_READS");
+  EXPECT_EQ(answer.Wait().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  now_ = kStart + seconds(10);
+  service_.Tick();
+  EXPECT_EQ(parked.front().Reason(), "BEHIND");
+  EXPECT_FALSE(service_.has_waiting());
+}
+
 TEST_F(ConfigServiceTest, ALeaseReadIsRefusedWhereLeasesAreOff) {
   Answer answer;
   Call("Get", GetWith(v1::CONSISTENCY_LEASE), &answer);
@@ -645,7 +671,7 @@ TEST_F(ConfigServiceTest, ABusyDatabaseIsSaidInTimeAndMayBeAskedAgain) {
     EXPECT_TRUE(DetailsOf(answer.Wait()).retry_delay.has_value());
   }
   // Never longer than the caller waits, and then it still has to hear it.
-  EXPECT_EQ(waits, (std::vector<milliseconds>{seconds(10), milliseconds(1950), milliseconds(0)}));
+  EXPECT_EQ(waits, (std::vector<milliseconds>{seconds(10), milliseconds(1950), milliseconds(15)}));
 }
 
 TEST_F(ConfigServiceTest, AReadEndsWhenItsDeadlinePasses) {

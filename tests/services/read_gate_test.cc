@@ -105,6 +105,16 @@ TEST(ReadGate, TheWaitEndsBeforeAShortDeadline) {
   EXPECT_EQ(JudgeRead(kRestarted, wish, first.wait_until).kind, Kind::kServe);
 }
 
+TEST(ReadGate, AReadWithLittleTimeStillWaits) {
+  ReadWish wish = Wish();
+  wish.deadline = kGateStart + milliseconds(40);
+  wish.index = raft::Index(8);
+  const ReadVerdict verdict = JudgeRead(kInService, wish, kGateStart);
+  ASSERT_EQ(verdict.kind, Kind::kWait);
+  EXPECT_EQ(verdict.wait_until, kGateStart + milliseconds(30));
+  EXPECT_EQ(JudgeRead(kInService, wish, verdict.wait_until).kind, Kind::kRefuse);
+}
+
 TEST(ReadGate, MaxStalenessIsTakenWhenItIsMet) {
   EXPECT_EQ(JudgeRead(kInService, Wish(milliseconds(30)), kGateStart).kind, Kind::kServe);
 }

@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "google/protobuf/io/coded_stream.h"
+#include "google/protobuf/wire_format_lite.h"
 #include "google/rpc/status.pb.h"
 #include "quorate/v1/config.pb.h"
 #include "services/errors.h"
@@ -27,6 +29,32 @@ std::string ErrorResponse(const grpc::Status& status) {
   response.set_message(proto.message());
   response.set_status(proto.SerializeAsString());
   return response.SerializeAsString();
+}
+
+using google::protobuf::internal::WireFormatLite;
+using google::protobuf::io::CodedInputStream;
+
+bool Reads(const google::protobuf::RepeatedPtrField<v1::TxnOperation>& operations) {
+  return std::any_of(operations.begin(), operations.end(), [](const v1::TxnOperation& each) {
+    return each.has_get() || each.has_list();
+  });
+}
+
+// What the answer to a serialized WriteRequest may hold beyond a few numbers. Only a transaction is
+// parsed for it.
+size_t AnswerRoom(const std::string& request) {
+  CodedInputStream in(reinterpret_cast<const uint8_t*>(request.data()),
+                      static_cast<int>(request.size()));
+  while (const uint32_t tag = in.ReadTag()) {
+    if (WireFormatLite::GetTagFieldNumber(tag) != v1::WriteRequest::kTxnFieldNumber) {
+      if (!WireFormatLite::SkipField(&in, tag)) return 0;  // the handler refuses it
+      continue;
+    }
+    v1::WriteRequest parsed;
+    if (!parsed.ParseFromString(request)) return 0;
+    return Reads(parsed.txn().then()) || Reads(parsed.txn().else_()) ? kStreamedAnswerRoom : 0;
+  }
+  return 0;
 }
 
 grpc::Status StreamEnd(const char* reason, const std::string& message) {
@@ -70,7 +98,8 @@ class WriteStreams::Stream final : public grpc::ServerBidiReactor<ByteBuffer, By
   struct Write {
     CallPtr call;
     Instant started;
-    size_t bytes = 0;
+    size_t bytes = 0;        // that it counts for: the request, and the answer
+    size_t answer_room = 0;  // of them: for the answer, while it is not there
     bool ended = false;
     std::string response;
   };
@@ -127,6 +156,12 @@ class WriteStreams::Stream final : public grpc::ServerBidiReactor<ByteBuffer, By
                  MakeError(grpc::StatusCode::INTERNAL, "READ_FAILED", "the request cannot be read"),
                  "");
     }
+    if (const size_t room = AnswerRoom(bytes); room != 0) {
+      std::lock_guard lock(mutex_);
+      write->answer_room = room;
+      write->bytes += room;
+      bytes_ += room;
+    }
     handler_(method_.substr(method_.rfind('/') + 1), std::move(bytes), write->call,
              [this, write](grpc::Status status, std::string response) {
                End(write, status, std::move(response));
@@ -140,6 +175,9 @@ class WriteStreams::Stream final : public grpc::ServerBidiReactor<ByteBuffer, By
     if (!status.ok()) response = ErrorResponse(status);
     std::lock_guard lock(mutex_);
     write->response = std::move(response);
+    const size_t change = write->response.size() - write->answer_room;  // may wrap, and back
+    write->bytes += change;
+    bytes_ += change;
     write->ended = true;
     Settle();
   }

@@ -25,7 +25,11 @@
 namespace quorate::services {
 
 inline constexpr size_t kStreamedWritesMax = 1024;
-inline constexpr size_t kStreamedBytesMax = 8u << 20;  // of requests; one may exceed it
+// Of requests, and of answers that wait to be sent; one may exceed it.
+inline constexpr size_t kStreamedBytesMax = 8u << 20;
+// What a transaction that reads counts for until its answer is there (storage/state_apply.h,
+// kReadBytesMax): a client that sends a thousand of them and takes nothing must not cost gigabytes.
+inline constexpr size_t kStreamedAnswerRoom = 2u << 20;
 
 // All streams of a node. Outlives the server whose calls they are. Any thread.
 class WriteStreams {

@@ -426,6 +426,44 @@ TEST_F(GrpcDispatchTest, AStopEndsStreamsAndLaterOnesAtOnce) {
   EXPECT_EQ(EndOf(later->Finish()), "14 SHUTTING_DOWN");
 }
 
+// A few bytes may ask for megabytes: what may come back counts, too.
+TEST_F(GrpcDispatchTest, AStreamHoldsRoomForWhatTransactionsRead) {
+  grpc::ClientContext context;
+  const auto stream = stub_->Write(&context);
+  v1::WriteRequest request;
+  request.mutable_txn()->add_then()->mutable_list()->set_prefix("a");
+  constexpr size_t kAhead = kStreamedBytesMax / kStreamedAnswerRoom;
+  std::thread writer = Run([&] {
+    for (size_t i = 0; i < kAhead + 3; ++i) stream->Write(request);
+    stream->WritesDone();
+  });
+  std::vector<Seen> seen;
+  for (size_t i = 0; i < kAhead; ++i) seen.push_back(WaitSeen());
+  const auto nothing_more = [&] {
+    std::unique_lock lock(mutex_);
+    return !changed_.wait_for(lock, milliseconds(200), [this] { return !seen_.empty(); });
+  };
+  EXPECT_TRUE(nothing_more()) << "read beyond its bound";
+  // The last one's answer is large and waits for those before it.
+  v1::WriteResponse large;
+  large.mutable_txn()->add_results()->mutable_get()->mutable_item()->set_data(
+      std::string(kStreamedAnswerRoom, 'x'));
+  seen.back().done(grpc::Status::OK, large.SerializeAsString());
+  EXPECT_TRUE(nothing_more()) << "an answer that is not sent is still there";
+  seen.pop_back();
+  int answers = 0;
+  std::thread reader = Run([&] {
+    v1::WriteResponse response;
+    while (stream->Read(&response)) ++answers;
+  });
+  for (Seen& each : seen) each.done(grpc::Status::OK, StreamedAnswer(1));
+  for (int i = 0; i < 3; ++i) WaitSeen().done(grpc::Status::OK, StreamedAnswer(1));
+  writer.join();
+  reader.join();
+  EXPECT_EQ(answers, static_cast<int>(kAhead) + 3);
+  EXPECT_TRUE(stream->Finish().ok());
+}
+
 // --- Errors ---
 
 TEST_F(GrpcDispatchTest, AStreamThatBreaksAfterItWasGivenUpEnds) {

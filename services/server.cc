@@ -367,7 +367,7 @@ void Server::Impl::HousekeepOnce(const std::shared_ptr<const raft::NodeStatus>& 
 
 void Server::Impl::MeasureSizes() {
   log_bytes_ = BytesBelow(directory_->log_directory());
-  database_bytes_ = BytesBelow(directory_->state_directory(1));
+  database_bytes_ = BytesBelow(directory_->state_directory(engine_->generation()));
 }
 
 void Server::Impl::PassOn(const raft::NodeStatus& status) {

@@ -54,6 +54,15 @@ bool OutcomeIsKnown(grpc::StatusCode code, bool ours) {
   }
 }
 
+// Whether this answer holds for every attempt under one request id: only what the state machine
+// keeps with the id does. Anything else is said of one attempt, and an earlier one may have been
+// done, or be under way.
+bool HoldsForEveryAttempt(grpc::StatusCode code, const std::string& reason) {
+  return code == grpc::StatusCode::OK || code == grpc::StatusCode::ABORTED ||
+         reason == "TOO_MANY_CHANGES" || reason == "TXN_RESULT_TOO_LARGE" ||
+         reason == "REVISION_COMPACTED";
+}
+
 }  // namespace
 
 Client::Client(ClientOptions options) : options_(std::move(options)) {
@@ -122,8 +131,7 @@ CallResult Client::Run(CallKind kind, const Call& call) {
       if (code != grpc::StatusCode::UNAVAILABLE) {
         preferred_ = at;
         last.outcome_known = kind == CallKind::kRead || OutcomeIsKnown(code, ours);
-        // Its id may have been forgotten since an earlier attempt was applied.
-        if (maybe_done && details.reason == "REQUEST_ID_EXPIRED") last.outcome_known = false;
+        if (maybe_done && !HoldsForEveryAttempt(code, details.reason)) last.outcome_known = false;
         return last;
       }
       if (kind == CallKind::kWrite && !ours) {

@@ -183,6 +183,35 @@ TEST_F(ClientTest, AnIdThatExpiredAfterALostAnswerLeavesTheOutcomeOpen) {
       << "the first attempt was refused: nothing was done";
 }
 
+// (1) The first node takes the write, and its connection breaks. (2) The second is full. What it
+// says is true of its own attempt only.
+TEST_F(ClientTest, ARefusalAfterALostAnswerLeavesTheOutcomeOpen) {
+  store_->revision = 7;
+  Client client = Make({a_.address(), b_.address()});
+  v1::PutRequest request;
+  request.set_key("k");
+  request.set_text("v");
+  const grpc::Status full =
+      services::MakeError(grpc::StatusCode::RESOURCE_EXHAUSTED, "QUEUE_FULL", "too many writes");
+  a_.FailNextPut(broken_, /*applied=*/true);
+  b_.FailNextPut(full);
+  EXPECT_FALSE(client.Write(&v1::Config::Stub::Put, request, &put_).outcome_known);
+  b_.FailNextPut(full);
+  EXPECT_TRUE(client.Write(&v1::Config::Stub::Put, request, &put_).outcome_known)
+      << "the only attempt was refused";
+}
+
+TEST_F(ClientTest, AnAnswerKeptUnderTheIdSaysHowTheWriteEnded) {
+  store_->revision = 7;
+  Client client = Make({a_.address(), b_.address()});
+  a_.FailNextPut(broken_);
+  b_.FailNextPut(services::MakeError(grpc::StatusCode::ABORTED, "REVISION_MISMATCH", "it is at 5"));
+  v1::PutRequest request;
+  request.set_key("k");
+  request.set_text("v");
+  EXPECT_TRUE(client.Write(&v1::Config::Stub::Put, request, &put_).outcome_known);
+}
+
 TEST_F(ClientTest, AReadGoesToTheNextEndpointEitherWay) {
   Client client = Make({a_.address(), b_.address()});
   a_.FailNext(broken_);

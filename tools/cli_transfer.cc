@@ -121,35 +121,36 @@ int RunExport(Invocation& invocation, ExportFlags& flags) {
 }  // namespace
 
 void AddTransferCommands(CLI::App& app, Invocation& invocation) {
-  CLI::App* import = app.add_subcommand(
+  CLI::App* importing = app.add_subcommand(
       "import", "write every file of a directory as an item; run it again to go on");
   auto import_flags = std::make_shared<ImportFlags>();
-  import->add_option("DIR", import_flags->directory, "the directory; links are not followed")
+  importing->add_option("DIR", import_flags->directory, "the directory; links are not followed")
       ->required();
-  import->add_option("--prefix", import_flags->options.prefix, "put before each file's path");
-  import->add_option("--note", import_flags->options.note, "why; kept in the items' history");
-  import->add_option("--concurrency", import_flags->options.concurrency, "writers at a time")
+  importing->add_option("--prefix", import_flags->options.prefix, "put before each file's path");
+  importing->add_option("--note", import_flags->options.note, "why; kept in the items' history");
+  importing->add_option("--concurrency", import_flags->options.concurrency, "writers at a time")
       ->check(CLI::Range(1, 256))
       ->capture_default_str();
-  import->add_flag("--all", import_flags->options.all,
-                   "write also files whose value the node shows already");
-  import->callback([&invocation, import_flags] {
+  importing->add_flag("--all", import_flags->options.all,
+                      "write also files whose value the node shows already");
+  importing->callback([&invocation, import_flags] {
     invocation.action = [&invocation, import_flags] {
       return RunImport(invocation, *import_flags);
-};
-}  // namespace quorate::tools
-);
+    };
+  });
 
-CLI::App* exporting = app.add_subcommand(
-    "export", "write every item of a prefix as a file, byte for byte, at one revision");
-auto export_flags = std::make_shared<ExportFlags>();
-exporting->add_option("DIR", export_flags->directory, "an empty or new directory")->required();
-exporting->add_option("--prefix", export_flags->options.prefix,
-                      "only what is below it; it is taken off the paths");
-exporting->add_flag("--force", export_flags->force, "write over what is in DIR");
-exporting->callback([&invocation, export_flags] {
-  invocation.action = [&invocation, export_flags] { return RunExport(invocation, *export_flags); };
-});
+  CLI::App* exporting = app.add_subcommand(
+      "export", "write every item of a prefix as a file, byte for byte, at one revision");
+  auto export_flags = std::make_shared<ExportFlags>();
+  exporting->add_option("DIR", export_flags->directory, "an empty or new directory")->required();
+  exporting->add_option("--prefix", export_flags->options.prefix,
+                        "only what is below it; it is taken off the paths");
+  exporting->add_flag("--force", export_flags->force, "write over what is in DIR");
+  exporting->callback([&invocation, export_flags] {
+    invocation.action = [&invocation, export_flags] {
+      return RunExport(invocation, *export_flags);
+    };
+  });
 }
 
 }  // namespace quorate::tools

@@ -121,6 +121,7 @@ CallResult Watcher::Run() {
   const auto& endpoints = client_.endpoints();
   const auto deadline = Clock::now() + options_.timeout;
   for (size_t at = 0;; ++at) {
+    const auto tried = Clock::now();
     Stream stream = RunStream(*endpoints[at % endpoints.size()]);
     if (stream.enough) {
       stream.end.status = grpc::Status::OK;
@@ -128,9 +129,10 @@ CallResult Watcher::Run() {
     }
     if (!MayGoOn(stream.end)) return stream.end;
     if (!begun_ && Clock::now() >= deadline) return stream.end;
-    if (stream.began) {
-      broken_(stream.end, request_.start_revision());
-    } else if ((at + 1) % endpoints.size() == 0) {
+    if (stream.began) broken_(stream.end, request_.start_revision());
+    // A node that begins every stream and ends it at once must not be asked without a pause either.
+    const bool brief = !stream.began || Clock::now() - tried < options_.retry_delay;
+    if (brief && (at + 1) % endpoints.size() == 0) {
       std::this_thread::sleep_for(options_.retry_delay);
     }
   }

@@ -256,6 +256,28 @@ TEST(WatcherTest, AStreamThatGoesSilentIsGivenUp) {
   EXPECT_THAT(resumed, ElementsAre(6));
 }
 
+TEST(WatcherTest, ANodeThatEndsEachStreamAtOnceIsNotAskedWithoutAPause) {
+  WatchNode node;
+  for (int i = 0; i < 3; ++i) node.Play({{Started(5)}, Gone()});
+  node.Play({{Put("a", "1", 5)}, std::nullopt});
+  Client client({.endpoints = {node.address()}});
+  WatcherOptions options;
+  options.request.set_prefix("");
+  options.retry_delay = milliseconds(50);
+  int broken = 0;
+  const auto before = std::chrono::steady_clock::now();
+  const CallResult end =
+      Watcher(
+          client, options,
+          [&](const v1::WatchResponse& message) { return message.events_size() == 0; },
+          [&](const CallResult&, uint64_t) { ++broken; })
+          .Run();
+  EXPECT_TRUE(end.ok());
+  EXPECT_EQ(broken, 3);
+  EXPECT_GE(std::chrono::steady_clock::now() - before, 2 * options.retry_delay)
+      << "a slow stream may do without one pause";
+}
+
 // --- Errors ---
 
 TEST_F(CliWatchTest, ARefusalThatEveryNodeWouldRepeatEndsIt) {

@@ -541,6 +541,16 @@ void ConfigService::Write(v1::Command command, CallPtr call, CallDone done,
                 "");
   }
   if (command.has_client_request() && command.client_request().revision() == 0) {
+    // The revision of a state that shows nothing yet would look like a write of long ago, and be
+    // refused for good (REQUEST_ID_EXPIRED).
+    if (!backend->caught_up_once()) {
+      return done(MakeError(grpc::StatusCode::UNAVAILABLE, "NOT_CAUGHT_UP",
+                            "this node has not caught up with the cluster since its data directory "
+                            "was made, and the write has a request_id without request_revision; "
+                            "ask another node or try again",
+                            {}, kConfigRetryDelay),
+                  "");
+    }
     command.mutable_client_request()->set_revision(backend->state->Summary().revision.value());
   }
   // The outcome and the caller's going away may come at the same time: the first one answers.

@@ -647,6 +647,28 @@ TEST_F(ConfigServiceTest, BeforeBirthIsCompleteAWriteIsRefusedAtOnce) {
   EXPECT_TRUE(waits.ended());
 }
 
+// A new learner's state is at revision 1: that is no revision to name a write by.
+TEST_F(ConfigServiceTest, AnEmptyNodeNamesNoWriteByItsOwnRevision) {
+  node_.caught_up_once = false;
+  v1::PutRequest request = PutOf("a", "v");
+  request.set_request_id("id");
+  Answer refused;
+  Call("Put", request, &refused);
+  EXPECT_EQ(refused.Reason(), "NOT_CAUGHT_UP");
+  EXPECT_EQ(refused.Wait().error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_TRUE(node_.writes.empty());
+  // It passes on what its callers have named, and what has no name.
+  Answer named, nameless;
+  request.set_request_revision(7);
+  Call("Put", request, &named);
+  Call("Put", PutOf("a", "v"), &nameless);
+  ASSERT_EQ(node_.writes.size(), 2u);
+  EXPECT_EQ(node_.writes[0].command.client_request().revision(), 7u);
+  ingress::Outcome none;
+  none.kind = ingress::Outcome::Kind::kNotAccepted;
+  for (FakeNode::Write& write : node_.writes) write.done(none);
+}
+
 TEST_F(ConfigServiceTest, AFailingDatabaseIsAnError) {
   node_.state.failure = absl::InternalError("disk I/O error");
   v1::GetRequest request;

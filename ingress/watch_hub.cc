@@ -74,6 +74,7 @@ void WatchHub::Impl::Cancel(WatchId id) {
 }
 
 void WatchHub::Impl::Remove(Watch& watch) {
+  CountInFlight(watch, 0);
   if (watch.phase == Phase::kLive) LeaveLive(watch);
   if (watch.timer) timers_.erase({*watch.timer, watch.id});
   if (watch.spec.with_previous) --with_previous_;
@@ -139,6 +140,7 @@ void WatchHub::Impl::OnSent(Instant now, WatchId id) {
   if (watch == nullptr) return;
   CHECK(watch->in_flight, "a message was taken that was not given out");
   watch->in_flight = false;
+  CountInFlight(*watch, 0);
   watch->said_at = now;
   Touch(*watch);
 }
@@ -172,7 +174,14 @@ WatchMessage WatchHub::Impl::PopQueue(Watch& watch) {
     watch.told = watch.next;
   }
   counters_.events += entry.events;
+  // Of those that share a body the last one counts it.
+  if (entry.body.use_count() == 1) CountInFlight(watch, entry.body->bytes->size());
   return {watch.id, entry.revision, entry.body->bytes};
+}
+
+void WatchHub::Impl::CountInFlight(Watch& watch, size_t bytes) {
+  in_flight_bytes_ += bytes - watch.in_flight_bytes;  // may wrap, and back
+  watch.in_flight_bytes = bytes;
 }
 
 bool WatchHub::Impl::NextMessage(Instant now, Watch& watch, WatchMessage* message) {
@@ -243,7 +252,8 @@ WatchHub::Output WatchHub::Impl::TakeOutput(Instant now) {
     Arm(now, *watch);
   }
   while (!readers_.empty() && tickets_.size() < options_.reads_max &&
-         total_bytes_ < options_.total_bytes_max) {
+         total_bytes_ < options_.total_bytes_max &&
+         in_flight_bytes_ < options_.in_flight_bytes_max) {
     Watch* watch = Find(readers_.front());
     readers_.pop_front();
     if (watch == nullptr) continue;

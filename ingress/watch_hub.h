@@ -17,8 +17,8 @@
 // Positions are what keeps 2, 3 and 4 together: a watch has `next`, the first change that is not in
 // its queue yet; history portions move it on, and OnApplied gives it only what is not below it.
 //
-// Bounds: watches, bytes and messages of one queue, bytes of all queues (a message that many share
-// counts once), reads under way. Not thread-safe. `now` never goes back.
+// Bounds: watches, bytes and messages of one queue, bytes of all queues and of what is given out (a
+// message that many share counts once), reads under way. Not thread-safe. `now` never goes back.
 #pragma once
 
 #include <cstdint>
@@ -45,6 +45,10 @@ struct WatchHubOptions {
   // Of all queues. Above it the longest ones are dropped (those watches catch up later), and no
   // reads begin.
   size_t total_bytes_max = 256u << 20;
+  // Of the messages that were given out and not taken yet. Above it no reads begin, either: each
+  // watch of a fleet that begins again with its state holds a message of about 1 MiB for as long as
+  // its client takes. Whoever takes nothing is ended after `stall_max`.
+  size_t in_flight_bytes_max = 1u << 30;
   size_t message_bytes = 1u << 20;  // about: where a revision or a state is cut
   size_t reads_max = 4;             // under way at a time
   // What a portion that is read may have; one item or change may exceed it.

@@ -77,7 +77,8 @@ class WatchHub::Impl {
     bool resumable = true;  // false: a state is being told
 
     WatchQueue queue;
-    bool in_flight = false;  // a message is given out and not taken yet
+    bool in_flight = false;      // a message is given out and not taken yet
+    size_t in_flight_bytes = 0;  // of it; 0: a mark, or somebody else's to count
     Instant in_flight_since;
     Instant said_at;  // the last message
     bool say_started = true;
@@ -108,6 +109,7 @@ class WatchHub::Impl {
   bool NextMessage(Instant now, Watch& watch, WatchMessage* message);
   WatchMessage Mark(Watch& watch, const v1::WatchResponse& mark);
   WatchMessage PopQueue(Watch& watch);
+  void CountInFlight(Watch& watch, size_t bytes);
   bool NeedsRead(Instant now, const Watch& watch) const;
   WatchRead MakeRead(Watch& watch);
   void Arm(Instant now, Watch& watch);
@@ -132,6 +134,7 @@ class WatchHub::Impl {
   bool leader_lost_ = false;
   bool closed_ = false;
   size_t total_bytes_ = 0;  // before watches_, whose queues refer to it
+  size_t in_flight_bytes_ = 0;
   std::map<ShapeKey, Shape> shapes_;
   std::map<WatchId, Watch> watches_;
   size_t live_ = 0;

@@ -250,6 +250,7 @@ TEST_P(WatchRandom, NothingIsLostAndNothingComesTwice) {
   options.queue_bytes_max = 200 + Below(2000);
   options.total_bytes_max = 500 + Below(5000);
   options.message_bytes = 1 + Below(400);
+  options.in_flight_bytes_max = 1 + Below(2000);
   options.read_bytes_max = 1 + Below(600);
   options.read_rows_max = 1 + Below(10);
   options.reads_max = 1 + Below(3);

@@ -396,6 +396,7 @@ void WatchScript::Execute(const std::string& line) {
     set("queue_bytes", &hub.queue_bytes_max);
     set("queue_messages", &hub.queue_messages_max);
     set("total_bytes", &hub.total_bytes_max);
+    set("in_flight_bytes", &hub.in_flight_bytes_max);
     set("message_bytes", &hub.message_bytes);
     set("reads", &hub.reads_max);
     set("read_bytes", &hub.read_bytes_max);

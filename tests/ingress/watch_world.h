@@ -11,7 +11,7 @@
 //
 // Commands:
 //   hub [KEY=N...]                 watches queue_bytes queue_messages total_bytes message_bytes
-//                                  reads read_bytes read_rows age (in ms)
+//                                  in_flight_bytes reads read_bytes read_rows age (in ms)
 //   apply CHANGE; CHANGE...        one revision; CHANGE: put K V | del K; V *N is N times x
 //   uncollected CHANGE; ...        the hub hears of the revision, not of its changes
 //   bare CHANGE; ...               it hears of the changes without what was there before

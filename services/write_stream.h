@@ -1,4 +1,4 @@
-// A stream of pipelined writes: Config.Write.
+// A stream of pipelined writes: Config.Write, and Config.KeepAliveTtl, whose renewals are writes.
 //
 // Each message is one call of the handler, whose answers may come in any order and from any thread;
 // the stream gives them back in the order of the messages. A refused one is an answer like any
@@ -27,6 +27,11 @@ namespace quorate::services {
 inline constexpr size_t kStreamedWritesMax = 1024;
 inline constexpr size_t kStreamedBytesMax = 8u << 20;  // of requests; one may exceed it
 
+// The message that says what became of a write that was refused: of each of the two.
+using ErrorResponseMaker = std::string (*)(const grpc::Status& status);
+std::string WriteErrorResponse(const grpc::Status& status);
+std::string KeepAliveErrorResponse(const grpc::Status& status);
+
 // All streams of a node. Outlives the server whose calls they are. Any thread.
 class WriteStreams {
  public:
@@ -39,7 +44,7 @@ class WriteStreams {
   // observer outlive it.
   grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* New(
       std::string method, const Handler& handler, const CallObserver& observer,
-      grpc::CallbackServerContext* context);
+      grpc::CallbackServerContext* context, ErrorResponseMaker error_response = WriteErrorResponse);
 
   // Ends who is too old. To be called every second or so.
   void Tick(Instant now);

@@ -52,6 +52,7 @@ absl::StatusOr<ChangesPage> StateReader::Changes(const ChangesQuery& query) {
     change.value = std::string(changes_.Bytes(6));
     change.create_revision = Revision(changes_.Uint(3));
     change.version = changes_.Uint(4);
+    change.ttl = changes_.Uint(7);
     // Before a first version the key was not there; what says so may be compacted.
     if (const RowId previous(changes_.Uint(1));
         query.with_previous && previous && !change.created()) {
@@ -85,7 +86,8 @@ absl::StatusOr<std::optional<Change::Previous>> StateReader::ReadPrevious(RowId 
                           .value = std::string(history_.Bytes(3)),
                           .create_revision = Revision(history_.Uint(1)),
                           .mod_revision = previous.revision(),
-                          .version = history_.Uint(2)};
+                          .version = history_.Uint(2),
+                          .ttl = history_.Uint(4)};
 }
 
 }  // namespace quorate::storage

@@ -38,6 +38,7 @@ class StateReader {
   absl::StatusOr<ChangesPage> Changes(const ChangesQuery& query);  // state_history_read.cc
   absl::StatusOr<HistoryPage> History(const HistoryQuery& query, const Abandon& abandon = nullptr);
   absl::StatusOr<std::vector<std::pair<raft::Index, StateHash>>> RecordedHashes();
+  absl::StatusOr<std::vector<uint64_t>> DueTtls(uint64_t log_time_ms, size_t limit);
 
   // What the database says of itself, as this code reads it.
   absl::StatusOr<StateMeta> Meta() { return LoadStateMeta(database_); }
@@ -89,7 +90,7 @@ class StateReader {
 
   Database database_;
   Statement begin_, rollback_, bounds_, item_, items_, items_until_, previous_, history_, head_,
-      count_, count_until_, changes_, change_;
+      count_, count_until_, changes_, change_, due_ttls_;
   RowHasher hasher_;
 };
 

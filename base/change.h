@@ -31,6 +31,7 @@ struct Change {
     Revision create_revision;
     Revision mod_revision;
     uint64_t version = 0;
+    uint64_t ttl = 0;
   };
 
   Revision revision;
@@ -41,6 +42,7 @@ struct Change {
   std::string value;         // empty when deleted
   Revision create_revision;  // 0 when deleted, as the next one
   uint64_t version = 0;
+  uint64_t ttl = 0;  // the time-to-live that the item is bound to; 0: none
   // nullopt: the key did not exist, or nobody asked for it.
   std::optional<Previous> previous;
 

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/ids.h"
 
 namespace quorate::ingress {
 namespace {
@@ -22,6 +23,7 @@ void SetItem(const Change& change, v1::Item* item) {
   SetValue(change.is_text, change.value, item);
   item->set_create_revision(change.create_revision.value());
   item->set_version(change.version);
+  if (change.ttl != 0) item->set_ttl_id(ToHex(change.ttl));
 }
 
 void AddEvent(const Change& change, bool with_previous, v1::WatchResponse* message) {
@@ -36,6 +38,7 @@ void AddEvent(const Change& change, bool with_previous, v1::WatchResponse* messa
   previous->set_create_revision(change.previous->create_revision.value());
   previous->set_mod_revision(change.previous->mod_revision.value());
   previous->set_version(change.previous->version);
+  if (change.previous->ttl != 0) previous->set_ttl_id(ToHex(change.previous->ttl));
 }
 
 SharedBytes Serialize(const v1::WatchResponse& message) {

@@ -51,6 +51,7 @@ void FillItem(storage::Item item, bool keys_only, v1::Item* out) {
   out->set_create_revision(item.create_revision.value());
   out->set_mod_revision(item.mod_revision.value());
   out->set_version(item.version);
+  if (item.ttl != 0) out->set_ttl_id(ToHex(item.ttl));
 }
 
 std::optional<Revision> AtRevision(const v1::ReadOptions& read) {
@@ -174,7 +175,13 @@ struct ConfigService::Read {
 };
 
 ConfigService::ConfigService(std::string node_id, ReadPool* pool, std::function<Instant()> now)
-    : node_id_(std::move(node_id)), pool_(pool), now_(std::move(now)) {}
+    : node_id_(std::move(node_id)),
+      pool_(pool),
+      now_(std::move(now)),
+      ttl_keeper_([this](v1::Command command, CallPtr call, CallDone call_done,
+                         TtlKeeper::TakeAnswer take) {
+        Write(std::move(command), std::move(call), std::move(call_done), std::move(take));
+      }) {}
 
 ConfigService::~ConfigService() { Stop(); }
 
@@ -194,6 +201,9 @@ void ConfigService::Handle(std::string_view method, std::string request, CallPtr
   if (method == "Get") return Get(request, std::move(call), std::move(done));
   if (method == "List") return List(request, std::move(call), std::move(done));
   if (method == "History") return History(request, std::move(call), std::move(done));
+  if (method == "GrantTtl") return GrantTtl(request, std::move(call), std::move(done));
+  if (method == "RevokeTtl") return RevokeTtl(request, std::move(call), std::move(done));
+  if (method == "KeepAliveTtl") return KeepAliveTtl(request, std::move(call), std::move(done));
   if (IsWrite(method)) return HandleWrite(method, request, std::move(call), std::move(done));
   done(MakeUnimplemented("quorate.v1.Config/" + std::string(method)), "");
 }

@@ -34,6 +34,7 @@
 #include "services/page_pins.h"
 #include "services/read_gate.h"
 #include "services/read_pool.h"
+#include "services/ttl_keeper.h"
 #include "storage/state.h"
 
 namespace quorate::services {
@@ -70,7 +71,7 @@ class ConfigService {
   void SetBackend(std::shared_ptr<const ConfigBackend> backend);
 
   // `method` is the RPC's name without its service, such as `Get`; `Write` is one message of that
-  // stream (services/write_stream.h). What is declared and not built
+  // stream (services/write_stream.h), and so is `KeepAliveTtl`. What is declared and not built
   // yet answers UNIMPLEMENTED naming it. `done` runs exactly once.
   void Handle(std::string_view method, std::string request, CallPtr call, CallDone done);
 
@@ -109,6 +110,11 @@ class ConfigService {
   void StartWrite(std::shared_ptr<const Request> request, bool streamed, CallPtr call,
                   CallDone done);
 
+  // Time-to-lives (services/config_ttl.cc).
+  void GrantTtl(const std::string& bytes, CallPtr call, CallDone done);
+  void RevokeTtl(const std::string& bytes, CallPtr call, CallDone done);
+  void KeepAliveTtl(const std::string& bytes, CallPtr call, CallDone done);
+
   void StartRead(ReadPtr read, const v1::ReadOptions& options);
   // Asks for the read index that this read needs; parks or refuses when it may not yet.
   void AskIndex(const ReadPtr& read, bool wake);
@@ -133,6 +139,7 @@ class ConfigService {
   const std::function<Instant()> now_;
   PagePins pins_;
   std::function<void()> wake_;  // set before the first call
+  TtlKeeper ttl_keeper_;
 
   std::atomic<size_t> waiting_count_ = 0;
   // Set under mutex_, so that nothing is parked after Stop; read everywhere.

@@ -220,8 +220,10 @@ class ConfigGrpc : public RawConfig<Hot> {
   grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>* Write(CallbackServerContext* context) override {
     return writes_->New(shared_.service + "/Write", shared_.handler, shared_.observer, context);
   }
-  grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>* KeepAliveTtl(CallbackServerContext*) override {
-    return new Refused<grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>>(shared_, "KeepAliveTtl");
+  grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>* KeepAliveTtl(
+      CallbackServerContext* context) override {
+    return writes_->New(shared_.service + "/KeepAliveTtl", shared_.handler, shared_.observer,
+                        context, KeepAliveErrorResponse);
   }
 
  protected:

@@ -60,6 +60,17 @@ MetricFamily RaftState(const std::string& node, const MetricsSample& sample) {
   return family;
 }
 
+void AddTtls(const MetricsSample& s, std::vector<MetricFamily>* families) {
+  families->push_back(One(MetricType::Gauge, "quorate_ttl_grants", "Time-to-lives that live.",
+                          static_cast<double>(s.ttls)));
+  families->push_back(One(MetricType::Gauge, "quorate_ttl_keys",
+                          "Keys that are bound to a time-to-live.",
+                          static_cast<double>(s.ttl_keys)));
+  families->push_back(One(MetricType::Counter, "quorate_ttl_expired_total",
+                          "Time-to-lives that were over, since this process started.",
+                          static_cast<double>(s.expired_ttls)));
+}
+
 void AddRequestIds(const MetricsSample& s, std::vector<MetricFamily>* families) {
   families->push_back(One(MetricType::Gauge, "quorate_request_ids",
                           "Client-given request ids that are remembered.",
@@ -164,6 +175,7 @@ std::vector<MetricFamily> Sampled(const std::string& node, const MetricsSample& 
           s.watch_resets);
   counter("quorate_watches_ended_slow_total", "Watches ended because nothing was read.",
           s.watches_ended_slow);
+  AddTtls(s, &families);
   AddRequestIds(s, &families);
   return families;
 }

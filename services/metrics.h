@@ -50,6 +50,10 @@ struct MetricsSample {
   uint64_t writes_found_applied = 0;  // of this node, in a lost leader's log: found applied
   uint64_t intake_duplicates = 0;     // came to this leader again: not proposed again
   uint64_t apply_duplicates = 0;      // in the log twice: executed once
+  // Time-to-lives: how many, what is bound to them, how many have expired here.
+  uint64_t ttls = 0;
+  uint64_t ttl_keys = 0;
+  uint64_t expired_ttls = 0;
   // Client-given request ids (storage/state.h).
   uint64_t request_ids = 0;
   uint64_t request_ids_reach_ms = 0;

@@ -354,6 +354,7 @@ void Server::Impl::HousekeepOnce(const std::shared_ptr<const raft::NodeStatus>& 
   }
   config_.Tick();
   write_streams_.Tick(now);
+  if (status != nullptr && !stopping_) ExpireTtls(now, *status);
   if (!stopping_) {
     const bool ready = NotReady().empty();
     health_->Set(ready, ready && status != nullptr && status->leader_ready);
@@ -363,6 +364,16 @@ void Server::Impl::HousekeepOnce(const std::shared_ptr<const raft::NodeStatus>& 
     sized_at_ = now;
     MeasureSizes();
   }
+}
+
+void Server::Impl::ExpireTtls(Instant now, const raft::NodeStatus& status) {
+  const bool leads = status.leader_ready && status.birth_complete;
+  ttl_expirer_.Run(now, leads, status.term, engine()->state(),
+                   [this](v1::Command command, Instant deadline,
+                          std::function<void(const ingress::Outcome&)> done) {
+                     engine()->forwarder()->Write(std::move(command), deadline, {},
+                                                  std::move(done));
+                   });
 }
 
 void Server::Impl::MeasureSizes() {

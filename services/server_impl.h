@@ -28,6 +28,7 @@
 #include "services/raft_service.h"
 #include "services/read_pool.h"
 #include "services/server.h"
+#include "services/ttl_expirer.h"
 #include "services/watch_service.h"
 #include "services/write_stream.h"
 #include "storage/directory.h"
@@ -63,6 +64,7 @@ class Server::Impl {
   void Housekeep();
   void HousekeepOnce(const std::shared_ptr<const raft::NodeStatus>& status);
   void PassOn(const raft::NodeStatus& status);
+  void ExpireTtls(Instant now, const raft::NodeStatus& status);
   void MeasureSizes();  // also when the engine opens, before housekeeping sees it
 
   // Any thread.
@@ -127,6 +129,7 @@ class Server::Impl {
 
   // Housekeeping's own.
   Instant sized_at_;
+  TtlExpirer ttl_expirer_;
   raft::Index membership_passed_on_;
   bool completion_passed_on_ = false;
   std::thread housekeeping_;

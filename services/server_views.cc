@@ -110,6 +110,9 @@ MetricsSample Server::Impl::Sample() const {
   sample.writes_found_applied = writes.ingress.found_applied;
   sample.intake_duplicates = writes.duplicates_applied + writes.duplicates_pending;
   sample.apply_duplicates = state.duplicates;
+  sample.ttls = state.ttls;
+  sample.ttl_keys = state.ttl_keys;
+  sample.expired_ttls = state.expired_ttls;
   sample.request_ids = state.request_ids;
   sample.request_ids_reach_ms = state.request_ids_reach_ms;
   sample.request_ids_expired_through = state.request_ids_expired_through;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/ids.h"
 #include "services/errors.h"
 #include "services/validate.h"
 
@@ -206,6 +207,7 @@ void FillReadItem(const v1::ReadItem& read, v1::Item* item) {
   item->set_create_revision(read.create_revision());
   item->set_mod_revision(read.mod_revision());
   item->set_version(read.version());
+  if (read.ttl_id() != 0) item->set_ttl_id(ToHex(read.ttl_id()));
 }
 
 void FillResult(const v1::TxnOperation& operation, const v1::OperationResult& result,

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/ids.h"
 #include "services/errors.h"
 
 namespace quorate::services {
@@ -58,6 +59,12 @@ Checked CheckRequestId(const std::string& id, uint64_t revision) {
     return MakeFieldError("INVALID_VALUE", "request_revision", "goes together with a request_id");
   }
   return std::nullopt;
+}
+
+Checked CheckTtlId(const std::string& id) {
+  if (ParseHex(id).value_or(0) != 0) return std::nullopt;
+  return MakeFieldError("INVALID_VALUE", "ttl_id",
+                        "is not 16 hexadecimal digits as GrantTtl answers them");
 }
 
 Checked CheckRead(const v1::ReadOptions& read) {
@@ -193,7 +200,7 @@ grpc::Status Validate(const v1::PutRequest& request) {
                  [&] { return CheckRequestId(request.request_id(), request.request_revision()); },
                  [&]() -> Checked {
                    if (request.ttl_id().empty()) return std::nullopt;
-                   return MakeUnimplemented("ttl_id");
+                   return CheckTtlId(request.ttl_id());
                  });
 }
 
@@ -270,6 +277,7 @@ v1::Command ToCommand(const v1::PutRequest& request) {
     put->set_value(request.data());
     put->set_value_kind(v1::VALUE_KIND_DATA);
   }
+  if (!request.ttl_id().empty()) put->set_ttl_id(TtlOf(request.ttl_id()));
   return Named(request, std::move(command));
 }
 
@@ -300,6 +308,57 @@ v1::Command ToCommand(const v1::RollbackRequest& request) {
   }
   rollback->set_to_revision(request.to_revision());
   return Named(request, std::move(command));
+}
+
+grpc::Status Validate(const v1::GrantTtlRequest& request) {
+  return FirstOf(
+      [&]() -> Checked {
+        const auto& ttl = request.ttl();
+        const bool whole = ttl.nanos() >= 0 && ttl.nanos() <= 999'999'999;
+        if (whole && ttl.seconds() >= kTtlSecondsMin &&
+            (ttl.seconds() < kTtlSecondsMax ||
+             (ttl.seconds() == kTtlSecondsMax && ttl.nanos() == 0))) {
+          return std::nullopt;
+        }
+        return MakeFieldError("INVALID_VALUE", "ttl", "must be one second to 366 days");
+      },
+      [&] { return CheckRequestId(request.request_id(), request.request_revision()); });
+}
+
+grpc::Status Validate(const v1::KeepAliveTtlRequest& request) {
+  return FirstOf([&] { return CheckTtlId(request.ttl_id()); });
+}
+
+grpc::Status Validate(const v1::RevokeTtlRequest& request) {
+  return FirstOf([&] { return CheckTtlId(request.ttl_id()); },
+                 [&] { return CheckRequestId(request.request_id(), request.request_revision()); });
+}
+
+v1::Command ToCommand(const v1::GrantTtlRequest& request) {
+  v1::Command command;
+  const auto ms = static_cast<uint64_t>(request.ttl().seconds()) * 1000 +
+                  static_cast<uint64_t>(request.ttl().nanos() + 999'999) / 1'000'000;
+  command.mutable_grant_ttl()->set_ttl_ms(ms);
+  return Named(request, std::move(command));
+}
+
+v1::Command ToCommand(const v1::RevokeTtlRequest& request) {
+  v1::Command command;
+  command.mutable_revoke_ttl()->set_ttl_id(TtlOf(request.ttl_id()));
+  return Named(request, std::move(command));
+}
+
+uint64_t TtlOf(const std::string& ttl_id) {
+  const std::optional<uint64_t> ttl = ParseHex(ttl_id);
+  CHECK(ttl && *ttl != 0, "a ttl_id that was not validated");
+  return *ttl;
+}
+
+google::protobuf::Duration DurationOfMs(uint64_t ms) {
+  google::protobuf::Duration duration;
+  duration.set_seconds(static_cast<int64_t>(ms / 1000));
+  duration.set_nanos(static_cast<int32_t>(ms % 1000) * 1'000'000);
+  return duration;
 }
 
 grpc::Status ValidateWrite(const std::string& note, const std::string& request_id,

@@ -30,6 +30,8 @@ inline constexpr size_t kRequestIdBytesMax = 128;
 inline constexpr size_t kPageItemsMax = 1000;
 inline constexpr size_t kPageBytesMax = 2u << 20;
 inline constexpr size_t kPageTokenBytesMax = 2048;
+inline constexpr int64_t kTtlSecondsMin = 1;
+inline constexpr int64_t kTtlSecondsMax = int64_t{366} * 24 * 3600;
 
 grpc::Status Validate(const v1::GetRequest& request);
 grpc::Status Validate(const v1::ListRequest& request);
@@ -38,12 +40,21 @@ grpc::Status Validate(const v1::DeleteRequest& request);
 grpc::Status Validate(const v1::WatchRequest& request);
 grpc::Status Validate(const v1::HistoryRequest& request);
 grpc::Status Validate(const v1::RollbackRequest& request);
+grpc::Status Validate(const v1::GrantTtlRequest& request);
+grpc::Status Validate(const v1::KeepAliveTtlRequest& request);
+grpc::Status Validate(const v1::RevokeTtlRequest& request);
 
 // The log's form of a valid write, without format and session position, which the ingress gives it.
 // With a request id, client_request is filled; its revision is the caller's, 0 when it named none.
 v1::Command ToCommand(const v1::PutRequest& request);
 v1::Command ToCommand(const v1::DeleteRequest& request);
 v1::Command ToCommand(const v1::RollbackRequest& request);
+v1::Command ToCommand(const v1::GrantTtlRequest& request);
+v1::Command ToCommand(const v1::RevokeTtlRequest& request);
+
+// What a valid ttl_id names.
+uint64_t TtlOf(const std::string& ttl_id);
+google::protobuf::Duration DurationOfMs(uint64_t ms);
 
 // What every write has: its note and its request id.
 grpc::Status ValidateWrite(const std::string& note, const std::string& request_id,

@@ -43,6 +43,7 @@ Change FromItem(storage::Item item) {
   change.value = std::move(item.value);
   change.create_revision = item.create_revision;
   change.version = item.version;
+  change.ttl = item.ttl;
   return change;
 }
 

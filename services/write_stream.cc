@@ -22,13 +22,14 @@ using grpc::ByteBuffer;
 
 constexpr Duration kStreamRetryDelay = std::chrono::milliseconds(200);
 
-std::string ErrorResponse(const grpc::Status& status) {
-  v1::WriteResponse response;
+template <typename Response>
+Response ErrorResponse(const grpc::Status& status) {
+  Response response;
   const google::rpc::Status proto = ToProto(status);
   response.set_code(status.error_code());
   response.set_message(proto.message());
   response.set_status(proto.SerializeAsString());
-  return response.SerializeAsString();
+  return response;
 }
 
 using google::protobuf::internal::WireFormatLite;
@@ -64,13 +65,26 @@ grpc::Status StreamEnd(const char* reason, const std::string& message) {
 
 }  // namespace
 
+std::string WriteErrorResponse(const grpc::Status& status) {
+  return ErrorResponse<v1::WriteResponse>(status).SerializeAsString();
+}
+
+std::string KeepAliveErrorResponse(const grpc::Status& status) {
+  auto response = ErrorResponse<v1::KeepAliveTtlResponse>(status);
+  const ErrorDetails details = DetailsOf(status);
+  const auto id = details.metadata.find("ttl_id");
+  if (id != details.metadata.end()) response.set_ttl_id(id->second);
+  return response.SerializeAsString();
+}
+
 // It lives until gRPC is done with it and nobody is within it any more.
 class WriteStreams::Stream final : public grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>,
                                    public std::enable_shared_from_this<Stream> {
  public:
   Stream(std::string method, const Handler& handler, const CallObserver& observer,
-         grpc::CallbackServerContext* context, Instant ends)
+         grpc::CallbackServerContext* context, ErrorResponseMaker error_response, Instant ends)
       : ends_(ends),
+        error_response_(error_response),
         method_(std::move(method)),
         handler_(handler),
         observer_(observer),
@@ -172,7 +186,7 @@ class WriteStreams::Stream final : public grpc::ServerBidiReactor<ByteBuffer, By
   void End(const std::shared_ptr<Write>& write, const grpc::Status& status, std::string response) {
     const std::shared_ptr<Stream> self = shared_from_this();
     observer_(method_, status.error_code(), BootNow() - write->started);
-    if (!status.ok()) response = ErrorResponse(status);
+    if (!status.ok()) response = error_response_(status);
     std::lock_guard lock(mutex_);
     write->response = std::move(response);
     const size_t change = write->response.size() - write->answer_room;  // may wrap, and back
@@ -210,6 +224,7 @@ class WriteStreams::Stream final : public grpc::ServerBidiReactor<ByteBuffer, By
   }
 
   const Instant ends_;
+  const ErrorResponseMaker error_response_;
   const std::string method_;
   const Handler& handler_;
   const CallObserver& observer_;
@@ -231,11 +246,11 @@ class WriteStreams::Stream final : public grpc::ServerBidiReactor<ByteBuffer, By
 
 grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>* WriteStreams::New(
     std::string method, const Handler& handler, const CallObserver& observer,
-    grpc::CallbackServerContext* context) {
+    grpc::CallbackServerContext* context, ErrorResponseMaker error_response) {
   // Spread over the last tenth, in steps that have no common period.
   const Duration earlier = age_max_ / 10 * (made_.fetch_add(1) * 37 % 101) / 101;
   const auto stream = std::make_shared<Stream>(std::move(method), handler, observer, context,
-                                               BootNow() + age_max_ - earlier);
+                                               error_response, BootNow() + age_max_ - earlier);
   stream->Start();
   bool stopped = false;
   {

@@ -1,4 +1,4 @@
-// A stream of pipelined writes: Config.Write.
+// A stream of pipelined writes: Config.Write, and Config.KeepAliveTtl, whose renewals are writes.
 //
 // Each message is one call of the handler, whose answers may come in any order and from any thread;
 // the stream gives them back in the order of the messages. A refused one is an answer like any
@@ -31,6 +31,11 @@ inline constexpr size_t kStreamedBytesMax = 8u << 20;
 // kReadBytesMax): a client that sends a thousand of them and takes nothing must not cost gigabytes.
 inline constexpr size_t kStreamedAnswerRoom = 2u << 20;
 
+// The message that says what became of a write that was refused: of each of the two.
+using ErrorResponseMaker = std::string (*)(const grpc::Status& status);
+std::string WriteErrorResponse(const grpc::Status& status);
+std::string KeepAliveErrorResponse(const grpc::Status& status);
+
 // All streams of a node. Outlives the server whose calls they are. Any thread.
 class WriteStreams {
  public:
@@ -43,7 +48,7 @@ class WriteStreams {
   // observer outlive it.
   grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* New(
       std::string method, const Handler& handler, const CallObserver& observer,
-      grpc::CallbackServerContext* context);
+      grpc::CallbackServerContext* context, ErrorResponseMaker error_response = WriteErrorResponse);
 
   // Ends who is too old. To be called every second or so.
   void Tick(Instant now);

@@ -13,6 +13,7 @@ namespace quorate::storage {
 // google.rpc.Code
 inline constexpr int32_t kCancelled = 1;
 inline constexpr int32_t kInvalidArgument = 3;
+inline constexpr int32_t kNotFound = 5;
 inline constexpr int32_t kResourceExhausted = 8;
 inline constexpr int32_t kFailedPrecondition = 9;
 inline constexpr int32_t kAborted = 10;

@@ -25,7 +25,9 @@ absl::Status DecodeCommand(std::string_view bytes, v1::Command& command) {
     unknown = "has a body";
   } else if (HasUnknownFields(command) || HasUnknownFields(command.client_request()) ||
              HasUnknownFields(command.compact_history()) || HasUnknownFields(command.rollback()) ||
-             HasUnknownFields(command.transaction())) {
+             HasUnknownFields(command.transaction()) || HasUnknownFields(command.grant_ttl()) ||
+             HasUnknownFields(command.keep_alive_ttl()) || HasUnknownFields(command.revoke_ttl()) ||
+             HasUnknownFields(command.expire_ttl())) {
     unknown = "has fields";
   }
   if (unknown.empty()) return absl::OkStatus();

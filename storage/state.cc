@@ -156,6 +156,12 @@ class SqliteState final : public State {
     return WithReader({}, [&](StateReader& reader) { return reader.Changes(query); });
   }
 
+  absl::StatusOr<std::vector<uint64_t>> DueTtls(uint64_t log_time_ms, size_t limit,
+                                                const ReadLimits& limits) override {
+    return WithReader(limits,
+                      [&](StateReader& reader) { return reader.DueTtls(log_time_ms, limit); });
+  }
+
   void CollectChanges(storage::Collect what) override { collect_ = what; }
 
   absl::StatusOr<HistoryPage> History(const HistoryQuery& query,
@@ -223,6 +229,10 @@ class SqliteState final : public State {
     summary_.request_ids_reach_ms =
         requests.size() == 0 ? 0 : meta.log_time_ms - requests.oldest_log_time_ms();
     summary_.request_ids_expired_through = requests.expired_through();
+    summary_.ttls = applier_->ttls().ttls;
+    summary_.ttl_keys = applier_->ttls().keys;
+    summary_.next_ttl_deadline_ms = applier_->next_ttl_deadline_ms();
+    summary_.expired_ttls = applier_->expired_ttls();
     summary_.duplicates = applier_->duplicates();
   }
 

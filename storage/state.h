@@ -96,7 +96,12 @@ struct StateSummary {
   uint64_t request_ids_reach_ms = 0;
   // A write with an unknown id that was first sent at this revision or before is refused.
   Revision request_ids_expired_through;
-  uint64_t duplicates = 0;  // retried commands found applied, since the process started
+  // Time-to-lives, and the items bound to them.
+  uint64_t ttls = 0;
+  uint64_t ttl_keys = 0;
+  uint64_t next_ttl_deadline_ms = 0;  // log time; the earliest is over above it; 0: there is none
+  uint64_t expired_ttls = 0;          // since the process started
+  uint64_t duplicates = 0;            // retried commands found applied, since the process started
   // A power failure now loses nothing up to here: the log may be cut behind it. It moves when a
   // checkpoint of this process has emptied the write-ahead log, and to the applied index when a
   // generation is installed. 0 after a start: what the log no longer holds is durable all the same.
@@ -140,6 +145,7 @@ struct Item {
   Revision create_revision;
   Revision mod_revision;
   uint64_t version = 0;
+  uint64_t ttl = 0;  // the time-to-live that it is bound to; 0: none (or only keys were asked for)
 };
 
 struct ListQuery {
@@ -278,6 +284,11 @@ class State {
 
   // Changes again, from history. kOutOfRange: some of them are compacted. Otherwise as the above.
   virtual absl::StatusOr<ChangesPage> Changes(const ChangesQuery& query) = 0;
+  // Time-to-lives that are over at this log time, the earliest first: what ExpireTtl may be
+  // proposed for. Errors as of the above.
+  virtual absl::StatusOr<std::vector<uint64_t>> DueTtls(uint64_t log_time_ms, size_t limit,
+                                                        const ReadLimits& limits = {}) = 0;
+
   // What batches are to hand over from now on (a batch under way does not hear of it). It costs a
   // copy of each value, and with kPrevious a look-up for each change.
   virtual void CollectChanges(Collect what) = 0;

@@ -63,6 +63,11 @@ absl::StatusOr<std::unique_ptr<Applier>> Applier::Open(Database database) {
   if (!status.ok()) return status;
   status = RequestStore::Load(applier->database_, applier->requests_);
   if (!status.ok()) return status;
+  status = applier->ttls_->Load(applier->database_);
+  if (!status.ok()) return status;
+  absl::StatusOr<uint64_t> deadline = applier->ttls_->NextDeadline();
+  if (!deadline.ok()) return deadline.status();
+  applier->next_ttl_deadline_ms_ = *deadline;
   // Also in the place of SQLite's own checkpointing after commits, which uses the same hook.
   sqlite3_wal_hook(
       applier->database_.handle(),
@@ -90,12 +95,18 @@ absl::Status Applier::PrepareStatements() {
       {&put_membership_, "INSERT OR REPLACE INTO membership VALUES (1, ?1, ?2)"},
       {&record_hash_, "INSERT OR REPLACE INTO recorded_hash VALUES (?1, ?2)"},
       {&forget_hashes_, "DELETE FROM recorded_hash WHERE at <= ?1"},
+      {&savepoint_, "SAVEPOINT command"},
+      {&roll_back_, "ROLLBACK TO command"},
+      {&release_, "RELEASE command"},
   };
   for (const Sql& sql : all) {
     absl::StatusOr<Statement> statement = database_.Prepare(sql.text);
     if (!statement.ok()) return statement.status();
     *sql.statement = *std::move(statement);
   }
+  absl::StatusOr<TtlTable> ttls = TtlTable::Prepare(database_);
+  if (!ttls.ok()) return ttls.status();
+  ttls_ = std::make_unique<TtlTable>(*std::move(ttls));
   absl::StatusOr<ItemTable> items = ItemTable::Prepare(database_);
   if (!items.ok()) return items.status();
   items_ = *std::move(items);
@@ -106,6 +117,7 @@ absl::Status Applier::PrepareStatements() {
   if (!collector.ok()) return collector.status();
   collector_ = std::make_unique<ChangeCollector>(*std::move(collector));
   items_->TellTo(collector_.get());
+  items_->BindTo(ttls_.get());
   absl::StatusOr<SessionStore> sessions = SessionStore::Prepare(database_);
   if (!sessions.ok()) return sessions.status();
   session_store_ = *std::move(sessions);
@@ -146,6 +158,9 @@ absl::Status Applier::ApplyAll(std::span<const raft::EntryPtr> entries,
   if (!status.ok()) return status;
   status = request_store_->Flush(requests_, meta_.hash);
   if (!status.ok()) return status;
+  absl::StatusOr<uint64_t> deadline = ttls_->NextDeadline();
+  if (!deadline.ok()) return deadline.status();
+  next_ttl_deadline_ms_ = *deadline;
   return WriteMeta();
 }
 
@@ -307,11 +322,26 @@ absl::Status Applier::ExecuteRequest(const raft::Entry& entry) {
       return refuse(kInvalidArgument, "MALFORMED_COMMAND",
                     "the request id, its revision or the command's hash is missing or too long");
   }
+  // What cannot be kept is refused, and nothing of a refused command may stay. A transaction that
+  // cannot be kept has changed nothing; a grant changes something and makes no revision.
+  const bool undoable = !command_.has_transaction() && !command_.has_rollback();
+  if (undoable) {
+    if (absl::Status s = savepoint_.Run(); !s.ok()) return s;
+  }
+  const HashSum hash_before = meta_.hash;
+  const TtlTable::Counts ttls_before = ttls_->counts();
   absl::Status status = ExecuteBody(entry);
   if (!status.ok()) return status;
   if (requests_.Keep(command_.author(), request, before, meta_.revision, meta_.log_time_ms,
                      Serialize(answer_), answer_)) {
-    return absl::OkStatus();
+    return undoable ? release_.Run() : absl::OkStatus();
+  }
+  if (undoable) {
+    status = roll_back_.Run();
+    if (status.ok()) status = release_.Run();
+    if (!status.ok()) return status;
+    meta_.hash = hash_before;
+    ttls_->Restore(ttls_before);
   }
   // Nothing was changed, so it may be said; and it is not kept, so it must be.
   answer_.Clear();
@@ -329,6 +359,21 @@ absl::Status Applier::ExecuteBody(const raft::Entry& entry) {
                              command_.note()};
   if (command_.body_case() == v1::Command::kRollback) {
     return items_->Rollback(command_.rollback(), context, meta_, answer_);
+  }
+  switch (command_.body_case()) {
+    case v1::Command::kGrantTtl:
+      return ttls_->Grant(command_.grant_ttl(), command_.author(), entry.index, meta_, answer_);
+    case v1::Command::kKeepAliveTtl:
+      return ttls_->KeepAlive(command_.keep_alive_ttl(), meta_, answer_);
+    case v1::Command::kRevokeTtl:
+      return items_->Revoke(command_.revoke_ttl(), context, meta_, answer_);
+    case v1::Command::kExpireTtl: {
+      absl::Status status = items_->Expire(command_.expire_ttl(), context, meta_, answer_);
+      if (status.ok() && answer_.results_size() == 1) expired_ttls_ += answer_.results(0).count();
+      return status;
+    }
+    default:
+      break;
   }
   CHECK(command_.body_case() == v1::Command::kTransaction);
   return items_->Execute(command_.transaction(), context, meta_, answer_);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -25,6 +26,7 @@
 #include "storage/state_requests.h"
 #include "storage/state_schema.h"
 #include "storage/state_sessions.h"
+#include "storage/state_ttl.h"
 
 namespace quorate::storage {
 
@@ -50,6 +52,8 @@ class ItemTable {
 
   // Tells every change of an item from now on; the collector outlives this.
   void TellTo(ChangeCollector* collector) { collector_ = collector; }
+  // What items are bound to; outlives this. Before the first change.
+  void BindTo(TtlTable* ttls) { ttls_ = ttls; }
 
   // When, by whom and why: the same for all changes of one command.
   struct Context {
@@ -62,9 +66,13 @@ class ItemTable {
   // cannot be run is an answer, not an error; errors are the database's.
   absl::Status Execute(const v1::Transaction& transaction, const Context& context, StateMeta& meta,
                        v1::Answer& answer);
-  // The same for a rollback.
+  // The same for a rollback, and for the end of a time-to-live (storage/state_ttl_items.cc).
   absl::Status Rollback(const v1::Rollback& rollback, const Context& context, StateMeta& meta,
                         v1::Answer& answer);
+  absl::Status Revoke(const v1::RevokeTtl& revoke, Context context, StateMeta& meta,
+                      v1::Answer& answer);
+  absl::Status Expire(const v1::ExpireTtl& expire, Context context, StateMeta& meta,
+                      v1::Answer& answer);
 
  private:
   // One command's changes while they are made.
@@ -73,6 +81,8 @@ class ItemTable {
     Revision revision;  // the one that they will have
     uint64_t count = 0;
     HashSum hash;  // meta's, with the changes
+    // Why the command is refused after all, found in the middle of it: all of it is undone.
+    std::optional<v1::Answer> refusal = std::nullopt;
   };
   absl::StatusOr<ItemRow> Find(std::string_view key);
   // nullopt: every compare holds. Otherwise the first that does not, with the key's mod revision.
@@ -87,11 +97,11 @@ class ItemTable {
   absl::StatusOr<uint64_t> CountDeletions(
       const google::protobuf::RepeatedPtrField<v1::Operation>& operations, uint64_t limit);
 
-  // Runs one branch. True: done. False: it reads more than it may; what it has changed until then
-  // is undone.
-  absl::StatusOr<bool> RunBranch(
-      const google::protobuf::RepeatedPtrField<v1::Operation>& operations, Changes& changes,
-      v1::Answer& answer);
+  // Runs one branch. With changes.refusal what it has changed until then is undone.
+  absl::Status RunBranch(const google::protobuf::RepeatedPtrField<v1::Operation>& operations,
+                         Changes& changes, v1::Answer& answer);
+  // Runs changes that may have to be undone: when they set changes.refusal.
+  absl::Status Undoably(Changes& changes, const std::function<absl::Status()>& run);
   absl::StatusOr<bool> Read(const v1::ReadOperation& read, uint64_t& bytes,
                             v1::OperationResult& result);
   // False: over a limit.
@@ -104,8 +114,11 @@ class ItemTable {
     RowId row;  // none: the key was not there
     RowKind kind = RowKind::kDelete;
     std::string value;
+    uint64_t ttl = 0;
   };
   absl::StatusOr<Then> FindThen(RowId row, Revision at);
+  absl::Status RollBackRange(std::string first, const std::optional<std::string>& end, Revision to,
+                             Changes& changes, v1::OperationResult& result);
   absl::Status RollBackKey(std::string_view key, const ItemRow& now, Revision to, Changes& changes,
                            v1::OperationResult& result);
   absl::StatusOr<uint64_t> CountChangedSince(std::string_view first,
@@ -115,14 +128,24 @@ class ItemTable {
                       v1::OperationResult& result);
   absl::Status DeleteRange(std::string first, const std::optional<std::string>& end,
                            Changes& changes, v1::OperationResult& result);
+  // `ttl`: what the key is bound to from now on; 0: nothing.
   absl::Status Write(std::string_view key, std::string_view value, RowKind kind,
-                     const ItemRow& before, const ItemRow& after, Changes& changes);
+                     const ItemRow& before, const ItemRow& after, Changes& changes,
+                     uint64_t ttl = 0);
+  // What an item is bound to; 0: nothing.
+  absl::StatusOr<uint64_t> BoundTo(const ItemRow& item);
+  // Sets changes.refusal when `ttl` is not there or cannot take one more key.
+  absl::Status CheckBinding(uint64_t ttl, Changes& changes);
+  // Deletes what is bound to it, and then itself.
+  absl::StatusOr<uint64_t> EndTtl(uint64_t ttl, Changes& changes);
+  static void Finish(const Changes& changes, StateMeta& meta, v1::Answer& answer);
 
   Statement find_item_, insert_item_, update_item_, insert_history_, value_, live_, live_until_,
       count_, count_until_, kind_and_value_, savepoint_, roll_back_, release_, previous_, all_,
-      all_until_, changed_, changed_until_;
+      all_until_, changed_, changed_until_, ttl_;
   RowHasher hasher_;
   ChangeCollector* collector_ = nullptr;
+  TtlTable* ttls_ = nullptr;
 };
 
 // One node's state machine: entries in, rows and outcomes out.
@@ -141,6 +164,9 @@ class Applier {
   const StateMeta& meta() const { return meta_; }
   SessionTable& sessions() { return sessions_; }
   const RequestTable& requests() const { return requests_; }
+  const TtlTable::Counts& ttls() const { return ttls_->counts(); }
+  uint64_t next_ttl_deadline_ms() const { return next_ttl_deadline_ms_; }  // 0: none
+  uint64_t expired_ttls() const { return expired_ttls_; }
   uint64_t duplicates() const { return duplicates_; }
   Database& database() { return database_; }
   // Bytes of write-ahead log that the commits since the last reset have made.
@@ -165,8 +191,10 @@ class Applier {
   absl::Status WriteMeta();
 
   Database database_;  // first: statements must go before it
-  Statement begin_, commit_, rollback_, put_store_, put_membership_, record_hash_, forget_hashes_;
+  Statement begin_, commit_, rollback_, put_store_, put_membership_, record_hash_, forget_hashes_,
+      savepoint_, roll_back_, release_;
   std::unique_ptr<ChangeCollector> collector_;
+  std::unique_ptr<TtlTable> ttls_;
   std::optional<ItemTable> items_;
   std::optional<Compactor> compactor_;
   std::optional<SessionStore> session_store_;
@@ -178,7 +206,9 @@ class Applier {
   SessionTable sessions_;
   RequestTable requests_;
   uint64_t duplicates_ = 0;
-  absl::Status broken_;                                                  // the first error
+  uint64_t next_ttl_deadline_ms_ = 0;
+  uint64_t expired_ttls_ = 0;  // since the process started
+  absl::Status broken_;        // the first error
   std::unique_ptr<uint64_t> wal_bytes_ = std::make_unique<uint64_t>(0);  // SQLite's hook has it
 
   // Used again for each command, for their memory.

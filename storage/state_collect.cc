@@ -7,7 +7,7 @@ namespace quorate::storage {
 absl::StatusOr<ChangeCollector> ChangeCollector::Prepare(Database& database) {
   ChangeCollector collector;
   absl::StatusOr<Statement> previous =
-      database.Prepare("SELECT kind, value FROM history WHERE row = ?1");
+      database.Prepare("SELECT kind, value, ttl FROM history WHERE row = ?1");
   if (!previous.ok()) return previous.status();
   collector.previous_ = *std::move(previous);
   return collector;
@@ -31,6 +31,7 @@ absl::Status ChangeCollector::Add(const HistoryRow& row, const ItemRow& before) 
   change.value = row.value;
   change.create_revision = row.create_revision;
   change.version = row.version;
+  change.ttl = row.ttl;
   if (what_ == Collect::kPrevious && before.exists()) {
     ResetAtExit reset(previous_);
     previous_.BindUint(1, before.row.value());
@@ -42,7 +43,8 @@ absl::Status ChangeCollector::Add(const HistoryRow& row, const ItemRow& before) 
                          .value = std::string(previous_.Bytes(1)),
                          .create_revision = before.create_revision,
                          .mod_revision = before.row.revision(),
-                         .version = before.version};
+                         .version = before.version,
+                         .ttl = previous_.Uint(2)};
   }
   const size_t bytes = change.bytes();
   if (bytes > bytes_left_) {

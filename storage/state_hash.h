@@ -29,6 +29,8 @@ enum class HashedTable : uint8_t {
   kAnswer = 6,
   kRequest = 7,
   kRequestBounds = 8,
+  kTtl = 9,
+  kTtlKey = 10,
 };
 
 // A number modulo 2^128: the hash of one row, or the sum of many.

@@ -76,6 +76,7 @@ absl::Status StateReader::ReadHistory(RowId row, const HistoryQuery& query, Revi
     change.item.create_revision = Revision(change_.Uint(2));
     change.item.mod_revision = row.revision();
     change.item.version = change_.Uint(3);
+    change.item.ttl = change_.Uint(8);
     change.wall_time_ms = change_.Int(4);
     change.author = std::string(change_.Bytes(5));
     change.note = std::string(change_.Bytes(6));

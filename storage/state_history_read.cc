@@ -49,9 +49,7 @@ absl::StatusOr<ChangesPage> StateReader::Changes(const ChangesQuery& query) {
     change.key = std::string(changes_.Bytes(5));
     change.deleted = kind == RowKind::kDelete;
     change.is_text = kind == RowKind::kText;
-    absl::StatusOr<std::string> value = ReadValue(row);
-    if (!value.ok()) return value.status();
-    change.value = *std::move(value);
+    if (absl::Status status = ReadValue(row, change); !status.ok()) return status;
     change.create_revision = Revision(changes_.Uint(3));
     change.version = changes_.Uint(4);
     // Before a first version the key was not there; what says so may be compacted.
@@ -67,7 +65,7 @@ absl::StatusOr<ChangesPage> StateReader::Changes(const ChangesQuery& query) {
 }
 
 // Apart from the row: SQLite would read every value that is looked at, and most are not wanted.
-absl::StatusOr<std::string> StateReader::ReadValue(RowId row) {
+absl::Status StateReader::ReadValue(RowId row, Change& change) {
   ResetAtExit reset(history_);
   history_.BindUint(1, row.value());
   absl::StatusOr<bool> found = history_.Step();
@@ -75,7 +73,9 @@ absl::StatusOr<std::string> StateReader::ReadValue(RowId row) {
   if (!*found) {
     return absl::DataLossError("history row " + std::to_string(row.value()) + " is gone");
   }
-  return std::string(history_.Bytes(3));
+  change.value = std::string(history_.Bytes(3));
+  change.ttl = history_.Uint(4);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::optional<Change::Previous>> StateReader::ReadPrevious(RowId previous,
@@ -99,7 +99,8 @@ absl::StatusOr<std::optional<Change::Previous>> StateReader::ReadPrevious(RowId 
                           .value = std::string(history_.Bytes(3)),
                           .create_revision = Revision(history_.Uint(1)),
                           .mod_revision = previous.revision(),
-                          .version = history_.Uint(2)};
+                          .version = history_.Uint(2),
+                          .ttl = history_.Uint(4)};
 }
 
 }  // namespace quorate::storage

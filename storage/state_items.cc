@@ -124,7 +124,7 @@ absl::StatusOr<ItemTable> ItemTable::Prepare(Database& database) {
       {&table.update_item_,
        "UPDATE item SET row = ?2, create_revision = ?3, version = ?4 WHERE key = ?1"},
       {&table.insert_history_,
-       "INSERT INTO history VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7, ?8, ?9, ?10, ?11)"},
+       "INSERT INTO history VALUES (?1, ?2, ?3, ?4, ?5, ?12, ?6, ?7, ?8, ?9, ?10, ?11)"},
       {&table.value_, "SELECT value FROM history WHERE row = ?1"},
       {&table.live_,
        "SELECT key, row, create_revision, version FROM item WHERE key >= ?1 AND version > 0"
@@ -137,7 +137,8 @@ absl::StatusOr<ItemTable> ItemTable::Prepare(Database& database) {
       {&table.count_until_,
        "SELECT count(*) FROM (SELECT 1 FROM item WHERE key >= ?1 AND key < ?3 AND version > 0"
        " LIMIT ?2)"},
-      {&table.kind_and_value_, "SELECT kind, value FROM history WHERE row = ?1"},
+      {&table.kind_and_value_, "SELECT kind, value, ttl FROM history WHERE row = ?1"},
+      {&table.ttl_, "SELECT ttl FROM history WHERE row = ?1"},
       {&table.savepoint_, "SAVEPOINT branch"},
       {&table.roll_back_, "ROLLBACK TO branch"},
       {&table.release_, "RELEASE branch"},
@@ -273,34 +274,40 @@ absl::Status ItemTable::Execute(const v1::Transaction& transaction, const Contex
 
   answer.set_succeeded(!*mismatch);
   Changes changes{context, meta.revision + 1, 0, meta.hash};
-  absl::StatusOr<bool> done = RunBranch(operations, changes, answer);
-  if (!done.ok()) return done.status();
-  if (!*done) {
-    answer.clear_results();
-    answer.set_succeeded(false);
-    Refuse(answer, kResourceExhausted, "TXN_RESULT_TOO_LARGE",
-           "a transaction's read returns at most " + std::to_string(kReadItemsMax) +
-               " items, and all of its reads at most " + std::to_string(kReadBytesMax) +
-               " bytes: nothing was changed");
-    return absl::OkStatus();
-  }
-  meta.hash = changes.hash;
-  if (changes.count > 0) meta.revision = changes.revision;
-  answer.set_revision(meta.revision.value());
+  if (absl::Status s = RunBranch(operations, changes, answer); !s.ok()) return s;
+  Finish(changes, meta, answer);
   return absl::OkStatus();
+}
+
+void ItemTable::Finish(const Changes& changes, StateMeta& meta, v1::Answer& answer) {
+  if (changes.refusal) {
+    answer = *changes.refusal;
+  } else {
+    meta.hash = changes.hash;
+    if (changes.count > 0) meta.revision = changes.revision;
+  }
+  answer.set_revision(meta.revision.value());
 }
 
 absl::Status ItemTable::Put(const v1::PutOperation& put, Changes& changes,
                             v1::OperationResult& result) {
   absl::StatusOr<ItemRow> before = Find(put.key());
   if (!before.ok()) return before.status();
+  if (put.ttl_id() != 0) {
+    absl::StatusOr<uint64_t> bound = BoundTo(*before);
+    if (!bound.ok()) return bound.status();
+    if (*bound != put.ttl_id()) {
+      if (absl::Status s = CheckBinding(put.ttl_id(), changes); !s.ok()) return s;
+      if (changes.refusal) return absl::OkStatus();
+    }
+  }
   ItemRow after{RowId(), before->exists() ? before->create_revision : changes.revision,
                 before->version + 1};
   result.set_create_revision(after.create_revision.value());
   result.set_version(after.version);
   return Write(put.key(), put.value(),
                put.value_kind() == v1::VALUE_KIND_TEXT ? RowKind::kText : RowKind::kData, *before,
-               after, changes);
+               after, changes, put.ttl_id());
 }
 
 absl::Status ItemTable::Delete(const v1::DeleteOperation& remove, Changes& changes,
@@ -346,7 +353,16 @@ absl::Status ItemTable::DeleteRange(std::string first, const std::optional<std::
 }
 
 absl::Status ItemTable::Write(std::string_view key, std::string_view value, RowKind kind,
-                              const ItemRow& before, const ItemRow& after, Changes& changes) {
+                              const ItemRow& before, const ItemRow& after, Changes& changes,
+                              uint64_t ttl) {
+  absl::StatusOr<uint64_t> bound = BoundTo(before);
+  if (!bound.ok()) return bound.status();
+  if (*bound != ttl) {
+    absl::Status status;
+    if (*bound != 0) status = ttls_->Unbind(*bound, key, changes.hash);
+    if (status.ok() && ttl != 0) status = ttls_->Bind(ttl, key, changes.hash);
+    if (!status.ok()) return status;
+  }
   CHECK(changes.count <= RowId::kSubMax, "a revision with more changes than a row id can number");
   ItemRow item = after;
   item.row = RowId(changes.revision, changes.count++);
@@ -356,6 +372,7 @@ absl::Status ItemTable::Write(std::string_view key, std::string_view value, RowK
   row.kind = kind;
   row.create_revision = item.create_revision;
   row.version = item.version;
+  row.ttl = ttl;
   row.wall_time_ms = changes.context.wall_time_ms;
   row.log_time_ms = changes.context.log_time_ms;
   row.author = changes.context.author;
@@ -374,6 +391,7 @@ absl::Status ItemTable::Write(std::string_view key, std::string_view value, RowK
   insert_history_.BindText(9, row.note);
   insert_history_.BindBytes(10, row.key);
   insert_history_.BindBytes(11, row.value);
+  insert_history_.BindUint(12, row.ttl);
   absl::Status status = insert_history_.Run();
   if (!status.ok()) return status;
 

@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "storage/state_requests.h"
 #include "storage/state_sessions.h"
+#include "storage/state_ttl.h"
 
 namespace quorate::storage {
 
@@ -61,14 +62,16 @@ absl::StatusOr<std::unique_ptr<StateReader>> StateReader::Open(const std::string
        " ORDER BY key"},
       {&reader->previous_, "SELECT previous, version FROM history WHERE row = ?1"},
       {&reader->history_,
-       "SELECT kind, create_revision, version, value FROM history WHERE row = ?1"},
+       "SELECT kind, create_revision, version, value, ttl FROM history WHERE row = ?1"},
       {&reader->change_,
-       "SELECT previous, kind, create_revision, version, wall_time_ms, author, note, value"
+       "SELECT previous, kind, create_revision, version, wall_time_ms, author, note, value, ttl"
        " FROM history WHERE row = ?1"},
       {&reader->head_, "SELECT kind, create_revision, version FROM history WHERE row = ?1"},
       {&reader->changes_,
        "SELECT row, previous, kind, create_revision, version, key FROM history"
        " WHERE row >= ?1 ORDER BY row"},
+      {&reader->due_ttls_,
+       "SELECT ttl FROM ttl WHERE deadline_ms < ?1 ORDER BY deadline_ms, ttl LIMIT ?2"},
       {&reader->count_, "SELECT count(*) FROM item WHERE key >= ?1 AND version > 0"},
       {&reader->count_until_,
        "SELECT count(*) FROM item WHERE key >= ?1 AND key < ?2 AND version > 0"},
@@ -140,6 +143,7 @@ absl::StatusOr<bool> StateReader::ReadItem(RowId row, bool keys_only, Item& item
   item.mod_revision = row.revision();
   item.version = select.Uint(2);
   item.value = keys_only ? std::string() : std::string(select.Bytes(3));
+  item.ttl = keys_only ? 0 : select.Uint(4);
   return true;
 }
 
@@ -290,6 +294,19 @@ absl::StatusOr<std::vector<std::pair<raft::Index, StateHash>>> StateReader::Reco
   }
 }
 
+absl::StatusOr<std::vector<uint64_t>> StateReader::DueTtls(uint64_t log_time_ms, size_t limit) {
+  std::vector<uint64_t> ttls;
+  ResetAtExit reset(due_ttls_);
+  due_ttls_.BindUint(1, log_time_ms);
+  due_ttls_.BindUint(2, limit);
+  while (true) {
+    absl::StatusOr<bool> row = due_ttls_.Step();
+    if (!row.ok()) return row.status();
+    if (!*row) return ttls;
+    ttls.push_back(due_ttls_.Uint(0));
+  }
+}
+
 absl::StatusOr<HashCheck> StateReader::CheckHash(const std::atomic<bool>& abandon) {
   Transaction transaction(*this);
   if (!transaction.status().ok()) return transaction.status();
@@ -304,6 +321,8 @@ absl::StatusOr<HashCheck> StateReader::CheckHash(const std::atomic<bool>& abando
   status = RequestStore::Load(database_, requests);
   if (!status.ok()) return status;
   sum += RequestStore::HashOf(requests);
+  status = SumTtls(database_, hasher_, sum);
+  if (!status.ok()) return status;
   status = SumItems(abandon, sum);
   if (!status.ok()) return status;
   status = SumHistory(abandon, sum);

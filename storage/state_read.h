@@ -38,6 +38,7 @@ class StateReader {
   absl::StatusOr<ChangesPage> Changes(const ChangesQuery& query);  // state_history_read.cc
   absl::StatusOr<HistoryPage> History(const HistoryQuery& query, const Abandon& abandon = nullptr);
   absl::StatusOr<std::vector<std::pair<raft::Index, StateHash>>> RecordedHashes();
+  absl::StatusOr<std::vector<uint64_t>> DueTtls(uint64_t log_time_ms, size_t limit);
 
   // What the database says of itself, as this code reads it.
   absl::StatusOr<StateMeta> Meta() { return LoadStateMeta(database_); }
@@ -75,7 +76,7 @@ class StateReader {
   absl::StatusOr<RowId> RowAt(RowId row, Revision at);
   // Fills kind, value, revisions and version from a history row. False: it is a deletion.
   absl::StatusOr<bool> ReadItem(RowId row, bool keys_only, Item& item);
-  absl::StatusOr<std::string> ReadValue(RowId row);
+  absl::Status ReadValue(RowId row, Change& change);  // and its time-to-live
   // What a key held before the change that `previous` belongs to; nullopt: nothing.
   absl::StatusOr<std::optional<Change::Previous>> ReadPrevious(RowId previous,
                                                                const Bounds& bounds);
@@ -90,7 +91,7 @@ class StateReader {
 
   Database database_;
   Statement begin_, rollback_, bounds_, item_, items_, items_until_, previous_, history_, head_,
-      count_, count_until_, changes_, change_;
+      count_, count_until_, changes_, change_, due_ttls_;
   RowHasher hasher_;
 };
 

@@ -54,9 +54,18 @@ absl::Status ItemTable::Rollback(const v1::Rollback& rollback, const Context& co
   }
 
   Changes changes{context, meta.revision + 1, 0, meta.hash};
+  answer.set_succeeded(true);
   v1::OperationResult& result = *answer.add_results();
+  absl::Status status =
+      Undoably(changes, [&] { return RollBackRange(rollback.key(), end, to, changes, result); });
+  if (!status.ok()) return status;
+  Finish(changes, meta, answer);
+  return absl::OkStatus();
+}
+
+absl::Status ItemTable::RollBackRange(std::string first, const std::optional<std::string>& end,
+                                      Revision to, Changes& changes, v1::OperationResult& result) {
   Statement& select = end ? all_until_ : all_;
-  std::string first = rollback.key();
   std::vector<std::pair<std::string, ItemRow>> portion;
   do {
     portion.clear();
@@ -77,15 +86,10 @@ absl::Status ItemTable::Rollback(const v1::Rollback& rollback, const Context& co
     }
     for (const auto& [key, now] : portion) {
       absl::Status status = RollBackKey(key, now, to, changes, result);
-      if (!status.ok()) return status;
+      if (!status.ok() || changes.refusal) return status;
     }
     if (!portion.empty()) first = portion.back().first + '\0';
   } while (portion.size() == kRollbackPortion);
-
-  answer.set_succeeded(true);
-  meta.hash = changes.hash;
-  if (changes.count > 0) meta.revision = changes.revision;
-  answer.set_revision(meta.revision.value());
   return absl::OkStatus();
 }
 
@@ -126,9 +130,14 @@ absl::StatusOr<ItemTable::Then> ItemTable::FindThen(RowId row, Revision at) {
   if (!*found) return absl::DataLossError("a history row is gone");
   then.kind = static_cast<RowKind>(kind_and_value_.Int(0));
   then.value = std::string(kind_and_value_.Bytes(1));
+  then.ttl = kind_and_value_.Uint(2);
   return then;
 }
 
+// What is brought back lives as long as it did then: bound to the time-to-live that it was bound
+// to. When that is over, the key stays bound to what it is bound to now, if it is there, so that an
+// item that somebody keeps alive does not become one that stays for ever; a key that is not there
+// comes back plain.
 absl::Status ItemTable::RollBackKey(std::string_view key, const ItemRow& now, Revision to,
                                     Changes& changes, v1::OperationResult& result) {
   absl::StatusOr<Then> then = FindThen(now.row, to);
@@ -138,15 +147,29 @@ absl::Status ItemTable::RollBackKey(std::string_view key, const ItemRow& now, Re
     result.set_deleted(result.deleted() + 1);
     return Write(key, {}, RowKind::kDelete, now, ItemRow{}, changes);
   }
+  Then current;
   if (now.exists()) {
-    absl::StatusOr<Then> current = FindThen(now.row, now.row.revision());
-    if (!current.ok()) return current.status();
-    if (current->kind == then->kind && current->value == then->value) return absl::OkStatus();
+    absl::StatusOr<Then> found = FindThen(now.row, now.row.revision());
+    if (!found.ok()) return found.status();
+    current = *std::move(found);
+  }
+  uint64_t ttl = then->ttl;
+  if (ttl != 0) {
+    absl::StatusOr<std::optional<TtlRow>> lives = ttls_->Find(ttl);
+    if (!lives.ok()) return lives.status();
+    if (!*lives) ttl = current.ttl;
+  }
+  if (current.kind == then->kind && current.value == then->value && current.ttl == ttl) {
+    return absl::OkStatus();
+  }
+  if (ttl != 0 && ttl != current.ttl) {
+    absl::Status status = CheckBinding(ttl, changes);
+    if (!status.ok() || changes.refusal) return status;
   }
   result.set_count(result.count() + 1);
   const ItemRow after{RowId(), now.exists() ? now.create_revision : changes.revision,
                       now.version + 1};
-  return Write(key, then->value, then->kind, now, after, changes);
+  return Write(key, then->value, then->kind, now, after, changes, ttl);
 }
 
 }  // namespace quorate::storage

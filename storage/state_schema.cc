@@ -90,6 +90,19 @@ CREATE TABLE request_id_bounds (
   forgotten        INTEGER NOT NULL,
   expired_through  INTEGER NOT NULL
 ) STRICT;
+CREATE TABLE ttl (
+  ttl          INTEGER PRIMARY KEY,
+  ttl_ms       INTEGER NOT NULL,
+  deadline_ms  INTEGER NOT NULL,
+  keys         INTEGER NOT NULL,
+  author       TEXT    NOT NULL
+) STRICT;
+CREATE INDEX ttl_deadline ON ttl (deadline_ms, ttl);
+CREATE TABLE ttl_key (
+  ttl  INTEGER NOT NULL,
+  key  BLOB    NOT NULL,
+  PRIMARY KEY (ttl, key)
+) STRICT, WITHOUT ROWID;
 )sql";
 
 std::string Errno(const std::string& what) { return what + ": " + std::strerror(errno); }

@@ -69,8 +69,15 @@ RowHasher& AddAnswer(RowHasher& hasher, const v1::Answer& answer) {
           .Number(static_cast<uint64_t>(item.value_kind()))
           .Number(item.create_revision())
           .Number(item.mod_revision())
-          .Number(item.version());
+          .Number(item.version())
+          .Number(item.ttl_id());
     }
+  }
+  for (int i = 0; i < answer.results_size(); ++i) {
+    const v1::OperationResult& result = answer.results(i);
+    if (result.ttl_id() == 0) continue;
+    hasher.Bytes("ttl").Number(static_cast<uint64_t>(i));
+    hasher.Number(result.ttl_id()).Number(result.ttl_ms());
   }
   return hasher;
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "storage/answer.h"
 #include "storage/state_apply.h"
 
 namespace quorate::storage {
@@ -13,45 +14,59 @@ namespace {
 
 constexpr uint64_t kItemOverheadBytes = 64;
 
+v1::Answer TooMuchRead() {
+  v1::Answer refusal;
+  Refuse(refusal, kResourceExhausted, "TXN_RESULT_TOO_LARGE",
+         "a transaction's read returns at most " + std::to_string(kReadItemsMax) +
+             " items, and all of its reads at most " + std::to_string(kReadBytesMax) +
+             " bytes: nothing was changed");
+  return refusal;
+}
+
 }  // namespace
 
-// A story for the savepoint: (1) a put, (2) a read of more than may be answered. The command is
-// refused then, and nothing of a refused command may stay; whether it must be refused is known
-// only after the put.
-absl::StatusOr<bool> ItemTable::RunBranch(
+// A story for the savepoint: (1) a put, (2) a read of more than may be answered, or a put that is
+// to be bound to a time-to-live that the put before has filled. The command is refused then, and
+// nothing of a refused command may stay; whether it must be refused is known only after the put.
+absl::Status ItemTable::Undoably(Changes& changes, const std::function<absl::Status()>& run) {
+  if (absl::Status s = savepoint_.Run(); !s.ok()) return s;
+  const TtlTable::Counts counts = ttls_->counts();
+  if (absl::Status s = run(); !s.ok()) return s;
+  if (changes.refusal) {
+    if (absl::Status s = roll_back_.Run(); !s.ok()) return s;
+    ttls_->Restore(counts);
+    // Nobody may hear of what is undone.
+    if (collector_ != nullptr) collector_->Take();
+  }
+  return release_.Run();
+}
+
+absl::Status ItemTable::RunBranch(
     const google::protobuf::RepeatedPtrField<v1::Operation>& operations, Changes& changes,
     v1::Answer& answer) {
-  bool reads = false;
-  for (const v1::Operation& operation : operations) reads = reads || operation.has_read();
-  if (reads) {
-    absl::Status status = savepoint_.Run();
-    if (!status.ok()) return status;
-  }
-  bool fits = true;
-  uint64_t bytes = 0;
+  bool may_fail = false;
   for (const v1::Operation& operation : operations) {
-    v1::OperationResult& result = *answer.add_results();
-    absl::Status status;
-    if (operation.has_put()) {
-      status = Put(operation.put(), changes, result);
-    } else if (operation.has_delete_()) {
-      status = Delete(operation.delete_(), changes, result);
-    } else {
-      absl::StatusOr<bool> read = Read(operation.read(), bytes, result);
-      status = read.status();
-      fits = status.ok() && *read;
+    may_fail = may_fail || operation.has_read() || operation.put().ttl_id() != 0;
+  }
+  uint64_t bytes = 0;
+  const auto run = [&]() -> absl::Status {
+    for (const v1::Operation& operation : operations) {
+      v1::OperationResult& result = *answer.add_results();
+      absl::Status status;
+      if (operation.has_put()) {
+        status = Put(operation.put(), changes, result);
+      } else if (operation.has_delete_()) {
+        status = Delete(operation.delete_(), changes, result);
+      } else {
+        absl::StatusOr<bool> read = Read(operation.read(), bytes, result);
+        status = read.status();
+        if (status.ok() && !*read) changes.refusal = TooMuchRead();
+      }
+      if (!status.ok() || changes.refusal) return status;
     }
-    if (!status.ok()) return status;
-    if (!fits) break;
-  }
-  if (reads) {
-    absl::Status status = fits ? absl::OkStatus() : roll_back_.Run();
-    // Nobody may hear of what is undone.
-    if (!fits && collector_ != nullptr) collector_->Take();
-    if (status.ok()) status = release_.Run();
-    if (!status.ok()) return status;
-  }
-  return fits;
+    return absl::OkStatus();
+  };
+  return may_fail ? Undoably(changes, run) : run();
 }
 
 absl::StatusOr<bool> ItemTable::Read(const v1::ReadOperation& read, uint64_t& bytes,
@@ -105,6 +120,7 @@ absl::StatusOr<bool> ItemTable::ReadItem(std::string_view key, const ItemRow& ro
                             ? v1::VALUE_KIND_TEXT
                             : v1::VALUE_KIND_DATA);
     item.set_value(std::string(kind_and_value_.Bytes(1)));
+    item.set_ttl_id(kind_and_value_.Uint(2));
   }
   bytes += key.size() + item.value().size() + kItemOverheadBytes;
   return bytes <= kReadBytesMax;

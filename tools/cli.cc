@@ -148,6 +148,7 @@ int Run(int argc, const char* const* argv, Io& io) {
   AddGlobals(app, invocation.globals);
   AddItemCommands(app, invocation);
   AddWatchCommands(app, invocation);
+  AddLockCommands(app, invocation);
   AddTxnCommands(app, invocation);
   AddHistoryCommands(app, invocation);
   AddTransferCommands(app, invocation);

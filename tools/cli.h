@@ -75,6 +75,7 @@ int Run(int argc, const char* const* argv, Io& io);
 // Each adds its subcommands (tools/cli_*.cc). `invocation` outlives `app`.
 void AddItemCommands(CLI::App& app, Invocation& invocation);      // get put delete list
 void AddWatchCommands(CLI::App& app, Invocation& invocation);     // watch
+void AddLockCommands(CLI::App& app, Invocation& invocation);      // lock elect
 void AddTxnCommands(CLI::App& app, Invocation& invocation);       // txn apply
 void AddHistoryCommands(CLI::App& app, Invocation& invocation);   // history diff rollback
 void AddTransferCommands(CLI::App& app, Invocation& invocation);  // import export

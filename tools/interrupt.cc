@@ -12,9 +12,12 @@ namespace {
 
 std::atomic<int> graceful = 0;
 std::atomic<bool> interrupted = false;
-static_assert(std::atomic<bool>::is_always_lock_free);  // or no signal handler could use it
+std::atomic<int> interrupt_signal = 0;
+// Or no signal handler could use it.
+static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<int>::is_always_lock_free);
 
-void OnSignal(int) {
+void OnSignal(int signal) {
+  interrupt_signal = signal;
   if (graceful.load() == 0 || interrupted.exchange(true)) _exit(kExitInterrupted);
 }
 
@@ -33,10 +36,13 @@ void InstallInterrupts() {
 GracefulInterrupts::GracefulInterrupts() {
   ++graceful;
   interrupted = false;
+  interrupt_signal = 0;
 }
 
 GracefulInterrupts::~GracefulInterrupts() { --graceful; }
 
 bool Interrupted() { return interrupted.load(); }
+
+int InterruptSignal() { return interrupt_signal.load(); }
 
 }  // namespace quorate::tools

@@ -15,5 +15,7 @@ class GracefulInterrupts {
 };
 
 bool Interrupted();
+// The signal that it was; 0: none.
+int InterruptSignal();
 
 }  // namespace quorate::tools

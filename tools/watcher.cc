@@ -13,11 +13,15 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Cancels a call that says nothing for too long.
+// How often somebody is asked whether to stop.
+constexpr std::chrono::milliseconds kStopInterval(50);
+
+// Cancels a call that says nothing for too long, or that is to stop.
 class Watchdog {
  public:
-  Watchdog(grpc::ClientContext* context, std::chrono::milliseconds patience)
-      : context_(context), patience_(patience), thread_([this] { Run(); }) {}
+  Watchdog(grpc::ClientContext* context, std::chrono::milliseconds patience,
+           const std::function<bool()>& stop)
+      : context_(context), patience_(patience), stop_(stop), thread_([this] { Run(); }) {}
   ~Watchdog() {
     {
       const std::lock_guard lock(mutex_);
@@ -28,27 +32,30 @@ class Watchdog {
   }
   void Heard() {
     const std::lock_guard lock(mutex_);
-    heard_ = true;
+    heard_at_ = Clock::now();
   }
 
  private:
   void Run() {
     std::unique_lock lock(mutex_);
     while (!ends_) {
-      heard_ = false;
-      changed_.wait_for(lock, patience_, [this] { return ends_; });
-      if (!ends_ && !heard_) {
+      const auto left = heard_at_ + patience_ - Clock::now();
+      const bool stop = stop_ && stop_();
+      if (stop || left <= Clock::duration::zero()) {
         context_->TryCancel();
         return;
       }
+      changed_.wait_for(lock, stop_ ? std::min<Clock::duration>(left, kStopInterval) : left,
+                        [this] { return ends_; });
     }
   }
 
   grpc::ClientContext* const context_;
   const std::chrono::milliseconds patience_;
+  const std::function<bool()>& stop_;
   std::mutex mutex_;  // protects what follows
   std::condition_variable changed_;
-  bool heard_ = false;
+  Clock::time_point heard_at_ = Clock::now();
   bool ends_ = false;
   std::thread thread_;  // last: it uses the above
 };
@@ -88,7 +95,7 @@ void Watcher::Remember(const v1::WatchResponse& message) {
 
 Watcher::Stream Watcher::RunStream(Endpoint& endpoint) {
   grpc::ClientContext context;
-  Watchdog watchdog(&context, options_.silence);
+  Watchdog watchdog(&context, options_.silence, options_.stop);
   const std::unique_ptr<grpc::ClientReader<v1::WatchResponse>> reader =
       endpoint.config->Watch(&context, request_);
   Stream stream;
@@ -120,20 +127,26 @@ Watcher::Stream Watcher::RunStream(Endpoint& endpoint) {
 CallResult Watcher::Run() {
   const auto& endpoints = client_.endpoints();
   const auto deadline = Clock::now() + options_.timeout;
+  const auto stops = [this] { return options_.stop && options_.stop(); };
   for (size_t at = 0;; ++at) {
+    if (stops()) return {grpc::Status(grpc::StatusCode::CANCELLED, "stopped"), ""};
     const auto tried = Clock::now();
     Stream stream = RunStream(*endpoints[at % endpoints.size()]);
     if (stream.enough) {
       stream.end.status = grpc::Status::OK;
       return stream.end;
     }
+    if (stops()) continue;
     if (!MayGoOn(stream.end)) return stream.end;
     if (!begun_ && Clock::now() >= deadline) return stream.end;
     if (stream.began) broken_(stream.end, request_.start_revision());
     // A node that begins every stream and ends it at once must not be asked without a pause either.
     const bool brief = !stream.began || Clock::now() - tried < options_.retry_delay;
     if (brief && (at + 1) % endpoints.size() == 0) {
-      std::this_thread::sleep_for(options_.retry_delay);
+      const auto until = Clock::now() + options_.retry_delay;
+      while (!stops() && Clock::now() < until) {
+        std::this_thread::sleep_for(std::min(options_.retry_delay, kStopInterval));
+      }
     }
   }
 }

@@ -18,6 +18,9 @@ struct WatcherOptions {
   std::chrono::milliseconds retry_delay = std::chrono::milliseconds(200);  // after a whole round
   // A stream that says nothing for so long is given up: it brings a progress mark every 5 s.
   std::chrono::milliseconds silence = std::chrono::seconds(15);
+  // Asked several times a second, on any thread, also while no stream can be had: true ends the
+  // watch (CANCELLED). Empty: nobody ends it.
+  std::function<bool()> stop;
 };
 
 class Watcher {
@@ -31,8 +34,8 @@ class Watcher {
 
   Watcher(Client& client, WatcherOptions options, Hear hear, Broken broken);
 
-  // Until `hear` has enough (OK), or for good: a refusal that another node would repeat, another
-  // cluster, or no endpoint in time.
+  // Until `hear` has enough (OK), `stop` says so (CANCELLED), or for good: a refusal that another
+  // node would repeat, another cluster, or no endpoint in time.
   CallResult Run();
 
  private:

@@ -45,6 +45,12 @@ class FakeState final : public storage::State {
     storage::StateSummary summary;
     summary.revision = revision;
     summary.applied = applied;
+    summary.ttls = ttl_deadlines.size();
+    summary.log_time_ms = log_time_ms;
+    for (const auto& [ttl, deadline] : ttl_deadlines) {
+      uint64_t& next = summary.next_ttl_deadline_ms;
+      if (next == 0 || deadline < next) next = deadline;
+    }
     return summary;
   }
   std::optional<storage::SessionView> FindSession(StoreId) const override { return std::nullopt; }
@@ -91,6 +97,18 @@ class FakeState final : public storage::State {
     return page;
   }
   void CollectChanges(storage::Collect) override {}
+  // What is due, with its deadline; `log_time_ms` and the earliest deadline are the summary's.
+  std::map<uint64_t, uint64_t> ttl_deadlines;
+  uint64_t log_time_ms = 0;
+  absl::StatusOr<std::vector<uint64_t>> DueTtls(uint64_t at, size_t limit,
+                                                const storage::ReadLimits&) override {
+    if (!failure.ok()) return failure;
+    std::vector<uint64_t> due;
+    for (const auto& [ttl, deadline] : ttl_deadlines) {
+      if (deadline < at && due.size() < limit) due.push_back(ttl);
+    }
+    return due;
+  }
   // Of each key what `history` has, newest first; places count from the newest.
   std::map<std::string, std::vector<storage::HistoryItem>> history;
   absl::StatusOr<storage::HistoryPage> History(const storage::HistoryQuery& query,

@@ -53,6 +53,16 @@ const std::map<std::string, std::string> kHandled = {
     {"PutRequest.text", "key: 'a' text: 'v'"},
     {"PutRequest.data", "key: 'a' data: 'v'"},
     {"PutRequest.expected_revision", "key: 'a' text: 'v' expected_revision: 7"},
+    {"PutRequest.ttl_id", "key: 'a' text: 'v' ttl_id: '00000000000000a1'"},
+    {"GrantTtlRequest.ttl.seconds", "ttl { seconds: 1 }"},
+    {"GrantTtlRequest.ttl.nanos", "ttl { seconds: 1 nanos: 1 }"},
+    {"GrantTtlRequest.request_id", "ttl { seconds: 1 } request_id: 'r'"},
+    {"GrantTtlRequest.request_revision", "ttl { seconds: 1 } request_id: 'r' request_revision: 1"},
+    {"KeepAliveTtlRequest.ttl_id", "ttl_id: '00000000000000a1'"},
+    {"RevokeTtlRequest.ttl_id", "ttl_id: '00000000000000a1'"},
+    {"RevokeTtlRequest.request_id", "ttl_id: '00000000000000a1' request_id: 'r'"},
+    {"RevokeTtlRequest.request_revision",
+     "ttl_id: '00000000000000a1' request_id: 'r' request_revision: 1"},
     {"PutRequest.note", "key: 'a' text: 'v' note: 'n'"},
     {"DeleteRequest.key", "key: 'a'"},
     {"DeleteRequest.prefix", "prefix: 'a'"},
@@ -111,6 +121,7 @@ const std::map<std::string, std::string> kHandledWithin = {
     {"put.key", "put { key: 'a' text: 'v' }"},
     {"put.text", "put { key: 'a' text: 'v' }"},
     {"put.data", "put { key: 'a' data: 'v' }"},
+    {"put.ttl_id", "put { key: 'a' data: 'v' ttl_id: '00000000000000a1' }"},
     {"delete.key", "delete { key: 'a' }"},
     {"delete.prefix", "delete { prefix: 'a' }"},
 };
@@ -138,11 +149,7 @@ const std::map<std::string, std::string> kRefusedWithin = {
 };
 
 // Not handled: what the refusal names. The request is valid but for this field.
-const std::map<std::string, std::string> kRefused = {
-    {"PutRequest.ttl_id", "ttl_id"},
-    {"TxnRequest.then.put.ttl_id", "ttl_id"},
-    {"TxnRequest.else.put.ttl_id", "ttl_id"},
-};
+const std::map<std::string, std::string> kRefused = {};
 // What makes a request valid that has nothing else.
 const std::map<std::string, std::string> kValid = {
     {"GetRequest", "key: 'a'"},
@@ -153,16 +160,20 @@ const std::map<std::string, std::string> kValid = {
     {"HistoryRequest", "key: 'a'"},
     {"RollbackRequest", "key: 'a' to_revision: 1"},
     {"WatchRequest", "key: 'a'"},
+    {"GrantTtlRequest", "ttl { seconds: 1 }"},
+    {"KeepAliveTtlRequest", "ttl_id: '00000000000000a1'"},
+    {"RevokeTtlRequest", "ttl_id: '00000000000000a1'"},
 };
 // The same for a part of one.
 const std::map<std::string, std::string> kValidPart = {
     {"TxnRequest.then.put", "then { put { key: 'a' text: 'v' } }"},
     {"TxnRequest.else.put", "else { put { key: 'a' text: 'v' } }"},
 };
-const std::set<std::string> kBuilt = {"Config/Get",      "Config/List",        "Config/Put",
-                                      "Config/Delete",   "Config/Txn",         "Config/History",
-                                      "Config/Rollback", "Config/Write",       "Config/Watch",
-                                      "Cluster/Status",  "Cluster/ListMembers"};
+const std::set<std::string> kBuilt = {
+    "Config/Get",     "Config/List",        "Config/Put",       "Config/Delete",
+    "Config/Txn",     "Config/History",     "Config/Rollback",  "Config/Write",
+    "Config/Watch",   "Config/GrantTtl",    "Config/RevokeTtl", "Config/KeepAliveTtl",
+    "Cluster/Status", "Cluster/ListMembers"};
 
 void SetSomething(Message* message, const FieldDescriptor* field) {
   const Reflection* reflection = message->GetReflection();
@@ -419,6 +430,9 @@ TEST_F(FieldWalk, AnUnknownFieldIsRefusedInEveryBuiltCall) {
                                           {"History", "\x0A\x01k"},
                                           {"Rollback", "\x0A\x01k\x18\x01"},
                                           {"Write", ""},
+                                          {"GrantTtl", "\x0A\x02\x08\x01"},
+                                          {"RevokeTtl", ""},
+                                          {"KeepAliveTtl", ""},
                                           {"Watch", "\x0A\x01k"}}) {
     const grpc::Status status =
         Call(v1::GetRequest::descriptor()->file()->service(0), method, valid + unknown);

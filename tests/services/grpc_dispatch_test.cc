@@ -537,12 +537,6 @@ TEST_F(GrpcDispatchTest, StreamsThatAreNotBuiltRefuseByName) {
   EXPECT_EQ(watched.error_code(), grpc::StatusCode::UNIMPLEMENTED);
   EXPECT_EQ(DetailsOf(watched).reason, "NOT_IN_THIS_BUILD");
   EXPECT_NE(watched.error_message().find("quorate.v1.Config/Watch"), std::string::npos);
-
-  grpc::ClientContext keep_context;
-  const auto keep = stub_->KeepAliveTtl(&keep_context);
-  v1::KeepAliveTtlResponse kept;
-  EXPECT_FALSE(keep->Read(&kept));
-  EXPECT_NE(keep->Finish().error_message().find("KeepAliveTtl"), std::string::npos);
 }
 
 TEST_F(GrpcDispatchTest, MoreThanEightMebibytesAreRefusedByGrpc) {

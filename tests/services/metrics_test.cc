@@ -44,12 +44,18 @@ TEST(Metrics, ShowsHowFarRequestIdsReach) {
   metrics.SetSampler([] {
     MetricsSample sample;
     sample.running = true;
+    sample.ttls = 4;
+    sample.ttl_keys = 5;
+    sample.expired_ttls = 6;
     sample.request_ids = 3;
     sample.request_ids_reach_ms = 1500;
     sample.request_ids_expired_through = Revision(17);
     return sample;
   });
   const std::string text = metrics.Text();
+  EXPECT_TRUE(HasLine(text, "quorate_ttl_grants 4")) << text;
+  EXPECT_TRUE(HasLine(text, "quorate_ttl_keys 5")) << text;
+  EXPECT_TRUE(HasLine(text, "quorate_ttl_expired_total 6")) << text;
   EXPECT_TRUE(HasLine(text, "quorate_request_ids 3")) << text;
   EXPECT_TRUE(HasLine(text, "quorate_request_ids_reach_seconds 1.5")) << text;
   EXPECT_TRUE(HasLine(text, "quorate_request_ids_expired_revision 17")) << text;

@@ -200,8 +200,9 @@ TEST(Validate, NamesAReadThatCannotBe) {
   EXPECT_EQ(Outcome(Validate(request)), "INVALID_ARGUMENT INVALID_VALUE read.consistency");
 }
 
-TEST(Validate, RefusesWhatIsNotBuiltByName) {
-  EXPECT_EQ(Put("key: 'a' text: '' ttl_id: 'x'"), "UNIMPLEMENTED NOT_IN_THIS_BUILD ttl_id");
+TEST(Validate, NamesATimeToLiveThatIsNone) {
+  EXPECT_EQ(Put("key: 'a' text: '' ttl_id: '00000000000000a1'"), "OK");
+  EXPECT_EQ(Put("key: 'a' text: '' ttl_id: 'x'"), "INVALID_ARGUMENT INVALID_VALUE ttl_id");
 }
 
 }  // namespace

@@ -105,7 +105,7 @@ class Script {
     entry->index = ++index_;
     entry->term = term_;
     entry->type = type;
-    entry->log_time_ms = index_.value() * 10;
+    entry->log_time_ms = index_.value() * 10 + passed_ms_;
     entry->wall_time_ms = 1'700'000'000'000 + static_cast<int64_t>(index_.value());
     entry->payload = std::move(payload);
     entries_.push_back(entry);
@@ -158,6 +158,8 @@ class Script {
   }
 
   void NextTerm() { ++term_; }
+  // Log time goes on by this much more than entries make it.
+  void Pass(uint64_t ms) { passed_ms_ += ms; }
   raft::Index index() const { return index_; }
   // The entries made since the last call.
   std::vector<raft::EntryPtr> Take() { return std::exchange(entries_, {}); }
@@ -166,6 +168,7 @@ class Script {
   raft::Index index_;
   raft::Term term_{1};
   uint64_t sequence_ = 0;
+  uint64_t passed_ms_ = 0;
   std::vector<raft::EntryPtr> entries_;
 };
 

@@ -415,7 +415,8 @@ TEST_F(RequestIds, ADatabaseOfFormatOneGetsItsTables) {
     absl::StatusOr<Database> writer = OpenStateWriter(options);
     ASSERT_TRUE(writer.ok()) << writer.status();
     ASSERT_TRUE(writer
-                    ->Execute("DROP TABLE request_ids; DROP TABLE request_id_bounds;"
+                    ->Execute("DROP TABLE request_ids; DROP TABLE request_id_bounds; DROP TABLE "
+                              "ttl; DROP TABLE ttl_key;"
                               "PRAGMA user_version = 1;")
                     .ok());
   }

@@ -13,7 +13,7 @@ namespace {
 struct ModelItem {
   std::string value;
   bool is_text = false;
-  uint64_t create = 0, mod = 0, version = 0;
+  uint64_t create = 0, mod = 0, version = 0, ttl = 0;
 };
 using ModelItems = std::map<std::string, ModelItem>;
 
@@ -42,6 +42,8 @@ class Model {
       }
       std::erase_if(sessions_, [&](auto& s) { return !members_.contains(s.first); });
     }
+    index_ = entry.index;
+    log_time_ms_ = std::max(log_time_ms_, entry.log_time_ms);
     if (entry.type != raft::EntryType::kCommand) return std::nullopt;
     v1::Command command;
     EXPECT_TRUE(command.ParseFromString(entry.payload));
@@ -49,6 +51,8 @@ class Model {
   }
 
   uint64_t revision() const { return revisions_.size() - 1; }
+  size_t grants() const { return grants_.size(); }
+  size_t ended() const { return ended_; }
   const ModelItems& at(uint64_t revision) const { return revisions_[revision]; }
   const std::map<uint64_t, ModelSession>& sessions() const { return sessions_; }
 
@@ -79,9 +83,7 @@ class Model {
     ModelOutcome outcome;
     outcome.duplicate = position.sequence() <= session.last;
     if (!outcome.duplicate) {
-      session.answers[++session.last] = command.has_skip()
-                                            ? "code 1 revision " + std::to_string(revision())
-                                            : Execute(command.transaction());
+      session.answers[++session.last] = Execute(command);
     }
     if (session.answers.contains(position.sequence())) {
       outcome.answer = session.answers[position.sequence()];
@@ -120,6 +122,52 @@ class Model {
     }
   }
 
+  struct Grant {
+    uint64_t ttl_ms = 0, deadline_ms = 0;
+  };
+
+  std::string Execute(const v1::Command& command) {
+    if (command.has_skip()) return "code 1 revision " + std::to_string(revision());
+    if (command.has_transaction()) return Execute(command.transaction());
+    std::string results;
+    if (command.has_grant_ttl()) {
+      const uint64_t ttl_ms = command.grant_ttl().ttl_ms();
+      grants_[TtlIdOf(ClusterId(kCluster), index_)] = {ttl_ms, log_time_ms_ + ttl_ms};
+      results = " t" + std::to_string(ttl_ms);
+    } else if (command.has_keep_alive_ttl()) {
+      for (uint64_t ttl : command.keep_alive_ttl().ttl_id()) {
+        auto found = grants_.find(ttl);
+        if (found != grants_.end()) found->second.deadline_ms = log_time_ms_ + found->second.ttl_ms;
+        results += " t" + std::to_string(found == grants_.end() ? 0 : found->second.ttl_ms);
+      }
+    } else if (command.has_revoke_ttl()) {
+      if (!grants_.contains(command.revoke_ttl().ttl_id())) {
+        return "code 5 revision " + std::to_string(revision());
+      }
+      results = " d" + std::to_string(End({command.revoke_ttl().ttl_id()}));
+    } else {
+      std::set<uint64_t> over;
+      for (uint64_t ttl : command.expire_ttl().ttl_id()) {
+        auto found = grants_.find(ttl);
+        if (found != grants_.end() && log_time_ms_ > found->second.deadline_ms) over.insert(ttl);
+      }
+      const uint64_t deleted = End(over);
+      ended_ += over.size();
+      results = " d" + std::to_string(deleted);
+      if (!over.empty()) results += "n" + std::to_string(over.size());
+    }
+    return "code 0 revision " + std::to_string(revision()) + " then" + results;
+  }
+
+  uint64_t End(const std::set<uint64_t>& ttls) {
+    ModelItems items = revisions_.back();
+    const uint64_t deleted =
+        std::erase_if(items, [&](auto& item) { return ttls.contains(item.second.ttl); });
+    for (uint64_t ttl : ttls) grants_.erase(ttl);
+    if (deleted > 0) revisions_.push_back(items);
+    return deleted;
+  }
+
   std::string Execute(const v1::Transaction& transaction) {
     ModelItems items = revisions_.back();
     bool holds = true;
@@ -132,11 +180,16 @@ class Model {
     std::string results;
     for (const v1::Operation& operation : holds ? transaction.then() : transaction.otherwise()) {
       if (operation.has_put()) {
+        const uint64_t ttl = operation.put().ttl_id();
+        if (ttl != 0 && !grants_.contains(ttl)) {
+          return "code 5 revision " + std::to_string(revision());
+        }
         ModelItem& item = items[operation.put().key()];
         if (item.version++ == 0) item.create = next;
         item.value = operation.put().value();
         item.is_text = operation.put().value_kind() == v1::VALUE_KIND_TEXT;
         item.mod = next;
+        item.ttl = ttl;
         changed = true;
         results += " c" + std::to_string(item.create) + "v" + std::to_string(item.version);
       } else {
@@ -156,6 +209,10 @@ class Model {
   }
 
   std::vector<ModelItems> revisions_;  // [0] is unused
+  raft::Index index_;
+  uint64_t log_time_ms_ = 0;
+  std::map<uint64_t, Grant> grants_;
+  size_t ended_ = 0;
   std::set<uint64_t> members_;
   std::map<uint64_t, ModelSession> sessions_;
 };
@@ -168,9 +225,14 @@ std::string AnswerText(const std::shared_ptr<const std::string>& bytes) {
   if (answer.results_size() == 0) return text;
   text += answer.succeeded() ? " then" : " otherwise";
   for (const v1::OperationResult& result : answer.results()) {
+    if (result.ttl_id() != 0) {
+      text += " t" + std::to_string(result.ttl_ms());
+      continue;
+    }
     text += result.version() != 0 ? " c" + std::to_string(result.create_revision()) + "v" +
                                         std::to_string(result.version())
                                   : " d" + std::to_string(result.deleted());
+    if (result.count() != 0) text += "n" + std::to_string(result.count());
   }
   return text;
 }
@@ -207,6 +269,7 @@ class StateTwin : public StateFixture, public ::testing::WithParamInterface<uint
       ASSERT_EQ(actual.create_revision, Revision(item.create)) << key;
       ASSERT_EQ(actual.mod_revision, Revision(item.mod)) << key;
       ASSERT_EQ(actual.version, item.version) << key;
+      ASSERT_EQ(actual.ttl, item.ttl) << key;
     }
     ASSERT_EQ(Count("", revision), expected.size());
   }
@@ -256,6 +319,7 @@ TEST_P(StateTwin, AgreesAfterEachStep) {
       duplicates += outcome.duplicate;
     }
     ASSERT_EQ(state->Summary().revision, Revision(model.revision()));
+    ASSERT_EQ(state->Summary().ttls, model.grants());
     ASSERT_NO_FATAL_FAILURE(CompareItems(model.revision(), model.at(model.revision())));
     const uint64_t past = 1 + random() % model.revision();
     ASSERT_NO_FATAL_FAILURE(CompareItems(past, model.at(past)));
@@ -270,6 +334,7 @@ TEST_P(StateTwin, AgreesAfterEachStep) {
   EXPECT_GT(model.revision(), 100u);
   EXPECT_GT(refused, 5u);
   EXPECT_GT(duplicates, 5u);
+  EXPECT_GT(model.ended(), 3u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Seed, StateTwin, ::testing::Range<uint64_t>(1, 7));

@@ -2,11 +2,13 @@
 // memberships. The same seed gives the same entries.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "storage/state_ttl.h"
 #include "tests/storage/state_fixture.h"
 
 namespace quorate::storage::testing {
@@ -57,8 +59,48 @@ class Workload {
     return command;
   }
 
+  // One of the latest grants, or of those that were refused.
+  uint64_t Ttl() {
+    if (grants_.empty() || Below(10) == 0) return 1 + Below(3);
+    return grants_[grants_.size() - 1 - Below(std::min<size_t>(grants_.size(), 4))];
+  }
+
+  void MakeTtl() {
+    v1::Command command;
+    switch (Below(6)) {
+      case 0:
+      case 1:
+        command.mutable_grant_ttl()->set_ttl_ms(1 + Below(300));
+        grants_.push_back(TtlIdOf(ClusterId(kCluster), script_.index() + 1));
+        break;
+      case 2:
+        for (uint64_t i = 1 + Below(3); i > 0; --i)
+          command.mutable_keep_alive_ttl()->add_ttl_id(Ttl());
+        break;
+      case 3:
+        command.mutable_revoke_ttl()->set_ttl_id(Ttl());
+        break;
+      default:
+        command.mutable_expire_ttl();
+        for (uint64_t i = Below(8); i > 0; --i) command.mutable_expire_ttl()->add_ttl_id(Ttl());
+    }
+    Send(command, last_ + 1);
+  }
+
   void MakeOne() {
-    switch (Below(40)) {
+    switch (Below(46)) {
+      case 40:
+      case 41:
+      case 42:
+      case 43:
+        return MakeTtl();
+      case 44:
+      case 45: {
+        v1::Command command;
+        AddPut(command, Key(), Value())->set_ttl_id(Ttl());
+        if (Below(2) == 0) AddPut(command, Key(), Value())->set_ttl_id(Ttl());
+        return Send(command, last_ + 1);
+      }
       case 0:
         script_.NextTerm();
         script_.Noop();
@@ -113,6 +155,7 @@ class Workload {
   Script script_;
   uint64_t boot_ = kBoot;
   uint64_t last_ = 0, answered_ = 0;
+  std::vector<uint64_t> grants_;
 };
 
 }  // namespace quorate::storage::testing

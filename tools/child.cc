@@ -1,0 +1,89 @@
+#include "tools/child.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+extern char** environ;
+
+namespace quorate::tools {
+namespace {
+
+std::vector<char*> PointersTo(std::vector<std::string>& texts) {
+  std::vector<char*> pointers;
+  for (std::string& each : texts) pointers.push_back(each.data());
+  pointers.push_back(nullptr);
+  return pointers;
+}
+
+// Only what may be called between fork and exec of a process with threads.
+[[noreturn]] void BecomeCommand(char* const* arguments, char* const* environment, pid_t parent,
+                                int error_pipe) {
+  struct sigaction action = {};
+  action.sa_handler = SIG_DFL;
+  for (const int each : {SIGPIPE, SIGINT, SIGTERM}) sigaction(each, &action, nullptr);
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  // It may have ended before that was set.
+  if (getppid() != parent) _exit(127);
+  execvpe(arguments[0], arguments, environment);
+  const int error = errno;
+  if (write(error_pipe, &error, sizeof error) < 0) _exit(126);
+  _exit(127);
+}
+
+}  // namespace
+
+absl::StatusOr<Child> Child::Start(const std::vector<std::string>& arguments,
+                                   const Variables& variables) {
+  std::vector<std::string> texts = arguments;
+  std::vector<std::string> settings;
+  for (char** each = environ; *each != nullptr; ++each) {
+    bool replaced = false;
+    for (const auto& [name, value] : variables) {
+      replaced = replaced || std::strncmp(*each, (name + "=").c_str(), name.size() + 1) == 0;
+    }
+    if (!replaced) settings.emplace_back(*each);
+  }
+  for (const auto& [name, value] : variables) settings.push_back(name + "=" + value);
+  const std::vector<char*> argument_pointers = PointersTo(texts);
+  const std::vector<char*> setting_pointers = PointersTo(settings);
+
+  // Closed by exec: who reads its end knows that the command runs.
+  int pipe_ends[2];
+  if (pipe2(pipe_ends, O_CLOEXEC) != 0) return absl::ErrnoToStatus(errno, "cannot make a pipe");
+  const pid_t parent = getpid();
+  const pid_t pid = fork();
+  if (pid == 0) {
+    BecomeCommand(argument_pointers.data(), setting_pointers.data(), parent, pipe_ends[1]);
+  }
+  const int fork_error = errno;
+  close(pipe_ends[1]);
+  if (pid < 0) {
+    close(pipe_ends[0]);
+    return absl::ErrnoToStatus(fork_error, "cannot start a process");
+  }
+  int error = 0;
+  ssize_t got = 0;
+  while ((got = read(pipe_ends[0], &error, sizeof error)) < 0 && errno == EINTR) {
+  }
+  close(pipe_ends[0]);
+  if (got != sizeof error) return Child(pid);
+  waitpid(pid, nullptr, 0);
+  return absl::ErrnoToStatus(error, "cannot run " + arguments[0]);
+}
+
+std::optional<int> Child::Ended() {
+  int status = 0;
+  const pid_t ended = waitpid(pid_, &status, WNOHANG);
+  if (ended != pid_) return std::nullopt;
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+void Child::Signal(int signal) const { kill(pid_, signal); }
+
+}  // namespace quorate::tools

@@ -17,14 +17,14 @@ struct Place {
   std::vector<Word> flags;
 };
 
-struct Tree {
+struct CommandTree {
   std::vector<Place> places;
   std::vector<std::string> takes_value;  // flags behind which a value follows
 };
 
 bool IsFlag(const CLI::Option* option) { return !option->get_positional(); }
 
-std::vector<Word> FlagsOf(const CLI::App& app, Tree* tree) {
+std::vector<Word> FlagsOf(const CLI::App& app, CommandTree* tree) {
   std::vector<Word> flags;
   for (const CLI::Option* option : app.get_options(IsFlag)) {
     for (const auto& [names, dashes] :
@@ -43,7 +43,7 @@ std::vector<Word> FlagsOf(const CLI::App& app, Tree* tree) {
 }
 
 void Collect(const CLI::App& app, const std::string& path, const std::vector<Word>& globals,
-             Tree* tree) {
+             CommandTree* tree) {
   Place place;
   place.path = path;
   place.flags = FlagsOf(app, tree);
@@ -93,7 +93,8 @@ std::string Texts(const std::vector<Word>& words) {
 }
 
 // bash and zsh: which subcommand the words before the cursor have come to. `$path` in the end.
-std::string FindPlace(const Tree& tree, const char* words, const char* first, const char* end) {
+std::string FindPlace(const CommandTree& tree, const char* words, const char* first,
+                      const char* end) {
   std::string paths;
   for (const Place& place : tree.places) {
     if (place.path.empty()) continue;
@@ -112,7 +113,8 @@ std::string FindPlace(const Tree& tree, const char* words, const char* first, co
          "  done\n";
 }
 
-std::string Bash(const Tree& tree, const CompletionChoices& choices, const std::string& name) {
+std::string Bash(const CommandTree& tree, const CompletionChoices& choices,
+                 const std::string& name) {
   std::string out = "# bash completion of " + name + ": source <(" + name + " completion bash)\n_" +
                     name +
                     "() {\n  local cur=\"${COMP_WORDS[COMP_CWORD]}\" "
@@ -145,7 +147,8 @@ std::string Described(const std::vector<Word>& words) {
   return out;
 }
 
-std::string Zsh(const Tree& tree, const CompletionChoices& choices, const std::string& name) {
+std::string Zsh(const CommandTree& tree, const CompletionChoices& choices,
+                const std::string& name) {
   std::string out = "#compdef " + name + "\n# zsh completion of " + name + ": source <(" + name +
                     " completion zsh)\n_" + name +
                     "() {\n  local cur=\"${words[CURRENT]}\" prev=\"${words[CURRENT-1]}\"\n"
@@ -167,7 +170,8 @@ std::string Zsh(const Tree& tree, const CompletionChoices& choices, const std::s
          name + "; else compdef _" + name + " " + name + "; fi\n";
 }
 
-std::string Fish(const Tree& tree, const CompletionChoices& choices, const std::string& name) {
+std::string Fish(const CommandTree& tree, const CompletionChoices& choices,
+                 const std::string& name) {
   std::string out = "# fish completion of " + name + ": " + name +
                     " completion fish | source\n"
                     "function __" +
@@ -214,7 +218,7 @@ std::optional<Shell> ParseShell(const std::string& name) {
 }
 
 std::string CompletionScript(Shell shell, const CLI::App& app, const CompletionChoices& choices) {
-  Tree tree;
+  CommandTree tree;
   Collect(app, "", {}, &tree);
   switch (shell) {
     case Shell::kBash:

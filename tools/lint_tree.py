@@ -80,24 +80,26 @@ def one_name_twice():
     """Unnamed namespaces of one folder become one where several files are compiled as one: by the
     sanitizer presets and by the checks with clang. So no two of its files may use one name there."""
     seen, complaints = {}, []
-    for path in files():
+    for path in sorted(files(), key=lambda path: not path.endswith(".h")):
         # A benchmark is a program of its own.
-        if not path.endswith(".cc") or path.endswith("_benchmark.cc"):
+        if not path.endswith((".cc", ".h")) or path.endswith("_benchmark.cc"):
             continue
-        inside = False
+        folder, header = os.path.dirname(path), path.endswith(".h")
+        inside = header
         for number, line in enumerate(read(path) or [], 1):
             if line.startswith("namespace {"):
                 inside = True
             elif line.startswith("}  // namespace"):
-                inside = False
+                inside = header
             elif inside and line and line[0] not in " }#/" and not line.startswith("TEST"):
                 found = next(filter(None, (d.match(line) for d in DEFINITIONS)), None)
-                if found is None:
+                # A header may declare what another one defines, and overload a function.
+                if found is None or (header and found.re is DEFINITIONS[-1]):
                     continue
-                key = (os.path.dirname(path), found.group(1))
-                first = seen.setdefault(key, path)
-                if first != path:
-                    complaints.append(f"{path}:{number}: {first} has an unnamed {found.group(1)} too")
+                first = seen.setdefault((folder, found.group(1)), path)
+                if first != path and not header:
+                    kind = "a" if first.endswith(".h") else "an unnamed"
+                    complaints.append(f"{path}:{number}: {first} has {kind} {found.group(1)} too")
     return complaints
 
 

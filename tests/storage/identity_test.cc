@@ -12,7 +12,7 @@ namespace {
 
 constexpr char kPath[] = "/data/identity";
 const StoreId kStore(0x0123456789abcdef);
-const ClusterId kCluster(0xfeedfacecafebeef);
+const ClusterId kIdentityCluster(0xfeedfacecafebeef);
 
 std::unique_ptr<IdentityFile> MustCreate(Disk* disk) {
   auto file = IdentityFile::Create(disk, kPath, "quorate-0", kStore);
@@ -35,7 +35,7 @@ TEST(Identity, KeepsEverythingOverARestart) {
     EXPECT_EQ(file->current().cluster, ClusterId());
     EXPECT_EQ(*file->NextBoot(), 1u);
     EXPECT_TRUE(file->SetBirth("pledge").ok());
-    EXPECT_TRUE(file->SetBorn(kCluster, record).ok());
+    EXPECT_TRUE(file->SetBorn(kIdentityCluster, record).ok());
     EXPECT_TRUE(file->SetLogMade().ok());
     EXPECT_TRUE(file->SetCaughtUpOnce().ok());
   }
@@ -44,7 +44,7 @@ TEST(Identity, KeepsEverythingOverARestart) {
   Identity identity = file->current();
   EXPECT_EQ(identity.node, "quorate-0");
   EXPECT_EQ(identity.store, kStore);
-  EXPECT_EQ(identity.cluster, kCluster);
+  EXPECT_EQ(identity.cluster, kIdentityCluster);
   EXPECT_EQ(identity.birth, record);
   EXPECT_TRUE(identity.log_made);
   EXPECT_TRUE(identity.caught_up_once);
@@ -106,7 +106,7 @@ TEST(Identity, IsOldOrNewAfterACrashAnywhere) {
 TEST(Identity, RefusesAFlippedBitAnywhere) {
   SimDisk disk({"/data"});
   auto file = MustCreate(&disk);
-  ASSERT_TRUE(file->SetBorn(kCluster, "record").ok());
+  ASSERT_TRUE(file->SetBorn(kIdentityCluster, "record").ok());
   const size_t size = disk.Content(kPath).size();
   for (size_t at = 0; at < size; ++at) {
     for (int bit = 0; bit < 8; ++bit) {
@@ -203,8 +203,8 @@ TEST(Identity, ReportsAReadErrorAsItIs) {
 TEST(IdentityDeathTest, AClusterNeverChanges) {
   SimDisk disk({"/data"});
   auto file = MustCreate(&disk);
-  ASSERT_TRUE(file->SetCluster(kCluster).ok());
-  EXPECT_TRUE(file->SetCluster(kCluster).ok());
+  ASSERT_TRUE(file->SetCluster(kIdentityCluster).ok());
+  EXPECT_TRUE(file->SetCluster(kIdentityCluster).ok());
   EXPECT_DEATH((void)file->SetCluster(ClusterId(5)), "CHECK failed");
 }
 

@@ -54,9 +54,9 @@ void CutsAndInstalls(LogWriter& w) {
   (void)done;
 }
 
-using Workload = void (*)(LogWriter&);
+using LogWorkload = void (*)(LogWriter&);
 
-int OperationsOf(Workload workload) {
+int OperationsOf(LogWorkload workload) {
   SimDisk disk({kLogDirectory});
   LogWriter writer(&disk, SmallLogOptions(kSegmentBytes));
   workload(writer);
@@ -91,9 +91,9 @@ void CheckRecovery(SimDisk* disk, const LogWriter& before) {
   EXPECT_EQ(*grown, next.content());
 }
 
-class LogCrash : public testing::TestWithParam<std::pair<const char*, Workload>> {
+class LogCrash : public testing::TestWithParam<std::pair<const char*, LogWorkload>> {
  protected:
-  const Workload workload_ = GetParam().second;
+  const LogWorkload workload_ = GetParam().second;
 };
 
 INSTANTIATE_TEST_SUITE_P(, LogCrash,

@@ -35,16 +35,29 @@ class CallContext {
   }
 
   // `callback` runs once when the caller goes away, on whatever thread notices; at once when it
-  // already has. One per call.
+  // already has. One per call. It lives as long as the call: what holds the call must not be held
+  // by it for longer than until Forget.
   void OnCancel(std::function<void()> callback) {
     {
       std::lock_guard lock(mutex_);
+      if (forgotten_) return;
       if (!cancelled_) {
         callback_ = std::move(callback);
         return;
       }
     }
     callback();
+  }
+
+  // The call has its answer, and who goes away now is nobody's business: lets go of the callback,
+  // and of one that comes later.
+  void Forget() {
+    std::function<void()> callback;  // ends without the lock
+    {
+      std::lock_guard lock(mutex_);
+      forgotten_ = true;
+      callback.swap(callback_);
+    }
   }
 
   // The dispatcher's: the caller went away. May be called more than once.
@@ -64,6 +77,7 @@ class CallContext {
 
   mutable std::mutex mutex_;  // protects what follows
   bool cancelled_ = false;
+  bool forgotten_ = false;
   std::function<void()> callback_;
 };
 

@@ -51,6 +51,7 @@ struct TtlKeeper::Renewal {
       mine.swap(done);
     }
     if (!mine) return false;
+    call->Forget();  // it holds this
     mine(status, std::move(response));
     return true;
   }
@@ -140,6 +141,7 @@ void TtlKeeper::SendNext() {
 }
 
 void TtlKeeper::Finish(const std::shared_ptr<Batch>& batch, const grpc::Status& status) {
+  batch->call->Forget();  // by way of the write it holds the batch
   for (const RenewalPtr& renewal : batch->renewals) {
     const uint64_t lives_ms = batch->lives_ms[renewal->ttl];
     if (!status.ok()) {

@@ -130,7 +130,7 @@ class LinearizableRead(unittest.TestCase):
             leader.kill()
             other.kill()
             with self.assertRaises(grpc.RpcError) as caught:
-                get(follower, timeout=2, consistency=config_pb2.CONSISTENCY_LINEARIZABLE)
+                get(follower, timeout=2 * MULTIPLIER, consistency=config_pb2.CONSISTENCY_LINEARIZABLE)
             self.assertEqual(caught.exception.code(), grpc.StatusCode.UNAVAILABLE)
             self.assertEqual(error_info(caught.exception)[0], "NO_LEADER")
             self.assertEqual(get(follower).item.text, "two", "a local read needs no majority")

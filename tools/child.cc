@@ -23,7 +23,8 @@ std::vector<char*> PointersTo(std::vector<std::string>& texts) {
 
 // Only what may be called between fork and exec of a process with threads.
 [[noreturn]] void BecomeCommand(char* const* arguments, char* const* environment, pid_t parent,
-                                int error_pipe) {
+                                bool own_group, int error_pipe) {
+  if (own_group) setpgid(0, 0);
   struct sigaction action = {};
   action.sa_handler = SIG_DFL;
   for (const int each : {SIGPIPE, SIGINT, SIGTERM}) sigaction(each, &action, nullptr);
@@ -39,7 +40,7 @@ std::vector<char*> PointersTo(std::vector<std::string>& texts) {
 }  // namespace
 
 absl::StatusOr<Child> Child::Start(const std::vector<std::string>& arguments,
-                                   const Variables& variables) {
+                                   const Variables& variables, bool own_group) {
   std::vector<std::string> texts = arguments;
   std::vector<std::string> settings;
   for (char** each = environ; *each != nullptr; ++each) {
@@ -59,7 +60,8 @@ absl::StatusOr<Child> Child::Start(const std::vector<std::string>& arguments,
   const pid_t parent = getpid();
   const pid_t pid = fork();
   if (pid == 0) {
-    BecomeCommand(argument_pointers.data(), setting_pointers.data(), parent, pipe_ends[1]);
+    BecomeCommand(argument_pointers.data(), setting_pointers.data(), parent, own_group,
+                  pipe_ends[1]);
   }
   const int fork_error = errno;
   close(pipe_ends[1]);
@@ -72,7 +74,7 @@ absl::StatusOr<Child> Child::Start(const std::vector<std::string>& arguments,
   while ((got = read(pipe_ends[0], &error, sizeof error)) < 0 && errno == EINTR) {
   }
   close(pipe_ends[0]);
-  if (got != sizeof error) return Child(pid);
+  if (got != sizeof error) return Child(pid, own_group);
   waitpid(pid, nullptr, 0);
   return absl::ErrnoToStatus(error, "cannot run " + arguments[0]);
 }
@@ -84,6 +86,8 @@ std::optional<int> Child::Ended() {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-void Child::Signal(int signal) const { kill(pid_, signal); }
+bool Child::GroupRuns() const { return own_group_ && kill(-pid_, 0) == 0; }
+
+void Child::Signal(int signal) const { kill(own_group_ ? -pid_ : pid_, signal); }
 
 }  // namespace quorate::tools

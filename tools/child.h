@@ -1,4 +1,4 @@
-// A command that runs below this process and never longer than it.
+// A command that runs below this process.
 #pragma once
 
 #include <sys/types.h>
@@ -18,19 +18,24 @@ class Child {
 
   // Runs `arguments` (the first is looked up in PATH) with these variables in the environment
   // beside our own. Stdin, stdout and stderr are ours. When this process ends, however, so does the
-  // child (SIGKILL): call it on a thread that lives as long as the child. kNotFound,
-  // kPermissionDenied or another error when it could not be started.
+  // child (SIGKILL; not what it has started itself): call it on a thread that lives as long as the
+  // child. kNotFound, kPermissionDenied or another error when it could not be started.
+  // `own_group`: it leads a process group, with all that it starts, and so signals reach them too.
+  // Not for a child that reads from our terminal: only one group may.
   static absl::StatusOr<Child> Start(const std::vector<std::string>& arguments,
-                                     const Variables& variables);
+                                     const Variables& variables, bool own_group = false);
 
   // What a shell calls its exit status (128 + the signal that ended it); nullopt: it runs. After it
   // has ended it is not asked again.
   std::optional<int> Ended();
+  // After it has ended: somebody of its group is still there.
+  bool GroupRuns() const;
   void Signal(int signal) const;
 
  private:
-  explicit Child(pid_t pid) : pid_(pid) {}
+  Child(pid_t pid, bool own_group) : pid_(pid), own_group_(own_group) {}
   pid_t pid_ = 0;
+  bool own_group_ = false;
 };
 
 }  // namespace quorate::tools

@@ -30,6 +30,8 @@ namespace {
 using services::BootNow;
 using std::chrono::milliseconds;
 
+// How long a killed process takes to be gone.
+constexpr Duration kKillTime = std::chrono::seconds(2);
 constexpr milliseconds kPoll(20);
 constexpr milliseconds kTtlMin(1000);
 constexpr milliseconds kTtlMax(24LL * 3600 * 1000);
@@ -101,6 +103,7 @@ class Contender {
         case Turn::kMine:
           return Hold(put.text());
         case Turn::kBehind:
+          if (Stop()) return Stopped();
           if (!WaitFor(before)) return exit_;
           break;
         case Turn::kStopped:
@@ -112,15 +115,17 @@ class Contender {
   }
 
   // Who is before this one: what was created last before it. At a node that shows this one's key
-  // nobody can come before it any more, so any node may be asked.
+  // nobody can come before it any more, so any node may be asked. One whose key is not there any
+  // more (somebody deleted it, or rolled back) has no turn: others would take theirs beside it.
   Turn FindTurn(v1::Item* before) {
     v1::ListRequest request;
     request.set_prefix(options_.name + "/");
     request.set_keys_only(true);
     request.mutable_read()->set_min_revision(revision_);
     before->Clear();
+    bool there = false;
     while (true) {
-      if (Stop()) return Turn::kStopped;
+      if (Interrupted() || Lost()) return Turn::kStopped;
       v1::ListResponse response;
       const CallResult result =
           client_.Run(CallKind::kRead, [&](Endpoint& endpoint, grpc::ClientContext* context) {
@@ -131,11 +136,14 @@ class Contender {
         return Turn::kFailed;
       }
       for (const v1::Item& item : response.items()) {
+        there = there || (item.key() == key_ && item.create_revision() == revision_);
         if (item.create_revision() >= revision_) continue;
         if (item.create_revision() > before->create_revision()) *before = item;
       }
       if (response.next_page_token().empty()) {
         seen_ = response.header().revision();
+        gone_ = !there;
+        if (gone_ || Interrupted() || Lost()) return Turn::kStopped;
         return before->key().empty() ? Turn::kMine : Turn::kBehind;
       }
       request.clear_read();
@@ -174,7 +182,7 @@ class Contender {
   bool Stop() const { return Interrupted() || Lost() || (give_up_ && BootNow() >= *give_up_); }
   int Stopped() {
     if (Interrupted()) return kExitInterrupted;
-    if (Lost()) return FailLost();
+    if (Lost() || gone_) return FailLost();
     return invocation_.Fail(kExitUnavailable, What() + ": not obtained within " + options_.wait);
   }
 
@@ -183,7 +191,9 @@ class Contender {
     return invocation_.Fail(
         kExitUnavailable,
         What() + ": lost: " +
-            (holder_.ended() ? "it has ended" : "it could not be kept alive, and may have ended") +
+            (gone_             ? "its key is not there any more"
+             : holder_.ended() ? "it has ended"
+                               : "it could not be kept alive, and may have ended") +
             (trouble.empty() ? "" : ": " + trouble));
   }
 
@@ -191,7 +201,8 @@ class Contender {
     if (options_.command.empty()) return HoldAlone(value);
     absl::StatusOr<Child> child = Child::Start(
         options_.command,
-        {{"QUORATE_LOCK_KEY", key_}, {"QUORATE_LOCK_TOKEN", std::to_string(revision_)}});
+        {{"QUORATE_LOCK_KEY", key_}, {"QUORATE_LOCK_TOKEN", std::to_string(revision_)}},
+        !invocation_.io.in_is_terminal);
     if (!child.ok()) {
       return invocation_.Fail(absl::IsNotFound(child.status()) ? kExitNotFound : kExitError,
                               What() + ": " + std::string(child.status().message()));
@@ -199,6 +210,7 @@ class Contender {
     bool told = false, killed = false, interrupted = false;
     while (true) {
       if (const std::optional<int> status = child->Ended()) {
+        if (told || killed || Interrupted()) AwaitRest(*child);
         if (told || killed) return FailLost();
         return Interrupted() ? kExitInterrupted : *status;
       }
@@ -214,6 +226,21 @@ class Contender {
         child->Signal(SIGTERM);
       }
       SayTrouble();
+      std::this_thread::sleep_for(kPoll);
+    }
+  }
+
+  // What the command has started was told to end as well; it is waited for, because the next holder
+  // comes when this one is gone.
+  void AwaitRest(const Child& child) const {
+    std::optional<Instant> killed_at;
+    while (child.GroupRuns()) {
+      if (!killed_at && Lost()) {
+        child.Signal(SIGKILL);
+        killed_at = BootNow();
+      }
+      // Only a process that nobody waits for is there so long after it was killed.
+      if (killed_at && BootNow() - *killed_at > kKillTime) return;
       std::this_thread::sleep_for(kPoll);
     }
   }
@@ -261,6 +288,7 @@ class Contender {
   std::string key_;
   uint64_t revision_ = 0;  // at which the key was created
   uint64_t seen_ = 0;      // what the last listing showed
+  bool gone_ = false;      // the key is not there any more
   bool waiting_told_ = false;
   int exit_ = kExitOk;
   Instant trouble_said_;

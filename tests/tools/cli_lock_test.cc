@@ -317,6 +317,40 @@ TEST_F(CliLock, AKeyThatSomebodyDeletesIsALostLock) {
   EXPECT_THAT(ran.err, HasSubstr("KEY_NOT_FOUND"));
 }
 
+// Whoever comes next has the lock alone: this one has no key any more that would hold him off.
+TEST_F(CliLock, OneWhoseKeyIsDeletedWhileItWaitsTakesNoTurn) {
+  node_.PutItem("job/z", "first");
+  std::thread other([this] {
+    Await([this] { return node_.keys().size() == 2; });
+    node_.Erase("job/00000000000000a1");
+    node_.Erase("job/z");
+  });
+  const RanLock ran = Lock("echo held > $F");
+  other.join();
+  EXPECT_EQ(ran.exit, kExitUnavailable);
+  EXPECT_THAT(ran.err, HasSubstr("its key is not there any more"));
+  EXPECT_EQ(Written(), "");
+  EXPECT_EQ(node_.ttls(), 0u);
+}
+
+TEST_F(CliLock, AFreeOneIsTakenWithoutWaiting) {
+  const RanLock ran = Lock("echo held > $F", {"--wait", "0s"});
+  EXPECT_EQ(ran.exit, 0) << ran.err;
+  EXPECT_EQ(Written(), "held\n");
+}
+
+// The shell ends at once, what it has started does not.
+TEST_F(CliLock, WhatTheCommandHasStartedEndsBeforeTheLockIsReleased) {
+  node_.RefuseRenewals(
+      services::MakeError(grpc::StatusCode::NOT_FOUND, "TTL_NOT_FOUND", "it has expired"));
+  const RanLock ran = Lock("(trap '' TERM; exec sleep 600) & echo $! > $F; wait", {"--ttl", "1s"});
+  EXPECT_EQ(ran.exit, kExitUnavailable);
+  std::ifstream stat("/proc/" + Written().substr(0, Written().size() - 1) + "/stat");
+  std::string pid, name, state = "gone";
+  stat >> pid >> name >> state;
+  EXPECT_THAT(state, testing::AnyOf("gone", "Z", "X"));
+}
+
 TEST_F(CliLock, AnElectedOneRunsItsCommandToo) {
   const RanLock ran = Quorate({"elect", "boss", "--value", "me", "--", "/bin/sh", "-c",
                                "echo $QUORATE_LOCK_KEY > " + file_});

@@ -116,6 +116,9 @@ class Shell:
         environment = {"PATH": f"{tools}:/usr/bin:/bin", "HOME": str(folder), "LC_ALL": "C.UTF-8",
                        "NO_COLOR": "1", "PYTHONDONTWRITEBYTECODE": "1",
                        "QUORATE_BINARY": BINARY}
+        # What a sanitizer is to ignore, and how it speaks.
+        environment.update({name: value for name, value in os.environ.items()
+                            if name.endswith("SAN_OPTIONS")})
         self.bash = subprocess.Popen(["/bin/bash", "--norc"], cwd=folder, env=environment,
                                      stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                      stderr=subprocess.STDOUT, text=True)

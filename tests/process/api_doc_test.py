@@ -17,7 +17,8 @@ import unittest
 
 import grpc
 
-from quorate_cluster import BINARY, ROOT, Cluster, cluster_pb2, config_pb2, eventually, main, story
+from quorate_cluster import (BINARY, PRESET, ROOT, Cluster, cluster_pb2, config_pb2, eventually,
+                             main, story)
 from tools_test import find_tool
 
 PAGE = ROOT / "docs/api.md"
@@ -169,6 +170,10 @@ def make_tools(folder):
 
 
 class Page(unittest.TestCase):
+    # The page asks for many symbols by gRPC's reflection. Protobuf's pool ends those calls with a tail
+    # call of unlock, which the thread sanitizer takes for one by the reflection library and does not
+    # see; to silence what follows would silence protobuf as a whole.
+    @unittest.skipIf(PRESET == "tsan", "the thread sanitizer does not see protobuf's unlock")
     def test_every_example(self):
         folder = pathlib.Path(tempfile.mkdtemp(prefix="quorate-page-"))
         self.addCleanup(shutil.rmtree, folder, ignore_errors=True)

@@ -66,7 +66,7 @@ struct AppendEntriesReply {
   Index hint_index;
   Term hint_term;
   Index last_index;                 // the end of the follower's log, for status only
-  Duration election_timeout_min{};  // the sender's smallest election timeout (leases, issue 3)
+  Duration election_timeout_min{};  // the sender's smallest election timeout, for leases
   Instant echoed_sent_at{};         // from the request
   Instant receiver_clock{};         // the follower's clock now, to be echoed back
   uint64_t read_round = 0;          // from the request

@@ -11,6 +11,7 @@
 #include "gtest/gtest.h"
 #include "ingress/ingress.h"
 #include "ingress/leader_sessions.h"
+#include "tests/sanitizer_share.h"
 
 namespace quorate::ingress {
 namespace {
@@ -551,7 +552,7 @@ class Simulation {
 
 TEST(ExactlyOnceModelTest, WhateverHappensAWriteIsAppliedAtMostOnceAndEnds) {
   Simulation::Seen seen;
-  for (uint64_t seed = 1; seed <= 200; ++seed) {
+  for (uint64_t seed = 1; seed <= SanitizerShare(200); ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     Simulation simulation(seed);
     simulation.Run(4000);
@@ -559,16 +560,16 @@ TEST(ExactlyOnceModelTest, WhateverHappensAWriteIsAppliedAtMostOnceAndEnds) {
     seen += simulation.seen_;
   }
   // The runs must have been through all of it.
-  EXPECT_GT(seen.answered, 5000u);
-  EXPECT_GT(seen.unknown, 1000u);
-  EXPECT_GT(seen.not_accepted, 1000u);
-  EXPECT_GT(seen.resent, 1000u);
-  EXPECT_GT(seen.skips, 100u);
-  EXPECT_GT(seen.found_applied, 100u);
-  EXPECT_GT(seen.refusals, 100u);
-  EXPECT_GT(seen.sessions_lost, 100u);
-  EXPECT_GT(seen.cut, 1000u);
-  EXPECT_GT(seen.behind, 100u);
+  EXPECT_GT(seen.answered, SanitizerShare(5000));
+  EXPECT_GT(seen.unknown, SanitizerShare(1000));
+  EXPECT_GT(seen.not_accepted, SanitizerShare(1000));
+  EXPECT_GT(seen.resent, SanitizerShare(1000));
+  EXPECT_GT(seen.skips, SanitizerShare(100));
+  EXPECT_GT(seen.found_applied, SanitizerShare(100));
+  EXPECT_GT(seen.refusals, SanitizerShare(100));
+  EXPECT_GT(seen.sessions_lost, SanitizerShare(100));
+  EXPECT_GT(seen.cut, SanitizerShare(1000));
+  EXPECT_GT(seen.behind, SanitizerShare(100));
 }
 
 }  // namespace

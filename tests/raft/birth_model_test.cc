@@ -9,6 +9,7 @@
 #include <set>
 
 #include "tests/raft/birth_world.h"
+#include "tests/sanitizer_share.h"
 
 namespace quorate::raft {
 namespace {
@@ -208,7 +209,7 @@ struct BirthTotals {
 
 BirthTotals RunSeeds(uint64_t seeds, size_t wipes_max, bool impostor) {
   BirthTotals totals;
-  for (uint64_t seed = 1; seed <= seeds; ++seed) {
+  for (uint64_t seed = 1; seed <= SanitizerShare(seeds); ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     // Two lone founders are two clusters by configuration: a twin needs somebody to fight over.
     Model model(impostor ? 2 + seed % 3 : 1 + seed % 4, seed, wipes_max, impostor);
@@ -224,20 +225,20 @@ BirthTotals RunSeeds(uint64_t seeds, size_t wipes_max, bool impostor) {
 
 TEST(BirthModelTest, WithoutWipedDisksEverybodyIsBornInOneCluster) {
   const BirthTotals totals = RunSeeds(600, 0, false);
-  EXPECT_EQ(totals.born, 600u);
+  EXPECT_EQ(totals.born, SanitizerShare(600));
 }
 
 TEST(BirthModelTest, WithOneWipedDiskThereAreNeverTwoClusters) {
   const BirthTotals totals = RunSeeds(1000, 1, false);
   // The model must really have been at both ends.
-  EXPECT_GT(totals.wiped, 200u);
-  EXPECT_GT(totals.named, 20u);
-  EXPECT_GT(totals.born, 400u);
+  EXPECT_GT(totals.wiped, SanitizerShare(200));
+  EXPECT_GT(totals.named, SanitizerShare(20));
+  EXPECT_GT(totals.born, SanitizerShare(400));
 }
 
 TEST(BirthModelTest, WithManyWipedDisksThereAreNeverTwoClusters) {
   const BirthTotals totals = RunSeeds(800, 6, false);
-  EXPECT_GT(totals.wiped, 300u);
+  EXPECT_GT(totals.wiped, SanitizerShare(300));
 }
 
 TEST(BirthModelTest, ASecondNodeWithAFoundersNameMakesNoSecondCluster) { RunSeeds(600, 1, true); }

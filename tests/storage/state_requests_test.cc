@@ -354,6 +354,45 @@ TEST_F(RequestIds, ManyIdsComeAndGoInChunksThatMatchTheHash) {
 
 // --- Errors ---
 
+// The answers of transactions that only read fill the table to some bytes; none of them may go,
+// since the store has not changed since the first.
+TEST_F(RequestIds, WhatCannotBeKeptIsRefusedAndNotDone) {
+  const auto read = [](const std::string& key) {
+    v1::Command command;
+    command.mutable_transaction()->add_then()->mutable_read()->set_key(key);
+    return command;
+  };
+  constexpr size_t kLarge = 1 << 20, kIdBytes = 6, kLeft = 8;
+  Begin();
+  Put("large", std::string(kLarge, 'x'));
+  const size_t answer_bytes = Run(read("large")).ByteSizeLong();
+  const size_t count = RequestLimits().bytes_max / (answer_bytes + kIdBytes);
+  const size_t rest = RequestLimits().bytes_max - count * (answer_bytes + kIdBytes);
+  Put("other", std::string(rest - kIdBytes - (answer_bytes - kLarge) - kLeft, 'y'));
+  for (size_t i = 0; i < count; ++i) {
+    script.Do(Named(read("large"), "r" + std::to_string(100 + i), 3));
+    if (i % 16 == 0) ApplyAll();
+  }
+  ApplyAll();
+  EXPECT_EQ(Run(Named(read("other"), "r999", 3)).code(), 0);
+  EXPECT_EQ(state->Summary().request_ids, count + 1);
+
+  v1::Command grant;
+  grant.mutable_grant_ttl()->set_ttl_ms(1000);
+  for (const v1::Command& command : {read("other"), read("none"), grant}) {
+    const v1::Answer answer = Run(Named(command, "full", 3));
+    EXPECT_EQ(answer.code(), 8);
+    EXPECT_EQ(answer.reason(), "REQUEST_IDS_FULL");
+    EXPECT_EQ(answer.revision(), 3u);
+    EXPECT_EQ(answer.results_size(), 0);
+  }
+  EXPECT_EQ(state->Summary().request_ids, count + 1);
+  EXPECT_EQ(state->Summary().ttls, 0u) << "the grant was made all the same";
+  ExpectHashAddsUp();
+  EXPECT_EQ(Named("full", 3).code(), 0) << "what changes the store makes its own room";
+  ExpectHashAddsUp();
+}
+
 TEST_F(RequestIds, TheSameIdForAnotherWriteIsRefused) {
   Begin();
   Named("r", 1);

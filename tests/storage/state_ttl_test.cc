@@ -357,6 +357,39 @@ TEST_F(StateTtl, TooManyKeys) {
   ExpectHashAddsUp();
 }
 
+TEST_F(StateTtl, TooManyOfThem) {
+  Begin();
+  const uint64_t first = Grant(1000);
+  state.reset();
+  {
+    absl::StatusOr<Database> database =
+        Database::Open(StatePath(directory.path(), 1), Database::Mode::kReadWrite);
+    ASSERT_TRUE(database.ok());
+    // All but one of the others, without a hundred thousand entries.
+    const std::string fill =
+        "INSERT INTO ttl WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i "
+        "< " +
+        std::to_string(kTtlsMax - 2) + ") SELECT i, 1000, 1000000000, 0, '' FROM n";
+    ASSERT_TRUE(database->Execute(fill).ok());
+  }
+  Reopen();
+  EXPECT_EQ(state->Summary().ttls, kTtlsMax - 1);
+  EXPECT_NE(Grant(1000), 0u) << "the last one";
+  const StateSummary before = state->Summary();
+  v1::Command command;
+  command.mutable_grant_ttl()->set_ttl_ms(1000);
+  const v1::Answer answer = Run(command);
+  EXPECT_EQ(answer.code(), 8);
+  EXPECT_EQ(answer.reason(), "TOO_MANY_TTLS");
+  EXPECT_NE(answer.message().find("100000 time-to-lives"), std::string::npos) << answer.message();
+  EXPECT_EQ(answer.results_size(), 0);
+  EXPECT_EQ(state->Summary().ttls, kTtlsMax);
+  EXPECT_EQ(state->Summary().revision, before.revision);
+  EXPECT_EQ(PutBound("k", "v", first).code(), 0) << "those that are there serve on";
+  EXPECT_EQ(Revoke(first).code(), 0);
+  EXPECT_NE(Grant(1000), 0u) << "there is room again";
+}
+
 TEST_F(StateTtl, MalformedCommands) {
   Begin();
   v1::Command none;

@@ -67,7 +67,7 @@ class Members(unittest.TestCase):
         nobody = Node(cluster, "nobody", directory, (free_port(), free_port(), free_port()))
         stranger.write_config([stranger, nobody])
         stranger.start()
-        eventually(lambda: stranger.http("/livez"), "the stranger serves")
+        eventually(lambda: "msg=serving" in stranger.log_text(), "the stranger serves")
         address = membership_test.peer_address(stranger)
         self.precondition(nodes, "AddMember", member("Add", address=address), "NODE_NOT_WAITING",
                           "founder by its configuration")

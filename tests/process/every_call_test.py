@@ -35,10 +35,10 @@ def declared(node):
 def taken(node):
     """{call: how often} of the calls that the node has finished."""
     counts = {}
-    for line in node.http("/metrics")[1].splitlines():
-        found = re.match(r'quorate_requests_total\{.*method="quorate\.v1\.(\w+/\w+)".*\} (\d+)', line)
-        if found:
-            counts[found.group(1)] = counts.get(found.group(1), 0) + int(found.group(2))
+    for call, count in re.findall(
+            r'^quorate_requests_total\{.*method="quorate\.v1\.(\w+/\w+)".*\} (\d+)',
+            node.http("/metrics")[1], re.MULTILINE):
+        counts[call] = counts.get(call, 0) + int(count)
     return counts
 
 

@@ -4,6 +4,7 @@
 store takes the place of one that is gone, and what must not be done is refused with the reason.
 """
 
+import concurrent.futures
 import subprocess
 import threading
 import time
@@ -11,8 +12,8 @@ import unittest
 
 import grpc
 
-from quorate_cluster import (BINARY, PATIENCE_S, Cluster, Node, cluster_pb2, error_info, eventually,
-                             free_port, main, story)
+from quorate_cluster import (BINARY, MULTIPLIER, PATIENCE_S, Cluster, Node, cluster_pb2,
+                             error_info, eventually, free_port, main, story)
 
 def cli(nodes, *args, timeout="60s"):
     """(exit code, stdout, stderr) of the command at these nodes."""
@@ -273,6 +274,65 @@ class Membership(unittest.TestCase):
                        "the old store knows that it is out")
             self.assertEqual(cluster.leader([leader, one, double]).status().header.revision,
                              double.status().header.revision)
+
+    def test_force(self):
+        """What --force does, and what it cannot do."""
+        timeout = "4s" if MULTIPLIER == 1 else "20s"  # longer than a node waits for a leader
+        with Cluster(3) as cluster:
+            cluster.start().wait_ready()
+            leader = cluster.leader()
+            follower, gone = cluster.followers()
+
+            # Two of three are gone: nobody is there to change anything, however much it is wanted.
+            for node in (leader, gone):
+                node.kill()
+            eventually(lambda: not follower.status().header.leader_id, "it has lost its leader")
+            changes = (("remove", gone.name), ("demote", gone.name),
+                       ("remove", leader.name, "--store", store_of(follower, leader)))
+            with concurrent.futures.ThreadPoolExecutor() as pool:
+                for refused in [pool.submit(self.refused, [follower], 5, "NO_LEADER", "member",
+                                            *change, "--force", timeout=timeout)
+                                for change in changes]:
+                    refused.result()
+            self.assertEqual({name: m.voter for name, m in self.members(follower)[0].items()},
+                             {n.name: True for n in cluster.nodes})
+            story("without a majority --force changes nothing: there is no leader")
+
+            # One of three is gone. Without force the others stay.
+            leader.start()
+            nodes = [leader, follower]
+            cluster.wait_ready(nodes)
+            follower = next(n for n in nodes if n is not cluster.leader(nodes))
+            for change in ("remove", "demote"):
+                err = self.refused(nodes, 1, "WOULD_LOSE_QUORUM", "member", change, follower.name)
+                self.assertIn("of the 2 voters that there would be, 2 must answer and 1 does", err)
+                self.assertIn("nothing was changed", err)
+                self.assertIn("--force does it all the same", err)
+            nodes[0].put("before", "x")
+
+            # With force it is entered, and cannot be done before the one that is gone is back.
+            code, out, err = cli(nodes, "member", "remove", follower.name, "--force",
+                                 timeout="2s" if MULTIPLIER == 1 else "20s")
+            self.assertEqual((code, out), (5, ""), err)
+            self.assertIn("it may or may not have been done", err)
+            eventually(lambda: not any(n.status().header.leader_id for n in nodes), "nobody leads")
+            code, _, err = cli(nodes, "put", "between", "x", timeout="2s")
+            self.assertEqual(code, 5, err)
+            self.assertIn("NO_LEADER", err)
+            stays = next(n for n in nodes if n is not follower)
+            gone.start()
+            cluster.wait_ready([stays, gone])
+            eventually(lambda: {name: m.voter for name, m in self.members(stays)[0].items()} ==
+                       {n.name: True for n in (stays, gone)}, "two members are left")
+            self.assertEqual(self.run_cli([gone], "get", "before", "--consistency",
+                                          "linearizable").strip(), "x")
+            eventually(lambda: "removed" in follower.http("/readyz")[1], "who is out knows it")
+            story("--force: entered at once, done when enough of those who stay answered")
+
+
+def store_of(asked, node):
+    members = asked.control.ListMembers(cluster_pb2.ListMembersRequest(), timeout=10).members
+    return next(m.store_id for m in members if m.node_id == node.name)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,31 @@ size_t AnswerBytes(const v1::Command& command) {
   return 0;
 }
 
+// Transactions were plainer in format 1: they neither read nor bound to time-to-lives.
+bool HasFormat2(const google::protobuf::RepeatedPtrField<v1::Operation>& operations) {
+  return std::any_of(operations.begin(), operations.end(), [](const v1::Operation& operation) {
+    return operation.has_read() || operation.put().ttl_id() != 0;
+  });
+}
+
 }  // namespace
+
+uint32_t FormatOf(const v1::Command& command) {
+  switch (command.body_case()) {
+    case v1::Command::kOpenSession:
+    case v1::Command::kSkip:
+      return 1;
+    case v1::Command::kTransaction:
+      return command.has_client_request() || HasFormat2(command.transaction().then()) ||
+                     HasFormat2(command.transaction().otherwise())
+                 ? 2
+                 : 1;
+    case v1::Command::kSetSettings:
+      return 3;
+    default:
+      return 2;
+  }
+}
 
 class Ingress::Impl {
  public:
@@ -452,7 +476,7 @@ Instant Ingress::Impl::NextDeadline() const {
 
 std::shared_ptr<const std::string> Ingress::Impl::Encode(v1::Command* command,
                                                          uint64_t sequence) const {
-  command->set_format(kCommandFormat);
+  command->set_format(FormatOf(*command));
   v1::SessionPosition* position = command->mutable_session();
   position->set_store(session_.store.value());
   position->set_boot(session_.boot);

@@ -35,8 +35,9 @@ namespace quorate::ingress {
 // The caller's name for one submitted write: not zero, never used twice.
 using WriteId = Strong<struct WriteIdTag>;
 
-// What Command.format this build writes.
-inline constexpr uint32_t kCommandFormat = 2;
+// The Command.format that says all of the command, and no more: nodes of an older build go on while
+// nobody asks for what they do not know.
+uint32_t FormatOf(const v1::Command& command);
 
 struct IngressOptions {
   StoreId store;

@@ -52,12 +52,13 @@ class Node::Impl {
         now_(ports.clock->Now()),
         core_(options.core, std::move(recovered), now_),
         changes_max_(options.inbox_changes_max),
+        leases_(options.leases),
         birth_complete_(options.birth_complete),
         next_cut_(now_),
         reads_max_(options.reads_max),
         log_idle_since_(now_) {
     CHECK(ports.log && ports.transport && ports.state_machine);
-    core_.SetLeases(options.leases);
+    core_.SetLeases(leases_);
     deadline_ = core_.NextDeadline().time_since_epoch().count();
     status_ = MakeStatus();
   }
@@ -71,6 +72,7 @@ class Node::Impl {
   void Propose(Term term, std::vector<Core::Proposal> proposals, ProposeDone done);
   void Change(Inbox::Change change);
   void RequestRead(ReadMode mode, ReadDone done);
+  void SetLeases(bool on) { leases_ = on; }
 
   std::shared_ptr<const NodeStatus> status() const {
     std::lock_guard<std::mutex> lock(status_mutex_);
@@ -143,6 +145,7 @@ class Node::Impl {
   Instant now_;
   Core core_;
   const size_t changes_max_;
+  std::atomic<bool> leases_;  // any thread
   bool birth_complete_;
   Index birth_complete_index_;  // handed out for applying; 0: not yet
   Term birth_proposed_in_;      // the term in which this node proposed BirthComplete
@@ -194,6 +197,7 @@ bool Node::Impl::RunOnce() {
   // the heartbeat was sent.
   now_ = std::max(now_, ports_.clock->Now());
   bool worked = due || !batch.empty();
+  core_.SetLeases(leases_);
   // What peers have said comes before what the timers say: after a pause of this process the
   // leader's heartbeats are in the inbox, and there is no reason to campaign.
   for (const Message& message : batch.messages) core_.Step(message, now_);
@@ -617,6 +621,7 @@ void Node::TransferLeadership(StoreId target, TransferDone done) {
   CHECK(done);
   impl_->Change({{}, nullptr, target, std::move(done)});
 }
+void Node::SetLeases(bool on) { impl_->SetLeases(on); }
 void Node::RequestRead(ReadMode mode, ReadDone done) { impl_->RequestRead(mode, std::move(done)); }
 std::shared_ptr<const NodeStatus> Node::status() const { return impl_->status(); }
 void Node::OnStatusChange(std::function<void(const NodeStatus&)> callback) {

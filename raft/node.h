@@ -33,7 +33,7 @@ struct NodeOptions {
   size_t inbox_proposals_max = 65536;  // beyond: Propose answers kQueueFull at once
   size_t inbox_changes_max = 64;       // of members and leader; beyond: kInProgress at once
   size_t reads_max = 65536;            // asked and not answered; beyond: kTooMany at once
-  bool leases = false;                 // Core::SetLeases
+  bool leases = false;                 // as SetLeases, at the start
   // What the state machine says about birth at the start. While false, a leader that is ready
   // proposes BirthComplete once every member has acknowledged entry 1 (DESIGN.md, "Birth").
   bool birth_complete = false;
@@ -113,6 +113,9 @@ class Node {
   // has stopped (kNoLeader) at once on the caller's; and in Stop on that thread.
   using ReadDone = std::function<void(const ReadResult& result)>;
   void RequestRead(ReadMode mode, ReadDone done);
+
+  // Whether this node, when it leads, answers reads by its lease (Core::SetLeases).
+  void SetLeases(bool on);
 
   std::shared_ptr<const NodeStatus> status() const;
 

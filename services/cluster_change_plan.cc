@@ -95,6 +95,10 @@ grpc::Status CheckChange(const v1::CompactRequest& request) {
   if (request.revision() != 0) return grpc::Status::OK;
   return MakeFieldError("REQUIRED", "revision", "must be set");
 }
+grpc::Status CheckChange(const v1::SetSettingsRequest& request) {
+  if (request.has_leases()) return grpc::Status::OK;
+  return MakeFieldError("REQUIRED", "leases", "must be set: there is no other setting");
+}
 
 // Why a node that is in no cluster cannot be let in.
 std::optional<ChangePlan> NotWaiting(const Membership& members, const Newcomer& newcomer) {
@@ -140,6 +144,7 @@ std::optional<ChangeRequest> EmptyChangeRequest(std::string_view method) {
   if (method == "DemoteMember") return v1::DemoteMemberRequest();
   if (method == "TransferLeadership") return v1::TransferLeadershipRequest();
   if (method == "Compact") return v1::CompactRequest();
+  if (method == "SetSettings") return v1::SetSettingsRequest();
   return std::nullopt;
 }
 

@@ -28,7 +28,8 @@ namespace quorate::services {
 
 using ChangeRequest =
     std::variant<v1::AddMemberRequest, v1::RemoveMemberRequest, v1::PromoteMemberRequest,
-                 v1::DemoteMemberRequest, v1::TransferLeadershipRequest, v1::CompactRequest>;
+                 v1::DemoteMemberRequest, v1::TransferLeadershipRequest, v1::CompactRequest,
+                 v1::SetSettingsRequest>;
 
 // The request of the method of that name, parsed and checked; nullopt: no such method.
 std::optional<ChangeRequest> EmptyChangeRequest(std::string_view method);

@@ -46,6 +46,12 @@ grpc::Status ChangeUnavailable(std::string_view reason, const std::string& messa
 
 grpc::Status NoMoreChanges() { return ChangeUnavailable("SHUTTING_DOWN", "this node is stopping"); }
 
+// Not passed on: it goes the way of a client's write.
+bool IsWrite(const ChangeRequest& request) {
+  return std::holds_alternative<v1::CompactRequest>(request) ||
+         std::holds_alternative<v1::SetSettingsRequest>(request);
+}
+
 }  // namespace
 
 ClusterChanges::ClusterChanges(Ports ports)
@@ -92,7 +98,7 @@ void ClusterChanges::HandleForwarded(const v1::ForwardCallRequest& request, cons
   op->forwarded = true;
   op->maybe_done = request.repeat();
   std::optional<ChangeRequest> parsed = EmptyChangeRequest(request.method());
-  grpc::Status status = parsed && op->method != "Compact"
+  grpc::Status status = parsed && !IsWrite(*parsed)
                             ? ParseChangeRequest(op->bytes, &*parsed)
                             : MakeUnimplemented("quorate.v1.Cluster/" + op->method);
   if (!status.ok()) return done(answer({Try::Kind::kAnswer, std::move(status), ""}));
@@ -192,6 +198,7 @@ ClusterChanges::Try ClusterChanges::Decide(const OpPtr& op) {
       return {Try::Kind::kAnswer, not_born, ""};
     }
     if (std::holds_alternative<v1::CompactRequest>(op->request)) return Compact(op);
+    if (std::holds_alternative<v1::SetSettingsRequest>(op->request)) return SetSettings(op);
     Try ended;
     const StoreId leader = view.node->leader;
     if (view.node->role == raft::Role::kLeader) {

@@ -2,8 +2,8 @@
 //
 // Any node takes them. Changes of members and leader are done by the leader: another node passes
 // the call on (Raft.ForwardCall), once, with what is left of the deadline, and gives the client the
-// leader's answer, the error's details byte for byte. A compaction is a write like any other, which
-// the asked node sees through.
+// leader's answer, the error's details byte for byte. A compaction and a setting are writes like
+// any other, which the asked node sees through.
 //
 // Retry. Each change is repeated until its outcome is known or the deadline passes, also over a
 // change of leaders, because each can be done twice without harm: what is already as asked is a
@@ -101,6 +101,9 @@ class ClusterChanges {
   Try LeadHere(const OpPtr& op);
   Try Forward(const OpPtr& op, StoreId leader);
   Try Compact(const OpPtr& op);
+  Try SetSettings(const OpPtr& op);
+  // Writes, and waits for the outcome; nullopt: none came in time.
+  std::optional<ingress::Outcome> Write(const OpPtr& op, const v1::Command& command);
   // This node is part of a cluster that is born; otherwise why it takes no changes.
   grpc::Status NotBorn(const ClusterView& view) const;
   // As the leader.

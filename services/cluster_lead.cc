@@ -298,6 +298,18 @@ grpc::Status ClusterChanges::CheckPins(uint64_t revision, const ClusterView& vie
                    {{"revision", std::to_string(oldest)}, {"node_id", who}});
 }
 
+std::optional<ingress::Outcome> ClusterChanges::Write(const OpPtr& op, const v1::Command& command) {
+  ingress::WriteId id;
+  auto outcome = Op::Await<ingress::Outcome>(op, [&](auto done) {
+    id = ports_.write(command, op->call->deadline(), op->call->metadata(), std::move(done));
+  });
+  if (!outcome) {
+    (void)ports_.cancel(id);
+    op->maybe_done = true;
+  }
+  return outcome;
+}
+
 ClusterChanges::Try ClusterChanges::Compact(const OpPtr& op) {
   const auto& request = std::get<v1::CompactRequest>(op->request);
   if (!request.force()) {
@@ -309,15 +321,8 @@ ClusterChanges::Try ClusterChanges::Compact(const OpPtr& op) {
   command.mutable_compact_history()->set_rows_max(kCompactRows);
   command.mutable_compact_history()->set_bytes_max(kCompactBytes);
   while (op->Wanted()) {
-    ingress::WriteId id;
-    const auto outcome = Op::Await<ingress::Outcome>(op, [&](auto done) {
-      id = ports_.write(command, op->call->deadline(), op->call->metadata(), std::move(done));
-    });
-    if (!outcome) {
-      (void)ports_.cancel(id);
-      op->maybe_done = true;
-      break;
-    }
+    const auto outcome = Write(op, command);
+    if (!outcome) break;
     v1::Answer answer;
     grpc::Status status = StatusOf(*outcome, &answer);
     if (!status.ok()) return {Try::Kind::kAnswer, std::move(status), ""};
@@ -333,6 +338,34 @@ ClusterChanges::Try ClusterChanges::Compact(const OpPtr& op) {
     return {Try::Kind::kAnswer, grpc::Status::OK, response.SerializeAsString()};
   }
   return {Try::Kind::kAnswer, Interrupted(op), ""};
+}
+
+// --- Settings ---
+
+ClusterChanges::Try ClusterChanges::SetSettings(const OpPtr& op) {
+  const auto& request = std::get<v1::SetSettingsRequest>(op->request);
+  v1::Command command;
+  command.mutable_set_settings()->set_leases(request.leases());
+  const auto outcome = Write(op, command);
+  if (!outcome) return {Try::Kind::kAnswer, Interrupted(op), ""};
+  v1::Answer answer;
+  grpc::Status status = StatusOf(*outcome, &answer);
+  if (!status.ok()) return {Try::Kind::kAnswer, std::move(status), ""};
+  const auto leases = answer.metadata().find(storage::kLeasesSetting);
+  const bool on = leases != answer.metadata().end() && leases->second == "on";
+  // The leader may have answered before this node has applied it; whoever asks here next should
+  // find it so. Not for long: somebody else may have set it back.
+  ClusterView view = ports_.view();
+  for (const Instant until = BootNow() + kShowWait;
+       view.state && view.state->leases != on && BootNow() < until && op->Wanted();) {
+    op->Pause(std::chrono::milliseconds(1));
+    view = ports_.view();
+  }
+  v1::SetSettingsResponse response;
+  *response.mutable_header() = HeaderOf(view);
+  response.mutable_header()->set_revision(answer.revision());
+  response.mutable_settings()->set_leases(on);
+  return {Try::Kind::kAnswer, grpc::Status::OK, response.SerializeAsString()};
 }
 
 }  // namespace quorate::services

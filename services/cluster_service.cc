@@ -21,6 +21,13 @@ void ClusterService::Handle(std::string_view method, const std::string& request,
     }
     return done(grpc::Status::OK, MakeMembers(view_()).SerializeAsString());
   }
+  if (method == "GetSettings") {
+    v1::GetSettingsRequest parsed;
+    if (grpc::Status status = ParseRequest(request, &parsed); !status.ok()) {
+      return done(std::move(status), "");
+    }
+    return done(grpc::Status::OK, MakeSettings(view_()).SerializeAsString());
+  }
   if (changes_ != nullptr && ClusterChanges::Knows(method)) {
     return changes_->Handle(method, request, call, done);
   }

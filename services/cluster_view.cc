@@ -142,4 +142,11 @@ v1::ListMembersResponse MakeMembers(const ClusterView& view) {
   return response;
 }
 
+v1::GetSettingsResponse MakeSettings(const ClusterView& view) {
+  v1::GetSettingsResponse response;
+  *response.mutable_header() = HeaderOf(view);
+  response.mutable_settings()->set_leases(view.state && view.state->leases);
+  return response;
+}
+
 }  // namespace quorate::services

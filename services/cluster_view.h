@@ -39,6 +39,8 @@ struct ClusterView {
 };
 
 v1::StatusResponse MakeStatus(const ClusterView& view);
+// Before birth nothing is set.
+v1::GetSettingsResponse MakeSettings(const ClusterView& view);
 v1::ListMembersResponse MakeMembers(const ClusterView& view);
 v1::MemberStatus MakeMember(const ClusterView& view, const raft::Member& member);
 // The header of this node's answers; `revision` is the applied one.

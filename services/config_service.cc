@@ -359,13 +359,16 @@ void ConfigService::StartRead(ReadPtr read, const v1::ReadOptions& options) {
   read->wish.min_revision = Revision(options.min_revision());
   read->mode = ModeOf(options.consistency());
   read->ask_index_at = read->wish.arrived;
+  // A store that has never caught up does not know what is set: it says that instead.
   const bool lease = read->mode == raft::ReadMode::kLease;
-  if (lease && read->backend != nullptr && !read->backend->status()->leases) {
+  if (lease && read->backend != nullptr && read->backend->caught_up_once() &&
+      !read->backend->state->leases()) {
     return read->done(
-        MakeError(grpc::StatusCode::FAILED_PRECONDITION, "LEASES_OFF",
-                  "read.consistency LEASE: leases are off in this cluster; ask for LINEARIZABLE, "
-                  "which costs one round of messages to a majority instead",
-                  {{"field", "read.consistency"}}),
+        MakeError(
+            grpc::StatusCode::FAILED_PRECONDITION, "LEASES_OFF",
+            "read.consistency LEASE: leases are off in this cluster (Cluster.SetSettings); ask for "
+            "LINEARIZABLE, which costs one round of messages to a majority instead",
+            {{"field", "read.consistency"}}),
         "");
   }
   Judge(read);
@@ -483,7 +486,9 @@ void ConfigService::RunRead(const ReadPtr& read, std::optional<Instant> fresh_as
   if (!status.ok() && !Wanted(*read)) status = WhyNotWanted(*read);
   const Instant now = now_();
   if (read->lease_until && now >= *read->lease_until) {
-    // The lease ended meanwhile: what was read may be older than the question.
+    // The lease ended meanwhile. A round next: a read that takes longer than a lease lasts would be
+    // done again and again.
+    read->mode = raft::ReadMode::kRound;
     read->response->Clear();
     read->wish.index.reset();
     read->lease_until.reset();

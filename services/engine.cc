@@ -105,17 +105,25 @@ raft::RecoveredState Recovered(storage::RecoveredLog log, const storage::StateSu
   return recovered;
 }
 
+void EndUnlessWritten(const absl::Status& status) {
+  if (status.ok()) return;
+  Fatal(
+      "the identity file cannot be written: this process ends. Check the disk, then start it "
+      "again",
+      {{"error", std::string(status.message())}});
+}
+
 }  // namespace
 
 uint64_t NextBootOrEnd(storage::IdentityFile* file) {
   const absl::StatusOr<uint64_t> boot = file->NextBoot();
-  if (!boot.ok()) {
-    Fatal(
-        "the identity file cannot be written: this process ends. Check the disk, then start it "
-        "again",
-        {{"error", std::string(boot.status().message())}});
-  }
+  EndUnlessWritten(boot.status());
   return *boot;
+}
+
+void SetPromisedOrEnd(storage::IdentityFile* file, Duration promised) {
+  const auto milliseconds = std::chrono::ceil<std::chrono::milliseconds>(promised);
+  EndUnlessWritten(file->SetPromised(static_cast<uint64_t>(milliseconds.count())));
 }
 
 absl::Status Engine::Create(storage::Disk* disk, storage::DataDirectory* directory,
@@ -261,7 +269,14 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const EngineOptions& option
   node.core.election_timeout_min = options.election_timeout_min;
   node.core.election_timeout_max = options.election_timeout_max;
   node.core.read_ids_from = storage::RandomId() >> 2;
-  node.leases = options.leases;
+  node.leases = summary.leases;
+  engine->election_timeout_min_ = options.election_timeout_min;
+  engine->opened_at_ = engine->clock_.Now();
+  // What an earlier process has promised holds; what this one promises is durable before it can.
+  node.core.promised_before_start = std::chrono::milliseconds(identity.promised_ms);
+  if (options.election_timeout_min > node.core.promised_before_start) {
+    SetPromisedOrEnd(ports.directory->identity(), options.election_timeout_min);
+  }
   node.birth_complete = summary.birth_complete;
   node.log_tail_bytes = options.log_tail_bytes;
   engine->node_ =
@@ -275,10 +290,12 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const EngineOptions& option
                                     const storage::StateSummary& installed) {
     if (watches) watches(installed);
     engine->snapshot_index_ = installed.applied.value();
+    engine->node_->SetLeases(installed.leases);
   });
   engine->applier_->OnApplied(
-      [forwarder = engine->forwarder_.get(),
+      [engine = engine.get(), forwarder = engine->forwarder_.get(),
        watches = std::move(ports.applied)](const std::vector<storage::Applied>& applied) {
+        engine->node_->SetLeases(engine->state_->leases());
         if (watches) watches(applied);
         forwarder->OnApplied(applied);
       });

@@ -33,7 +33,6 @@ struct EngineOptions {
   uint64_t session_nonce = 0;  // random per process
   // What of the log stays for followers that come back (raft::NodeOptions::log_tail_bytes).
   uint64_t log_tail_bytes = 64u << 20;
-  bool leases = false;  // reads by the leader's lease (raft/core/read_index.h)
 };
 
 // The log is cut in whole segments, so they are no longer than its tail.
@@ -50,6 +49,8 @@ inline Duration LeaderWaitOf(Duration election_timeout_max) {
 // The next boot number, durable. An identity file that cannot be written ends the process: without
 // a new session this node could take no writes, and its disk needs somebody.
 uint64_t NextBootOrEnd(storage::IdentityFile* file);
+// Sets what this store may have promised (storage::Identity), in the same way.
+void SetPromisedOrEnd(storage::IdentityFile* file, Duration promised);
 
 class Engine {
  public:
@@ -83,6 +84,8 @@ class Engine {
   void Stop();
 
   ClusterId cluster() const { return cluster_; }
+  Instant opened_at() const { return opened_at_; }
+  Duration election_timeout_min() const { return election_timeout_min_; }
   uint64_t generation() const { return state_->generation(); }
   // The state was installed as a snapshot of this index; 0: never.
   raft::Index snapshot_index() const { return raft::Index(snapshot_index_.load()); }
@@ -106,6 +109,8 @@ class Engine {
                                            const EngineOptions& engine, const Ports& ports);
 
   ClusterId cluster_;
+  Instant opened_at_;
+  Duration election_timeout_min_{};
   SystemClock clock_;
   std::unique_ptr<storage::State> state_;
   std::unique_ptr<raft::LogStore> log_;

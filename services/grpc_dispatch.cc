@@ -180,13 +180,15 @@ using CallbackHot = QUORATE_RAW(Config, Get) < QUORATE_RAW(Config, Put) < v1::Co
 using QueuedHot = v1::Config::WithRawMethod_Get<v1::Config::WithRawMethod_Put<v1::Config::Service>>;
 
 template <class Base>
-using RawClusterReads = QUORATE_RAW(Cluster, Status) < QUORATE_RAW(Cluster, ListMembers) < Base >>
+using RawClusterReads = QUORATE_RAW(Cluster, Status) < QUORATE_RAW(Cluster, ListMembers) <
+                        QUORATE_RAW(Cluster, GetSettings) < Base >>>
     ;
 template <class Base>
 using RawClusterChanges = QUORATE_RAW(Cluster, AddMember) < QUORATE_RAW(Cluster, RemoveMember) <
                           QUORATE_RAW(Cluster, PromoteMember) < QUORATE_RAW(Cluster, DemoteMember) <
                           QUORATE_RAW(Cluster, TransferLeadership) <
-                          QUORATE_RAW(Cluster, Compact) < Base >>>>>>
+                          QUORATE_RAW(Cluster, SetSettings) < QUORATE_RAW(Cluster, Compact) < Base
+                          >>>>>>>
     ;
 using RawCluster = RawClusterReads<RawClusterChanges<v1::Cluster::Service>>;
 #undef QUORATE_RAW
@@ -269,6 +271,8 @@ class ClusterGrpc final : public RawCluster {
   QUORATE_UNARY(DemoteMember)
   QUORATE_UNARY(TransferLeadership)
   QUORATE_UNARY(Compact)
+  QUORATE_UNARY(GetSettings)
+  QUORATE_UNARY(SetSettings)
 
  private:
   const Shared shared_;

@@ -97,7 +97,7 @@ void ToProto(const raft::AppendEntriesReply& message, v1::AppendEntriesResponse*
   proto->set_hint_index(message.hint_index.value());
   proto->set_hint_term(message.hint_term.value());
   proto->set_last_index(message.last_index.value());
-  proto->set_election_timeout_min_us(message.election_timeout_min.count());
+  proto->set_promise_us(message.election_timeout_min.count());
   proto->set_echoed_sent_at_us(ToMicroseconds(message.echoed_sent_at));
   proto->set_receiver_clock_us(ToMicroseconds(message.receiver_clock));
   proto->set_read_round(message.read_round);
@@ -197,7 +197,7 @@ raft::AppendEntriesReply FromProto(const v1::AppendEntriesResponse& proto) {
   message.hint_index = raft::Index(proto.hint_index());
   message.hint_term = raft::Term(proto.hint_term());
   message.last_index = raft::Index(proto.last_index());
-  message.election_timeout_min = Duration(proto.election_timeout_min_us());
+  message.election_timeout_min = Duration(proto.promise_us());
   message.echoed_sent_at = ToInstant(proto.echoed_sent_at_us());
   message.receiver_clock = ToInstant(proto.receiver_clock_us());
   message.read_round = proto.read_round();

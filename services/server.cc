@@ -352,6 +352,7 @@ void Server::Impl::HousekeepOnce(const std::shared_ptr<const raft::NodeStatus>& 
       LogInfo("caught up", {{"applied", status->applied}});
     }
   }
+  if (!promise_lowered_ && engine() != nullptr) LowerPromise(now);
   config_.Tick();
   write_streams_.Tick(now);
   if (status != nullptr && !stopping_) ExpireTtls(now, *status);
@@ -364,6 +365,21 @@ void Server::Impl::HousekeepOnce(const std::shared_ptr<const raft::NodeStatus>& 
     sized_at_ = now;
     MeasureSizes();
   }
+}
+
+// The election timeout may be configured shorter than it was. What an earlier process has promised
+// with the longer one has to pass first, and must be known to a process that is started before.
+void Server::Impl::LowerPromise(Instant now) {
+  const Duration before = std::chrono::milliseconds(identity_.promised_ms);
+  const auto own = std::chrono::ceil<std::chrono::milliseconds>(engine()->election_timeout_min());
+  if (before > own) {
+    if (now - engine()->opened_at() < before) return;
+    SetPromisedOrEnd(directory_->identity(), own);
+    LogInfo(
+        "the shorter electionTimeout is in force: what was promised with the longer one is over",
+        {{"before_ms", identity_.promised_ms}, {"now_ms", own.count()}});
+  }
+  promise_lowered_ = true;
 }
 
 void Server::Impl::ExpireTtls(Instant now, const raft::NodeStatus& status) {

@@ -65,6 +65,7 @@ class Server::Impl {
   void HousekeepOnce(const std::shared_ptr<const raft::NodeStatus>& status);
   void PassOn(const raft::NodeStatus& status);
   void ExpireTtls(Instant now, const raft::NodeStatus& status);
+  void LowerPromise(Instant now);
   void MeasureSizes();  // also when the engine opens, before housekeeping sees it
 
   // Any thread.
@@ -132,6 +133,7 @@ class Server::Impl {
   TtlExpirer ttl_expirer_;
   raft::Index membership_passed_on_;
   bool completion_passed_on_ = false;
+  bool promise_lowered_ = false;
   std::thread housekeeping_;
   bool started_ = false;
   bool stopped_ = false;

@@ -15,7 +15,6 @@ constexpr size_t kItemBytes = 128;
 
 std::string EncodeOpen(const ingress::SessionId& session) {
   v1::Command command;
-  command.set_format(ingress::kCommandFormat);
   v1::SessionPosition* position = command.mutable_session();
   position->set_store(session.store.value());
   position->set_boot(session.boot);
@@ -24,6 +23,7 @@ std::string EncodeOpen(const ingress::SessionId& session) {
   open->set_store(session.store.value());
   open->set_boot(session.boot);
   open->set_nonce(session.nonce);
+  command.set_format(ingress::FormatOf(command));
   return command.SerializeAsString();
 }
 

@@ -27,7 +27,7 @@ absl::Status DecodeCommand(std::string_view bytes, v1::Command& command) {
              HasUnknownFields(command.compact_history()) || HasUnknownFields(command.rollback()) ||
              HasUnknownFields(command.transaction()) || HasUnknownFields(command.grant_ttl()) ||
              HasUnknownFields(command.keep_alive_ttl()) || HasUnknownFields(command.revoke_ttl()) ||
-             HasUnknownFields(command.expire_ttl())) {
+             HasUnknownFields(command.expire_ttl()) || HasUnknownFields(command.set_settings())) {
     unknown = "has fields";
   }
   if (unknown.empty()) return absl::OkStatus();

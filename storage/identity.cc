@@ -67,17 +67,23 @@ std::optional<uint32_t> FormatVersion(const std::string& text) {
   return version;
 }
 
+std::string EncodeAs(uint32_t version, const Identity& identity) {
+  std::string text = absl::StrCat("quorate identity ", version,  //
+                                  "\nnode \"", absl::CHexEscape(identity.node), "\"", "\nstore ",
+                                  ToHex(identity.store),                  //
+                                  "\ncluster ", ToHex(identity.cluster),  //
+                                  "\nboot ", identity.boot,               //
+                                  "\nlog_made ", identity.log_made ? 1 : 0, "\ncaught_up_once ",
+                                  identity.caught_up_once ? 1 : 0);
+  if (version > 1) absl::StrAppend(&text, "\npromised_ms ", identity.promised_ms);
+  absl::StrAppend(&text, "\nbirth x", absl::BytesToHexString(identity.birth), "\n");
+  return text + ChecksumLine(text);
+}
+
 }  // namespace
 
 std::string EncodeIdentity(const Identity& identity) {
-  std::string text = absl::StrCat(
-      "quorate identity ", kIdentityFormatVersion,                                            //
-      "\nnode \"", absl::CHexEscape(identity.node), "\"", "\nstore ", ToHex(identity.store),  //
-      "\ncluster ", ToHex(identity.cluster),                                                  //
-      "\nboot ", identity.boot,                                                               //
-      "\nlog_made ", identity.log_made ? 1 : 0, "\ncaught_up_once ",
-      identity.caught_up_once ? 1 : 0, "\nbirth x", absl::BytesToHexString(identity.birth), "\n");
-  return text + ChecksumLine(text);
+  return EncodeAs(kIdentityFormatVersion, identity);
 }
 
 absl::StatusOr<Identity> DecodeIdentity(const std::string& text) {
@@ -89,9 +95,9 @@ absl::StatusOr<Identity> DecodeIdentity(const std::string& text) {
   if (text.substr(last + 1) != ChecksumLine(body)) return Damaged("its checksum is wrong");
   std::optional<uint32_t> version = FormatVersion(text);
   if (!version) return Damaged("its first line is not of this kind of file");
-  if (*version != kIdentityFormatVersion) {
+  if (*version == 0 || *version > kIdentityFormatVersion) {
     return absl::FailedPreconditionError(
-        absl::StrCat("the identity file has format version ", *version, ", this build knows ",
+        absl::StrCat("the identity file has format version ", *version, ", this build knows up to ",
                      kIdentityFormatVersion, "; use the build that wrote it, or a newer one"));
   }
 
@@ -118,12 +124,16 @@ absl::StatusOr<Identity> DecodeIdentity(const std::string& text) {
   if (!log_made || !caught_up) return Damaged("a flag is neither 0 nor 1");
   identity.log_made = *log_made;
   identity.caught_up_once = *caught_up;
+  if (*version > 1 &&
+      !absl::SimpleAtoi(lines.Next("promised_ms").value_or(""), &identity.promised_ms)) {
+    return Damaged("no promised_ms");
+  }
   std::optional<std::string> birth = lines.Next("birth");
   if (!birth || !birth->starts_with('x')) return Damaged("no birth record");
   identity.birth = absl::HexStringToBytes(birth->substr(1));
   if (!lines.AtEnd()) return Damaged("there is more than this version writes");
   // Whatever the lenient parsers above let pass (a sign, upper case): only our own text is ours.
-  if (EncodeIdentity(identity) != text) return Damaged("it is not as this version writes it");
+  if (EncodeAs(*version, identity) != text) return Damaged("it is not as this version writes it");
   return identity;
 }
 
@@ -211,6 +221,13 @@ absl::Status IdentityFile::SetCaughtUpOnce() {
   std::lock_guard<std::mutex> lock(mutex_);
   Identity next = identity_;
   next.caught_up_once = true;
+  return Save(std::move(next));
+}
+
+absl::Status IdentityFile::SetPromised(uint64_t milliseconds) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  Identity next = identity_;
+  next.promised_ms = milliseconds;
   return Save(std::move(next));
 }
 

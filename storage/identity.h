@@ -4,13 +4,14 @@
 // A readable text file, replaced as a whole with every change (temporary file, sync, rename,
 // directory sync), so that after a crash it is the old one or the new one:
 //
-//   quorate identity 1              the format's version
+//   quorate identity 2              the format's version; 1 had no promised_ms
 //   node "quorate-0"                the configured name; C escapes
 //   store 0f3a...                   16 hexadecimal digits, never 0
 //   cluster 91c2...                 0000000000000000 before birth
 //   boot 7                          how often this store was started
 //   log_made 1                      the log exists: from now on a missing log is a lost one
 //   caught_up_once 1                it has had a whole state: it may serve reads
+//   promised_ms 150                 see Identity::promised_ms
 //   birth x0a1b...                  raft/birth's record, in hexadecimal behind an x; may be empty
 //   crc32c 5d2e77aa                 of every byte above
 //
@@ -29,7 +30,7 @@
 
 namespace quorate::storage {
 
-inline constexpr uint32_t kIdentityFormatVersion = 1;
+inline constexpr uint32_t kIdentityFormatVersion = 2;
 inline constexpr size_t kBirthRecordBytesMax = 64u << 10;
 
 struct Identity {
@@ -39,6 +40,11 @@ struct Identity {
   uint64_t boot = 0;  // of the running process, once NextBoot has returned
   bool log_made = false;
   bool caught_up_once = false;
+  // For so long after it heard a leader this store may have promised not to vote for another: the
+  // longest minimum election timeout that it can have stated (raft::CoreOptions,
+  // promised_before_start). 0 in a file of format 1: its builds stated none that outlives a
+  // process.
+  uint64_t promised_ms = 0;
   std::string birth;  // opaque here: pledge, decision or Born (raft/birth)
   friend bool operator==(const Identity&, const Identity&) = default;
 };
@@ -69,6 +75,7 @@ class IdentityFile {
   absl::Status SetCluster(ClusterId cluster);
   absl::Status SetLogMade();
   absl::Status SetCaughtUpOnce();
+  absl::Status SetPromised(uint64_t milliseconds);
 
  private:
   IdentityFile(Disk* disk, std::string path, Identity identity);

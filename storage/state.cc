@@ -117,6 +117,10 @@ class SqliteState final : public State {
     std::lock_guard lock(mutex_);
     return summary_;
   }
+  bool leases() const override {
+    std::lock_guard lock(mutex_);
+    return summary_.leases;
+  }
 
   std::optional<SessionView> FindSession(StoreId store) const override {
     std::lock_guard lock(mutex_);
@@ -223,6 +227,7 @@ class SqliteState final : public State {
     if (summary_.membership_index != meta.membership_index) summary_.membership = meta.membership;
     summary_.membership_index = meta.membership_index;
     summary_.birth_complete = meta.birth_complete;
+    summary_.leases = meta.settings.leases.value_or(false);
     summary_.hash = meta.hash.bytes();
     const RequestTable& requests = applier_->requests();
     summary_.request_ids = requests.size();

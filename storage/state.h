@@ -80,6 +80,9 @@ struct SessionView {
   uint64_t answered_through = 0;
 };
 
+// The setting's name: on disk, and in the metadata of SetSettings' answer, where it is "on" or
+// "off".
+inline constexpr char kLeasesSetting[] = "leases";
 // What the state machine knows of itself, as of its last committed batch.
 struct StateSummary {
   raft::Index applied;
@@ -90,6 +93,7 @@ struct StateSummary {
   raft::Membership membership;
   raft::Index membership_index;
   bool birth_complete = false;
+  bool leases = false;  // leaders may answer reads by their lease (SetSettings)
   StateHash hash{};
   // Client-given request ids: how many are known, and the age of the oldest (log time).
   uint64_t request_ids = 0;
@@ -266,6 +270,7 @@ class State {
   // See StateSummary::durable_applied.
   virtual raft::Index durable_applied() const = 0;
   virtual StateSummary Summary() const = 0;
+  virtual bool leases() const = 0;  // Summary().leases
   virtual std::optional<SessionView> FindSession(StoreId store) const = 0;
   // The answer kept for one sequence of a session; null when none is kept.
   virtual std::shared_ptr<const std::string> KeptAnswer(StoreId store, uint64_t sequence) const = 0;

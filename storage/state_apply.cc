@@ -55,7 +55,9 @@ absl::StatusOr<std::unique_ptr<Applier>> Applier::Open(Database database) {
   if (!meta.ok()) return meta.status();
   applier->meta_ = *std::move(meta);
   applier->stored_rows_ = HashOfStore(applier->hasher_, applier->meta_) +
-                          HashOfMembership(applier->hasher_, applier->meta_);
+                          HashOfMembership(applier->hasher_, applier->meta_) +
+                          HashOfSettings(applier->hasher_, applier->meta_);
+  applier->stored_settings_ = applier->meta_.settings;
   applier->stored_membership_ = applier->meta_.membership_index;
   absl::Status status = applier->PrepareStatements();
   if (!status.ok()) return status;
@@ -92,6 +94,7 @@ absl::Status Applier::PrepareStatements() {
       {&put_store_,
        "UPDATE store SET applied = ?1, applied_term = ?2, revision = ?3, compacted = ?4,"
        " log_time_ms = ?5, birth_complete = ?6, hash = ?7"},
+      {&put_setting_, "INSERT OR REPLACE INTO setting VALUES (?1, ?2)"},
       {&put_membership_, "INSERT OR REPLACE INTO membership VALUES (1, ?1, ?2)"},
       {&record_hash_, "INSERT OR REPLACE INTO recorded_hash VALUES (?1, ?2)"},
       {&forget_hashes_, "DELETE FROM recorded_hash WHERE at <= ?1"},
@@ -330,6 +333,7 @@ absl::Status Applier::ExecuteRequest(const raft::Entry& entry) {
   }
   const HashSum hash_before = meta_.hash;
   const TtlTable::Counts ttls_before = ttls_->counts();
+  const Settings settings_before = meta_.settings;
   absl::Status status = ExecuteBody(entry);
   if (!status.ok()) return status;
   if (requests_.Keep(command_.author(), request, before, meta_.revision, meta_.log_time_ms,
@@ -342,6 +346,7 @@ absl::Status Applier::ExecuteRequest(const raft::Entry& entry) {
     if (!status.ok()) return status;
     meta_.hash = hash_before;
     ttls_->Restore(ttls_before);
+    meta_.settings = settings_before;
   }
   // Nothing was changed, so it may be said; and it is not kept, so it must be.
   answer_.Clear();
@@ -361,6 +366,9 @@ absl::Status Applier::ExecuteBody(const raft::Entry& entry) {
     return items_->Rollback(command_.rollback(), context, meta_, answer_);
   }
   switch (command_.body_case()) {
+    case v1::Command::kSetSettings:
+      SetSettings();
+      return absl::OkStatus();
     case v1::Command::kGrantTtl:
       return ttls_->Grant(command_.grant_ttl(), command_.author(), entry.index, meta_, answer_);
     case v1::Command::kKeepAliveTtl:
@@ -379,9 +387,20 @@ absl::Status Applier::ExecuteBody(const raft::Entry& entry) {
   return items_->Execute(command_.transaction(), context, meta_, answer_);
 }
 
+// Answers with all of them.
+void Applier::SetSettings() {
+  if (command_.set_settings().has_leases()) {
+    meta_.settings.leases = command_.set_settings().leases();
+  }
+  answer_.set_revision(meta_.revision.value());
+  (*answer_.mutable_metadata())[kLeasesSetting] =
+      meta_.settings.leases.value_or(false) ? "on" : "off";
+}
+
 absl::Status Applier::WriteMeta() {
   meta_.hash -= stored_rows_;
-  stored_rows_ = HashOfStore(hasher_, meta_) + HashOfMembership(hasher_, meta_);
+  stored_rows_ = HashOfStore(hasher_, meta_) + HashOfMembership(hasher_, meta_) +
+                 HashOfSettings(hasher_, meta_);
   meta_.hash += stored_rows_;
   if (stored_membership_ != meta_.membership_index) {
     put_membership_.BindUint(1, meta_.membership_index.value());
@@ -389,6 +408,12 @@ absl::Status Applier::WriteMeta() {
     absl::Status status = put_membership_.Run();
     if (!status.ok()) return status;
     stored_membership_ = meta_.membership_index;
+  }
+  if (stored_settings_ != meta_.settings) {
+    put_setting_.BindText(1, kLeasesSetting);
+    put_setting_.BindInt(2, *meta_.settings.leases ? 1 : 0);
+    if (absl::Status status = put_setting_.Run(); !status.ok()) return status;
+    stored_settings_ = meta_.settings;
   }
   const StateHash hash = meta_.hash.bytes();
   if (meta_.applied.value() % kHashInterval == 0) {

@@ -188,11 +188,12 @@ class Applier {
   absl::Status Execute(const raft::Entry& entry);
   absl::Status ExecuteRequest(const raft::Entry& entry);
   absl::Status ExecuteBody(const raft::Entry& entry);
+  void SetSettings();
   absl::Status WriteMeta();
 
   Database database_;  // first: statements must go before it
-  Statement begin_, commit_, rollback_, put_store_, put_membership_, record_hash_, forget_hashes_,
-      savepoint_, roll_back_, release_;
+  Statement begin_, commit_, rollback_, put_store_, put_membership_, put_setting_, record_hash_,
+      forget_hashes_, savepoint_, roll_back_, release_;
   std::unique_ptr<ChangeCollector> collector_;
   std::unique_ptr<TtlTable> ttls_;
   std::optional<ItemTable> items_;
@@ -201,8 +202,9 @@ class Applier {
   std::optional<RequestStore> request_store_;
 
   StateMeta meta_;
-  HashSum stored_rows_;  // of the store's row and the membership's, as they are in the database
+  HashSum stored_rows_;  // of the store's row, the membership's and the settings', as stored
   raft::Index stored_membership_;
+  Settings stored_settings_;
   SessionTable sessions_;
   RequestTable requests_;
   uint64_t duplicates_ = 0;

@@ -31,6 +31,7 @@ enum class HashedTable : uint8_t {
   kRequestBounds = 8,
   kTtl = 9,
   kTtlKey = 10,
+  kSetting = 11,
 };
 
 // A number modulo 2^128: the hash of one row, or the sum of many.

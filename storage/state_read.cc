@@ -312,7 +312,8 @@ absl::StatusOr<HashCheck> StateReader::CheckHash(const std::atomic<bool>& abando
   if (!transaction.status().ok()) return transaction.status();
   absl::StatusOr<StateMeta> meta = LoadStateMeta(database_);
   if (!meta.ok()) return meta.status();
-  HashSum sum = HashOfStore(hasher_, *meta) + HashOfMembership(hasher_, *meta);
+  HashSum sum = HashOfStore(hasher_, *meta) + HashOfMembership(hasher_, *meta) +
+                HashOfSettings(hasher_, *meta);
   SessionTable sessions;
   absl::Status status = SessionStore::Load(database_, sessions);
   if (!status.ok()) return status;

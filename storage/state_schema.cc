@@ -105,6 +105,14 @@ CREATE TABLE ttl_key (
 ) STRICT, WITHOUT ROWID;
 )sql";
 
+// And format 3.
+constexpr char kTablesOfFormat3[] = R"sql(
+CREATE TABLE setting (
+  name   TEXT PRIMARY KEY,
+  value  INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+)sql";
+
 std::string Errno(const std::string& what) { return what + ": " + std::strerror(errno); }
 
 bool Exists(const std::string& path) {
@@ -131,7 +139,7 @@ absl::Status FillNewDatabase(Database& database, const StateOptions& options) {
   if (!status.ok()) return status;
   status = database.Execute("PRAGMA journal_mode = WAL; BEGIN;");
   if (!status.ok()) return status;
-  status = database.Execute(std::string(kTables) + kTablesOfFormat2);
+  status = database.Execute(std::string(kTables) + kTablesOfFormat2 + kTablesOfFormat3);
   if (!status.ok()) return status;
   StateMeta meta;
   meta.cluster = options.cluster;
@@ -152,8 +160,27 @@ absl::Status Upgrade(Database& database) {
   absl::StatusOr<int64_t> format = database.QueryInt("PRAGMA user_version");
   if (!format.ok()) return format.status();
   if (*format == kStateFormat) return absl::OkStatus();
-  return database.Execute(std::string("BEGIN IMMEDIATE;") + kTablesOfFormat2 +
+  return database.Execute(std::string("BEGIN IMMEDIATE;") + (*format < 2 ? kTablesOfFormat2 : "") +
+                          kTablesOfFormat3 +
                           "PRAGMA user_version = " + std::to_string(kStateFormat) + "; COMMIT;");
+}
+
+// An immutable copy of an older format has no such table.
+absl::Status LoadSettings(Database& database, const std::string& path, Settings& settings) {
+  absl::StatusOr<int64_t> format = database.QueryInt("PRAGMA user_version");
+  if (!format.ok()) return format.status();
+  if (*format < 3) return absl::OkStatus();
+  absl::StatusOr<Statement> select = database.Prepare("SELECT name, value FROM setting");
+  if (!select.ok()) return select.status();
+  while (true) {
+    absl::StatusOr<bool> row = select->Step();
+    if (!row.ok()) return row.status();
+    if (!*row) return absl::OkStatus();
+    if (select->Bytes(0) != kLeasesSetting || select->Uint(1) > 1) {
+      return DamagedState(path, "it has a setting that no entry can have written");
+    }
+    settings.leases = select->Uint(1) == 1;
+  }
 }
 
 absl::Status ConfigureWriter(Database& database) {
@@ -194,6 +221,14 @@ HashSum HashOfMembership(RowHasher& hasher, const StateMeta& meta) {
   return hasher.Begin(HashedTable::kMembership)
       .Number(meta.membership_index.value())
       .Bytes(meta.membership_bytes)
+      .Finish();
+}
+
+HashSum HashOfSettings(RowHasher& hasher, const StateMeta& meta) {
+  if (!meta.settings.leases) return HashSum();
+  return hasher.Begin(HashedTable::kSetting)
+      .Bytes(kLeasesSetting)
+      .Number(*meta.settings.leases ? 1 : 0)
       .Finish();
 }
 
@@ -345,6 +380,9 @@ absl::StatusOr<StateMeta> LoadStateMeta(Database& database) {
   }
   if (!meta.revision || meta.revision.value() > RowId::kRevisionMax) {
     return DamagedState(path, "its revision is " + ToString(meta.revision));
+  }
+  if (absl::Status status = LoadSettings(database, path, meta.settings); !status.ok()) {
+    return status;
   }
   absl::StatusOr<Statement> select = database.Prepare("SELECT at, bytes FROM membership");
   if (!select.ok()) return select.status();

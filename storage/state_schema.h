@@ -23,12 +23,13 @@ namespace quorate::storage {
 // "Quor", in the header of every state database.
 inline constexpr int64_t kStateApplicationId = 0x51756f72;
 // user_version. A database with a higher number was written by a newer build: refused.
-// 1 had no request ids; such a database gets its new, empty tables when it is opened.
-inline constexpr int64_t kStateFormat = 2;
+// 1 had no request ids and no time-to-lives, 2 no settings; such a database gets its new, empty
+// tables when it is opened.
+inline constexpr int64_t kStateFormat = 3;
 // Of a new database.
 inline constexpr uint64_t kStatePageBytes = 4096;
 // The highest v1::Command.format that this build applies.
-inline constexpr uint32_t kCommandFormat = 2;
+inline constexpr uint32_t kCommandFormat = 3;
 
 // How often the state hash is recorded, and how many records are kept.
 inline constexpr uint64_t kHashInterval = 4096;
@@ -83,7 +84,13 @@ struct HistoryRow {
   std::string_view value;
 };
 
-// The one row of `store`, and that of `membership`.
+// How the whole cluster behaves, by SetSettings. nullopt: was never set.
+struct Settings {
+  std::optional<bool> leases;  // off
+  friend bool operator==(const Settings&, const Settings&) = default;
+};
+
+// The one row of `store`, and that of `membership`; and `setting`.
 struct StateMeta {
   ClusterId cluster;
   raft::Index applied;
@@ -96,11 +103,13 @@ struct StateMeta {
   raft::Index membership_index;  // 0: none yet, and the next two are empty
   std::string membership_bytes;
   raft::Membership membership;
+  Settings settings;
 };
 
 // The hashes of logical rows (storage/STATE.md, "State hash").
 HashSum HashOfStore(RowHasher& hasher, const StateMeta& meta);
 HashSum HashOfMembership(RowHasher& hasher, const StateMeta& meta);
+HashSum HashOfSettings(RowHasher& hasher, const StateMeta& meta);
 HashSum HashOfItem(RowHasher& hasher, std::string_view key, const ItemRow& item);
 HashSum HashOfHistory(RowHasher& hasher, const HistoryRow& row);
 
@@ -124,7 +133,8 @@ absl::StatusOr<Database> OpenStateReader(const std::string& path,
 // older than this build's.
 absl::StatusOr<int64_t> CheckStateFormat(Database& database, const std::string& path);
 
-// The store's own row and the membership; kDataLoss when they cannot be what this code wrote.
+// The store's own row, the membership and the settings; kDataLoss when they cannot be what this
+// code wrote.
 absl::StatusOr<StateMeta> LoadStateMeta(Database& database);
 
 // kDataLoss for `path`, with the reason and what to do.

@@ -154,6 +154,7 @@ int Run(int argc, const char* const* argv, Io& io) {
   AddTransferCommands(app, invocation);
   AddClusterCommands(app, invocation);
   AddMemberCommands(app, invocation);
+  AddSettingsCommands(app, invocation);
   AddLogCommands(app, invocation);
   AddLocalCommands(app, invocation);
   AddCompletion(app, invocation);

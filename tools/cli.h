@@ -81,6 +81,7 @@ void AddHistoryCommands(CLI::App& app, Invocation& invocation);   // history dif
 void AddTransferCommands(CLI::App& app, Invocation& invocation);  // import export
 void AddClusterCommands(CLI::App& app, Invocation& invocation);   // status member health
 void AddMemberCommands(CLI::App& app, Invocation& invocation);    // member ..., leader, compact
+void AddSettingsCommands(CLI::App& app, Invocation& invocation);  // settings
 void AddLogCommands(CLI::App& app, Invocation& invocation);       // log dump, log verify
 void AddLocalCommands(CLI::App& app, Invocation& invocation);     // validate-config version
 

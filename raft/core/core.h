@@ -52,6 +52,12 @@ struct CoreOptions {
   // What this node's requests to leaders are numbered from. Another for each start of a process:
   // random, below 2^62.
   uint64_t read_ids_from = 0;
+  // What this store may have promised to a leader before its start: the longest minimum election
+  // timeout that it has stated (AppendEntriesReply). It neither votes nor campaigns before so much
+  // has passed since the start (nor before election_timeout_min has), but for a transfer. The
+  // driver makes election_timeout_min durable as what the next start gets here before it starts a
+  // core, and may make it less only when the longer promise has passed.
+  Duration promised_before_start{};
   // How much faster than another's a clock may run, in thousandths: a lease is this much shorter.
   uint32_t lease_drift_permille = 100;
   // A leader that has waited this long for OnPersisted hands over to a follower that has
@@ -146,9 +152,9 @@ class Core {
   // Asks for a read index (raft/core/read_index.h); on the leader and elsewhere. Ready::reads
   // answers each request once, with its id.
   void RequestRead(uint64_t id, ReadMode mode, Instant now);
-  // Whether a leader may answer by its lease: off at the start, and never needed for safety,
-  // whatever the others have. A node must not be started again with a smaller minimum election
-  // timeout than it had while another may hold a lease.
+  // Whether a leader may answer by its lease: off at the start. Each node may have its own: voters
+  // keep their promise in either case, over a restart too (promised_before_start), so a lease that
+  // this node switches on is as good as one that was on all the time.
   void SetLeases(bool on);
 
   // Changes who takes part; one change at a time, and only as leader (membership_change.h).

@@ -266,7 +266,8 @@ class Core::Impl {
 
   // --- election.cc ---
   void ResetElectionDeadline();
-  bool HeardFromLeader() const;  // within the minimum election timeout, or just started
+  Instant PromisedUntil() const;  // by what it said before its start
+  bool HeardFromLeader() const;   // within the minimum election timeout, or just started
   bool LogUpToDate(Index last_index, Term last_term) const;
   void BecomeFollower(Term term, StoreId leader);
   void StartPreVote();

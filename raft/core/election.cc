@@ -16,14 +16,26 @@ void Core::Impl::ResetElectionDeadline() {
   election_timeout_ =
       Duration(random_.Between(static_cast<uint64_t>(options_.election_timeout_min.count()),
                                static_cast<uint64_t>(options_.election_timeout_max.count())));
-  election_deadline_ = now_ + election_timeout_;
+  // Behind a longer promise the timeouts stay as far apart as they were drawn: nodes that were
+  // started together do not all campaign at its end.
+  const Instant from = PromisedUntil() - options_.election_timeout_min;
+  election_deadline_ = std::max(now_, from) + election_timeout_;
+}
+
+// A node that has just started may have promised a leader not to vote, and does not know when it
+// last did. So it keeps, from its start, the longest promise that it can have made: whatever lease
+// counts on it has ended by then. That a store can only state a promise once a later process of it
+// would know of it is its driver's part (CoreOptions::promised_before_start). What a leader has
+// heard of this process alone (a shorter timeout) covers no earlier process's answer: the answers
+// of both count from when they were sent, and this process was started after the other's last one.
+Instant Core::Impl::PromisedUntil() const {
+  return started_ + std::max(options_.election_timeout_min, options_.promised_before_start);
 }
 
 bool Core::Impl::HeardFromLeader() const {
   const Duration timeout = options_.election_timeout_min;
   if (role_ == Role::kLeader) return MajorityContact(leader_since_, true) + timeout > now_;
-  // A node that has just started may have promised a leader not to vote and have forgotten it.
-  return started_ + timeout > now_ || (leader_contact_ && *leader_contact_ + timeout > now_);
+  return PromisedUntil() > now_ || (leader_contact_ && *leader_contact_ + timeout > now_);
 }
 
 bool Core::Impl::LogUpToDate(Index last_index, Term last_term) const {

@@ -65,11 +65,13 @@ struct AppendEntriesReply {
   // index of the conflicting term, and the term there (term-hint back-off, Raft paper 5.3).
   Index hint_index;
   Term hint_term;
-  Index last_index;                 // the end of the follower's log, for status only
-  Duration election_timeout_min{};  // the sender's smallest election timeout, for leases
-  Instant echoed_sent_at{};         // from the request
-  Instant receiver_clock{};         // the follower's clock now, to be echoed back
-  uint64_t read_round = 0;          // from the request
+  Index last_index;  // the end of the follower's log, for status only
+  // For leases: its smallest election timeout. So long after it heard a leader it votes for no
+  // other (but for a transfer), over a restart too. 0: it does not promise that.
+  Duration election_timeout_min{};
+  Instant echoed_sent_at{};  // from the request
+  Instant receiver_clock{};  // the follower's clock now, to be echoed back
+  uint64_t read_round = 0;   // from the request
 };
 
 // Raft paper, Figure 13, as far as it is the core's business. First an offer, before any of the

@@ -210,7 +210,9 @@ std::optional<Instant> Core::Impl::LeaseUntil() const {
   // When that was *sent* which a majority has answered: they received it later.
   const Instant contact = MajorityContact(Instant::min(), false);
   if (contact == Instant::min()) return std::nullopt;
-  // Any voter that has answered may be the one that a later leader needs.
+  // Any voter that has answered may be the one that a later leader needs. One that was started
+  // again with a shorter timeout keeps for so long what its last process promised, and answers
+  // since then are counted with what it promises now.
   Duration shortest = options_.election_timeout_min;
   for (StoreId voter : quorum_.all_voters()) {
     const auto it = progress_.find(voter);

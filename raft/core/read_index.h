@@ -19,10 +19,22 @@
 // earlier request of its store has had (etcd #20418), and takes no answer of another term or
 // leader.
 //
-// A lease (6.4.1) leaves step 3 out. A majority has promised, by answering what was sent at some
-// instant of the leader's clock, not to vote for anybody else for a minimum election timeout; until
-// that has passed, less the drift that is allowed between clocks, no later leader can be. The
-// promise ends before TimeoutNow is sent: a vote for the target of a transfer does not wait.
+// A lease (6.4.1) leaves step 3 out. What it rests on:
+//   1. A voter that answers a leader's message has promised: for a minimum election timeout from
+//      when it heard it, by its clock, it neither campaigns nor votes for anybody else, whatever
+//      term or log is shown to it. It does so whether leases are on or not.
+//   2. The leader counts from when it *sent* what a majority (of both halves of a joint membership)
+//      has answered, which is earlier, with the shortest promise that any voter has stated, less
+//      the drift that is allowed between clocks. Whoever wants to lead next needs one of that
+//      majority, which does not vote yet.
+//   3. The promise outlives the voter's process (CoreOptions::promised_before_start), and a shorter
+//      timeout in its configuration: a voter that cannot say so states 0, and there is no lease.
+//   4. A vote for the target of a transfer does not wait, so the leader gives its lease up before
+//      it sends TimeoutNow, for the rest of the term: the message may arrive late. Nothing else
+//      asks for such a vote.
+//   5. A leader whose own term has committed nothing yet has no lease, for the reason of step 1.
+// While it holds, the leader's commit index at an instant after the question covers everything that
+// was acknowledged before it; whoever asked waits as in step 4.
 #pragma once
 
 #include <cstdint>

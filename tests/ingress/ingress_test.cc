@@ -1,5 +1,7 @@
 #include "ingress/ingress.h"
 
+#include <functional>
+
 #include "gtest/gtest.h"
 
 namespace quorate::ingress {
@@ -96,7 +98,7 @@ TEST_F(IngressTest, AWriteGetsItsSequenceWhenItIsSentAndEndsWithItsAnswer) {
   EXPECT_EQ(Sent(), "") << "no link";
   LinkUpAndOpen(1, 0);
   EXPECT_EQ(Sent(), "1:a 2:b");
-  EXPECT_EQ(last_command_.format(), kCommandFormat);
+  EXPECT_EQ(last_command_.format(), 1u) << "a put needs no more";
   EXPECT_EQ(last_command_.session().boot(), 3u);
   EXPECT_EQ(last_command_.session().nonce(), 99u);
   EXPECT_EQ(Sent(), "") << "once per link";
@@ -605,6 +607,39 @@ TEST_F(IngressTest, AnIdleIngressAsksForNoTimer) {
   EXPECT_EQ(ingress_->NextDeadline(), now_ + seconds(10) - milliseconds(100));
   Answer(1);
   EXPECT_EQ(ingress_->NextDeadline(), Instant::max());
+}
+
+// Nodes of an older build apply what they know, and stop at the first command that they do not.
+TEST(FormatOf, IsTheLowestThatHoldsTheCommand) {
+  v1::Command command;
+  command.mutable_open_session();
+  EXPECT_EQ(FormatOf(command), 1u);
+  command.mutable_skip();
+  EXPECT_EQ(FormatOf(command), 1u);
+  v1::Operation* const put = command.mutable_transaction()->add_then();
+  put->mutable_put()->set_key("k");
+  command.mutable_transaction()->add_otherwise()->mutable_delete_()->set_key("k");
+  command.set_note("why");
+  EXPECT_EQ(FormatOf(command), 1u);
+
+  put->mutable_put()->set_ttl_id(5);
+  EXPECT_EQ(FormatOf(command), 2u) << "bound to a time-to-live";
+  put->mutable_put()->clear_ttl_id();
+  command.mutable_client_request()->set_id("r");
+  EXPECT_EQ(FormatOf(command), 2u) << "with a request id";
+  command.clear_client_request();
+  command.mutable_transaction()->mutable_otherwise(0)->mutable_read()->set_key("k");
+  EXPECT_EQ(FormatOf(command), 2u) << "a branch reads, whichever runs";
+
+  for (const auto& set : std::vector<std::function<void()>>{
+           [&] { command.mutable_rollback(); }, [&] { command.mutable_compact_history(); },
+           [&] { command.mutable_grant_ttl(); }, [&] { command.mutable_keep_alive_ttl(); },
+           [&] { command.mutable_revoke_ttl(); }, [&] { command.mutable_expire_ttl(); }}) {
+    set();
+    EXPECT_EQ(FormatOf(command), 2u) << command.ShortDebugString();
+  }
+  command.mutable_set_settings();
+  EXPECT_EQ(FormatOf(command), 3u);
 }
 
 }  // namespace

@@ -253,7 +253,10 @@ class ErrorTable(unittest.TestCase):
                  cluster_pb2.TransferLeadershipRequest(node_id=leader.name).SerializeToString(),
                  cluster_pb2.TransferLeadershipResponse),
                 ("Compact", cluster_pb2.CompactRequest(revision=2).SerializeToString(),
-                 cluster_pb2.CompactResponse)]
+                 cluster_pb2.CompactResponse),
+                ("SetSettings", cluster_pb2.SetSettingsRequest(leases=False).SerializeToString(),
+                 cluster_pb2.SetSettingsResponse),
+                ("GetSettings", b"", cluster_pb2.GetSettingsResponse)]
         for method, request, kind in done:
             answers = []
             for node in (leader, follower):

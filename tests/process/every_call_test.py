@@ -168,6 +168,9 @@ class EveryCall(unittest.TestCase):
         one("Cluster/RemoveMember", node_id=newcomer.name)
         self.assertNotIn(newcomer.name,
                          [m["node_id"] for m in one("Cluster/ListMembers")["members"]])
+        self.assertTrue(one("Cluster/SetSettings", leases=True)["settings"]["leases"])
+        self.assertTrue(one("Cluster/GetSettings")["settings"]["leases"])
+        one("Cluster/SetSettings", leases=False)
         compacted = one("Cluster/Compact", revision=revision)
         self.assertGreaterEqual(int(compacted["compacted_revision"]), int(revision))
         leader = one("Cluster/Status")["header"]["leader_id"]
@@ -245,6 +248,9 @@ class EveryCall(unittest.TestCase):
         self.assertEqual(len(voters(node)), 3)
         run("member", "remove", newcomer.name, calls=["Cluster/RemoveMember"])
         self.assertNotIn(newcomer.name, run("member", "list", calls=["Cluster/ListMembers"]))
+        for value in ("on", "off"):
+            run("settings", "--leases", value, calls=["Cluster/SetSettings"])
+            self.assertEqual(run("settings", calls=["Cluster/GetSettings"]), f"leases {value}\n")
         self.assertIn("is gone", run("compact", "--to", revision, "--force",
                                      calls=["Cluster/Compact"]))
         before = node.status().header.leader_id

@@ -1,20 +1,42 @@
 """Whoever has been told that a write is done, and says so to somebody else, who asks another node:
-with LINEARIZABLE that one sees the write, at once, also while leaders are killed. And bounds of
-reads: min_revision, at_revision, no majority.
+with LINEARIZABLE, and with LEASE where leases are on, that one sees the write, at once, also while
+leaders are killed. And bounds of reads: min_revision, at_revision, no majority.
 """
 
 import os
+import re
+import subprocess
 import threading
 import unittest
 
 import grpc
 
-from quorate_cluster import (MULTIPLIER, Cluster, config_pb2, error_info, eventually, main,
-                             story)
+from quorate_cluster import (BINARY, MULTIPLIER, PATIENCE_S, Cluster, cluster_pb2, config_pb2,
+                             error_info, eventually, main, story)
 
 ROUNDS = int(os.environ.get("QUORATE_KILL_ROUNDS", "10" if MULTIPLIER == 1 else "4"))
 READS_A_ROUND = 30
 LINEARIZABLE = config_pb2.ReadOptions(consistency=config_pb2.CONSISTENCY_LINEARIZABLE)
+LEASE = config_pb2.ReadOptions(consistency=config_pb2.CONSISTENCY_LEASE)
+
+
+def settings(node, *args):
+    """What `quorate settings` prints at this node."""
+    done = subprocess.run([BINARY, "--endpoints", node.address, "--timeout", "30s", "settings", *args],
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+                          timeout=PATIENCE_S * 2)
+    return done.stdout
+
+
+def leases_are(node, on):
+    return lambda: node.control.GetSettings(cluster_pb2.GetSettingsRequest(),
+                                            timeout=5).settings.leases == on
+
+
+def promised_ms(node):
+    """What its identity file says that it may have promised to leaders."""
+    return int(re.search(r"^promised_ms (\d+)$", (node.data / "identity").read_text(),
+                         re.MULTILINE).group(1))
 
 
 class Pair:
@@ -34,7 +56,8 @@ class Pair:
                 put = self.writer.config.Put(
                     config_pb2.PutRequest(key=self.key, text=str(number)), timeout=10)
                 got = self.reader.config.Get(
-                    config_pb2.GetRequest(key=self.key, read=LINEARIZABLE), timeout=10)
+                    config_pb2.GetRequest(key=self.key, read=LEASE if number % 2 else LINEARIZABLE),
+                    timeout=10)
                 self.board.read(self, number, put, got)
                 self.done += 1
             except grpc.RpcError as error:
@@ -70,6 +93,10 @@ class LinearizableRead(unittest.TestCase):
     def test_what_was_acknowledged_is_seen_everywhere_over_leader_kills(self):
         with Cluster(3) as cluster:
             cluster.start().wait_ready()
+            cluster.nodes[0].control.SetSettings(cluster_pb2.SetSettingsRequest(leases=True),
+                                                 timeout=10)
+            for node in cluster.nodes:
+                eventually(leases_are(node, True), "the setting is everywhere")
             board = Board()
             pairs = [Pair(a, b, board) for a in cluster.nodes for b in cluster.nodes]
             for pair in pairs:
@@ -95,12 +122,63 @@ class LinearizableRead(unittest.TestCase):
                 self.assertFalse(pair.thread.is_alive(), "a call hung beyond its deadline")
             self.assertEqual(board.stale, [])
             self.assertEqual(board.failures, [], "calls between survivors must not fail")
-            story(f"{board.reads} linearizable reads through every pair of nodes, {ROUNDS} leaders "
-                  "killed: none was stale, none between survivors failed")
+            story(f"{board.reads} linearizable reads, half of them by lease, through every pair of "
+                  f"nodes, {ROUNDS} leaders killed: none was stale, none between survivors failed")
 
     def wait_reads(self, board):
         start = board.reads
         eventually(lambda: board.reads >= start + READS_A_ROUND, f"{READS_A_ROUND} more reads")
+
+    def refused_by_lease(self, node):
+        with self.assertRaises(grpc.RpcError) as caught:
+            node.config.Get(config_pb2.GetRequest(key="k", read=LEASE), timeout=10)
+        self.assertEqual(caught.exception.code(), grpc.StatusCode.FAILED_PRECONDITION)
+        self.assertEqual(error_info(caught.exception)[0], "LEASES_OFF")
+
+    def switch_leases(self, cluster, leader, follower, other):
+        """On and off again, and meanwhile a node that is started with other election timeouts."""
+        for node in (leader, follower):
+            self.refused_by_lease(node)
+            self.assertEqual(settings(node), "leases off\n")
+        self.assertEqual(settings(follower, "--leases", "on"), "leases on\n")
+        for node in cluster.nodes:
+            eventually(leases_are(node, True), "the setting is everywhere")
+            self.assertEqual(settings(node), "leases on\n")
+        for number, node in enumerate(cluster.nodes):
+            follower.put("k", str(number))
+            got = node.config.Get(config_pb2.GetRequest(key="k", read=LEASE), timeout=10)
+            self.assertEqual(got.item.text, str(number), f"through {node.name}")
+        story("leases on, by the command line at a follower: every node reads by lease what was just "
+              "written")
+
+        usual = promised_ms(other)
+        other.stop()
+        other.write_config(cluster.nodes, "    electionTimeout: 1s-2s\n")
+        other.start()
+        cluster.wait_ready()
+        longer = promised_ms(other)
+        self.assertEqual(longer, 1000 * MULTIPLIER)
+        self.assertLess(usual, longer)
+        other.kill()
+        other.write_config(cluster.nodes)
+        other.start()
+        cluster.wait_ready()
+        got = other.config.Get(config_pb2.GetRequest(key="k", read=LEASE), timeout=10)
+        self.assertEqual(got.item.text, "2", "the setting has outlived the restarts")
+        # Said once the longer promise is over; a process that is started before has to know it.
+        eventually(lambda: f"before_ms={longer} now_ms={usual}" in other.log_text(),
+                   "the longer promise is over")
+        self.assertEqual(promised_ms(other), usual)
+        story(f"a node that promised {longer} ms, started again with {usual} ms, keeps {longer} ms "
+              "first")
+
+        leader.control.SetSettings(cluster_pb2.SetSettingsRequest(leases=False), timeout=10)
+        self.refused_by_lease(leader)
+        for node in cluster.nodes:
+            eventually(leases_are(node, False), "the setting is everywhere")
+            self.refused_by_lease(node)
+        story("leases off again: LEASES_OFF at every node")
+        follower.put("k", "two")
 
     def test_bounds_of_reads(self):
         with Cluster(3) as cluster:
@@ -126,6 +204,8 @@ class LinearizableRead(unittest.TestCase):
                     get(follower, timeout=0.5, **options)
                 self.assertEqual(caught.exception.code().name, code)
                 self.assertEqual(error_info(caught.exception)[0], reason)
+
+            self.switch_leases(cluster, leader, follower, other)
 
             leader.kill()
             other.kill()

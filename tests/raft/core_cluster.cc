@@ -54,6 +54,10 @@ void TestNode::Start() {
   // No two starts number their requests alike, as in production.
   CoreOptions options = options_;
   options.read_ids_from = 1000 * starts_++;
+  started_ = Now();
+  promised_before_ = options.promised_before_start = disk_.promised;
+  promises_ = options.election_timeout_min;
+  disk_.promised = std::max(disk_.promised, promises_);
   core_ = std::make_unique<Core>(options, Recover(), Now());
   core_->SetLeases(leases_);
   seen_ = Seen{
@@ -79,8 +83,14 @@ void TestNode::Stop() {
   durable_ticket_ = Ticket();
 }
 
+// As the driver does: what was promised before the start is over, and only this process's counts.
+void TestNode::LowerPromise() {
+  if (Now() - started_ >= promised_before_) disk_.promised = promises_;
+}
+
 void TestNode::Tick() {
   FailOverdueSnapshots();
+  LowerPromise();
   core_->Tick(Now());
   React();
 }

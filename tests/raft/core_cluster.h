@@ -27,6 +27,7 @@ struct Disk {
   std::vector<EntryPtr> log;
   Index applied;  // what the state machine has made durable
   Index first{1};
+  Duration promised{};  // CoreOptions::promised_before_start of the next start
 };
 
 // What a leader sends instead of entries: its whole state.
@@ -142,6 +143,7 @@ class TestNode {
   void Offer(const SnapshotRequest& request);
   void OnSnapshotReply(const Message& message);
   void FailOverdueSnapshots();
+  void LowerPromise();
   void Switch(const InstallRecord& record);
 
   Cluster* cluster_;
@@ -150,6 +152,9 @@ class TestNode {
   Disk disk_;
   std::vector<EntryPtr> log_;  // as the core has it, durable or not
   std::unique_ptr<Core> core_;
+  Instant started_{};  // its own clock
+  // What earlier starts may have promised, and what this one does.
+  Duration promised_before_{}, promises_{};
   bool slow_disk_ = false;
   bool slow_apply_ = false;
   bool slow_reads_ = false;

@@ -43,15 +43,11 @@ class History {
   History(uint64_t seed, bool changes) : random_(seed), changes_(changes), cluster_(MakeCluster()) {
     if (std::getenv("QUORATE_RANDOM_SEED") != nullptr) cluster_.set_trace(&std::cout);
     // Half of the clusters do not agree on how long they wait for a leader.
-    const bool mixed_timeouts = random_.Between(0, 1) == 0;
+    mixed_timeouts_ = random_.Between(0, 1) == 0;
     for (TestNode* node : cluster_.nodes()) {
       node->set_clock_offset(milliseconds(random_.Between(0, 1000000)));
       node->set_recovered_window_bytes(random_.Between(0, 2000));
-      if (!mixed_timeouts) continue;
-      CoreOptions& options = node->options();
-      options.election_timeout_min = milliseconds(random_.Between(60, 200));
-      options.election_timeout_max =
-          options.election_timeout_min + milliseconds(random_.Between(50, 200));
+      if (mixed_timeouts_) DrawTimeouts(node);
     }
     if (random_.Between(0, 3) == 0) GiveAJointMembership();
     cluster_.StartAll();
@@ -83,6 +79,13 @@ class History {
   }
 
  private:
+  void DrawTimeouts(TestNode* node) {
+    CoreOptions& options = node->options();
+    options.election_timeout_min = milliseconds(random_.Between(60, 200));
+    options.election_timeout_max =
+        options.election_timeout_min + milliseconds(random_.Between(50, 200));
+  }
+
   Cluster MakeCluster() {
     CoreOptions options;
     options.seed = random_.Next();
@@ -171,6 +174,8 @@ class History {
   void Restart(TestNode* node, Totals* totals) {
     ++totals->restarts;
     node->set_recovered_window_bytes(random_.Between(0, 2000));
+    // Its configuration may have changed: what its last process promised holds all the same.
+    if (mixed_timeouts_ && Chance(50)) DrawTimeouts(node);
     node->Start();
     SetSpeed(node);
     if (node->core().persisted() < node->core().commit()) cluster_.Fail("starts in the future");
@@ -429,6 +434,7 @@ class History {
   Random random_;
   const bool changes_;
   bool compacting_ = false;  // set by MakeCluster
+  bool mixed_timeouts_ = false;
   Cluster cluster_;
   uint64_t next_payload_ = 0;
 };

@@ -498,6 +498,38 @@ TEST(Lease, IsGivenUpForTheTermBeforeLeadershipIsHandedOver) {
   EXPECT_FALSE(bench->lease_until());
 }
 
+TEST(Lease, NeedsThatEveryVoterWhichAnswersKeepsItsPromise) {
+  // A store of an older build forgets what it has promised with its process, and states nothing.
+  LeaseBench bench;
+  bench.Lead();
+  bench.Echo(kThree, 0);
+  ASSERT_EQ(bench->lease_until(), bench.now + milliseconds(135));
+  bench.Echo(kThree, 0, true, {}, Duration(0));
+  EXPECT_LE(bench->lease_until(), bench.now) << "though kTwo alone would be a majority";
+  bench.Ask(1, ReadMode::kLease);
+  EXPECT_THAT(bench.results, IsEmpty());
+  bench.Echo(kTwo, 1);
+  EXPECT_EQ(bench.TakeOne().lease_until, std::nullopt) << "a round instead";
+  bench.Echo(kThree, 1);
+  EXPECT_EQ(bench->lease_until(), bench.now + milliseconds(135))
+      << "it has been brought up to date";
+}
+
+TEST(Lease, SwitchedOffItEndsAtOnce) {
+  LeaseBench bench;
+  bench.Lead();
+  ASSERT_TRUE(bench->lease_until());
+  bench->SetLeases(false);
+  EXPECT_FALSE(bench->lease_until());
+  bench.Ask(1, ReadMode::kLease);
+  bench.Hear(kThree, ReadIndex{bench->term(), 4, true, 0});
+  EXPECT_THAT(bench.results, IsEmpty());
+  EXPECT_THAT(bench.All<ReadIndexReply>(), IsEmpty());
+  bench.Echo(kTwo, 2);
+  EXPECT_EQ(bench.TakeOne().outcome, ReadOutcome::kConfirmed);
+  EXPECT_EQ(bench.Last<ReadIndexReply>(kThree).outcome, ReadOutcome::kConfirmed);
+}
+
 TEST(Lease, EndsWithTheOffice) {
   LeaseBench bench;
   bench.Lead();

@@ -63,6 +63,63 @@ TEST(PreVote, APreVoteIsNotAVote) {
   EXPECT_EQ(bench->role(), Role::kCandidate);
 }
 
+// --- What was promised before the start ---
+
+BenchSetup Promised(int milliseconds_before) {
+  BenchSetup setup;
+  setup.options.promised_before_start = milliseconds(milliseconds_before);
+  return setup;
+}
+
+TEST(PromiseOfAnEarlierProcess, IsKeptFromTheStart) {
+  for (bool pre_vote : {false, true}) {
+    Bench bench(Promised(1000));
+    bench.Pass(999);
+    const auto refused = bench.AskVote(kTwo, 9, 9, 8, pre_vote);
+    EXPECT_FALSE(refused.granted);
+    EXPECT_EQ(bench->term(), Term(1)) << "the term is not taken either";
+    bench.Pass(1);
+    EXPECT_TRUE(bench.AskVote(kTwo, 9, 9, 8, pre_vote).granted);
+  }
+}
+
+TEST(PromiseOfAnEarlierProcess, KeepsItFromCampaigning) {
+  Bench bench(Promised(1000));
+  const Instant deadline = bench->NextDeadline();
+  EXPECT_GE(deadline, bench.now + milliseconds(1000));
+  EXPECT_LE(deadline, bench.now + milliseconds(1150)) << "150 to 300 ms, drawn, end 850 ms later";
+  bench.HearAppend(kTwo, bench.Append(1, 1, 1, {}));
+  EXPECT_GE(bench->NextDeadline(), bench.now + milliseconds(1000)) << "nor does a leader end it";
+  bench.Pass(900);
+  bench.HearAppend(kTwo, bench.Append(1, 1, 1, {}));
+  EXPECT_LE(bench->NextDeadline(), bench.now + milliseconds(300)) << "from now on its own";
+}
+
+TEST(PromiseOfAnEarlierProcess, IsNoLongerThanItsOwnOrIsReplacedByIt) {
+  Bench bench(Promised(20));
+  bench.Pass(149);
+  EXPECT_FALSE(bench.AskVote(kTwo, 2, 1, 1).granted) << "its own minimum is 150 ms";
+  bench.Pass(1);
+  EXPECT_TRUE(bench.AskVote(kTwo, 2, 1, 1).granted);
+}
+
+TEST(PromiseOfAnEarlierProcess, DoesNotStandInTheWayOfATransfer) {
+  // The leader that it was made to has given its lease up before it asked for this.
+  Bench bench(Promised(1000));
+  bench.Hear(kTwo, RequestVote{Term(2), false, Index(1), Term(1), 77, true});
+  EXPECT_TRUE(bench.Last<RequestVoteReply>(kTwo).granted);
+  Bench target(Promised(1000));
+  target.HearAppend(kTwo, target.Append(1, 1, 1, {}));
+  target.Hear(kTwo, TimeoutNow{Term(1)});
+  EXPECT_EQ(target->role(), Role::kCandidate);
+}
+
+TEST(PromiseOfAnEarlierProcess, StatesItsOwnFromTheStart) {
+  Bench bench(Promised(1000));
+  const auto reply = bench.HearAppend(kTwo, bench.Append(1, 1, 1, {}));
+  EXPECT_EQ(reply.election_timeout_min, milliseconds(150));
+}
+
 TEST(CheckQuorum, WhoHearsALeaderRefusesAndDoesNotTakeTheTerm) {
   // hashicorp/raft #524: a removed node came back with a higher term, and elections had no end.
   for (bool pre_vote : {false, true}) {

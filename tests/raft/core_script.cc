@@ -193,6 +193,12 @@ bool Script::Setup(const std::string& command, const std::vector<std::string>& w
     SetLog(words);
   } else if (command == "truncate") {
     cluster_->node(words.at(0)).disk().log.resize(CountAt(words, 1));
+  } else if (command == "timeouts") {
+    const std::string& range = words.at(1);
+    CoreOptions& options = cluster_->node(words.at(0)).options();
+    options.election_timeout_min = std::chrono::milliseconds(std::stoll(range));
+    options.election_timeout_max =
+        std::chrono::milliseconds(std::stoll(range.substr(range.find('-') + 1)));
   } else if (command == "joint") {
     SetJoint(words);
   } else if (command == "applied") {

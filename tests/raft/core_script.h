@@ -21,10 +21,10 @@
 //   start [NODE...]       all, or these
 //   stop NODE... | restart NODE...
 //                         what is not durable is lost; restart is stop and start
-//   campaign NODE         time passes until its election timer fires, and only its
-//   advance MS            time passes, timers fire, nothing is delivered
-//   run MS                time passes, timers fire, everything is delivered
-//   deliver [FROM->TO | ->TO | FROM->]
+//   timeouts NODE MS-MS   while it is down: its election timeouts are configured like that from now
+//   on campaign NODE         time passes until its election timer fires, and only its advance MS
+//   time passes, timers fire, nothing is delivered run MS                time passes, timers fire,
+//   everything is delivered deliver [FROM->TO | ->TO | FROM->]
 //                         what is in flight now, or that part of it, in order
 //   settle                deliver until nothing is in flight
 //   drop [FROM->TO | ->TO | FROM->]

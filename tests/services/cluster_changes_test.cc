@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <deque>
 #include <future>
 
@@ -71,6 +72,9 @@ class ClusterChangesTest : public testing::Test {
       view.store = StoreId(0xA1);
       view.cluster = ClusterId(0xC1);
       if (!unborn_) view.node = std::make_shared<raft::NodeStatus>(node_);
+      if (lags_ > 0 && --lags_ == 0) applied_leases_ = !applied_leases_;
+      view.state.emplace();
+      view.state->leases = applied_leases_;
       return view;
     };
     ports.change = [this](raft::MembershipChange change, raft::Node::ChangeDone done) {
@@ -110,10 +114,12 @@ class ClusterChangesTest : public testing::Test {
     ports.write = [this](v1::Command command, Instant, std::map<std::string, std::string>,
                          std::function<void(const ingress::Outcome&)> done) {
       commands_.push_back(command);
+      if (hang_write_) return ingress::WriteId(commands_.size());
       v1::Answer answer;
       answer.set_revision(50);
       answer.set_succeeded(commands_.size() >= pieces_);
       (*answer.mutable_metadata())["compacted_revision"] = std::to_string(commands_.size() * 10);
+      (*answer.mutable_metadata())["leases"] = command.set_settings().leases() ? "on" : "off";
       if (refuse_write_) {
         answer.set_code(grpc::StatusCode::OUT_OF_RANGE);
         answer.set_reason("REVISION_IN_FUTURE");
@@ -124,7 +130,10 @@ class ClusterChangesTest : public testing::Test {
       done(outcome);
       return ingress::WriteId(commands_.size());
     };
-    ports.cancel = [](ingress::WriteId) { return true; };
+    ports.cancel = [this](ingress::WriteId) {
+      ++cancelled_;
+      return true;
+    };
     ports.pinned_revision = [this] { return pinned_; };
     ports.leader_wait = milliseconds(200);
     return ports;
@@ -209,6 +218,11 @@ class ClusterChangesTest : public testing::Test {
   std::vector<v1::Command> commands_;
   size_t pieces_ = 1;
   bool refuse_write_ = false;
+  bool hang_write_ = false;
+  // After so many looks this node applies what was written.
+  int lags_ = 0;
+  bool applied_leases_ = false;
+  std::atomic<int> cancelled_ = 0;
   uint64_t pinned_ = 0;
   std::unique_ptr<ClusterChanges> changes_;
 };
@@ -452,6 +466,50 @@ TEST_F(ClusterChangesTest, WhatAPageTokenShowsIsKeptUnlessForced) {
   request.set_revision(30);
   request.set_force(true);
   EXPECT_TRUE(Call("Compact", request).status.ok());
+}
+
+// --- Settings ---
+
+TEST_F(ClusterChangesTest, ASettingIsWrittenByTheNodeThatIsAsked) {
+  Follow(0xA2);
+  for (bool on : {true, false}) {
+    v1::SetSettingsRequest request;
+    request.set_leases(on);
+    lags_ = 4;
+    const Answered answer = Call("SetSettings", request);
+    ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
+    EXPECT_EQ(applied_leases_, on) << "who asks here next finds it so";
+    ASSERT_TRUE(commands_.back().has_set_settings());
+    EXPECT_TRUE(commands_.back().set_settings().has_leases());
+    EXPECT_EQ(commands_.back().set_settings().leases(), on);
+    v1::SetSettingsResponse response;
+    ASSERT_TRUE(response.ParseFromString(answer.response));
+    EXPECT_EQ(response.settings().leases(), on);
+    EXPECT_EQ(response.header().revision(), 50u);
+    EXPECT_EQ(response.header().node_id(), "n1");
+  }
+  EXPECT_TRUE(forwarded_.empty()) << "the ingress passes it on, as any write";
+}
+
+TEST_F(ClusterChangesTest, ASettingThatIsNotWrittenSaysWhy) {
+  Answered answer = Call("SetSettings", v1::SetSettingsRequest());
+  EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(DetailsOf(answer.status).metadata.at("field"), "leases");
+  EXPECT_TRUE(commands_.empty());
+  v1::SetSettingsRequest request;
+  request.set_leases(true);
+  refuse_write_ = true;
+  EXPECT_EQ(Call("SetSettings", request).reason(), "REVISION_IN_FUTURE");
+  google::rpc::Status status;
+  ASSERT_TRUE(status.ParseFromString(CallForwarded("SetSettings", request).status()));
+  EXPECT_EQ(status.code(), grpc::StatusCode::UNIMPLEMENTED) << "peers do not ask for it";
+  hang_write_ = true;
+  answer = Call("SetSettings", request, milliseconds(100));
+  EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_EQ(answer.reason(), "OUTCOME_UNKNOWN");
+  EXPECT_EQ(cancelled_, 1);
+  unborn_ = true;
+  EXPECT_EQ(Call("SetSettings", request).reason(), "NOT_BORN");
 }
 
 // --- Trouble ---

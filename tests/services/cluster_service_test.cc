@@ -147,6 +147,25 @@ TEST(ClusterService, EveryStateOfBirthHasAName) {
   }
 }
 
+TEST(ClusterService, ShowsTheSettingsThatItHasApplied) {
+  const auto ask = [](const ClusterView& view) {
+    ClusterService service([&view] { return view; });
+    v1::GetSettingsResponse response;
+    service.Handle("GetSettings", "", nullptr,
+                   [&](const grpc::Status& end, const std::string& bytes) {
+                     EXPECT_TRUE(end.ok()) << end.error_message();
+                     EXPECT_TRUE(response.ParseFromString(bytes));
+                   });
+    return response;
+  };
+  EXPECT_FALSE(ask(Unborn()).settings().leases());
+  ClusterView view = Running();
+  EXPECT_FALSE(ask(view).settings().leases());
+  view.state->leases = true;
+  EXPECT_TRUE(ask(view).settings().leases());
+  EXPECT_EQ(ask(view).header().revision(), 12u);
+}
+
 // --- Errors ---
 
 TEST(ClusterService, WhatIsNotBuiltSaysSo) {

@@ -292,9 +292,9 @@ TEST_F(ConfigServiceTest, WhatBeginsToWaitWakesWhoeverTicksAndATickDoesNot) {
   EXPECT_EQ(answer.Reason(), "SHUTTING_DOWN");
 }
 
-TEST_F(ConfigServiceTest, ALeaseThatEndsWhileItIsReadIsAskedForAgain) {
+TEST_F(ConfigServiceTest, AReadThatOutlastsTheLeaseGetsARound) {
   node_.state.Put("a", "v");
-  node_.status.leases = true;
+  node_.state.leases_on = true;
   node_.read_index.reset();
   Answer answer;
   Call("Get", GetWith(v1::CONSISTENCY_LEASE), &answer);
@@ -306,7 +306,17 @@ TEST_F(ConfigServiceTest, ALeaseThatEndsWhileItIsReadIsAskedForAgain) {
   };
   while (asked() == 0) std::this_thread::yield();
   EXPECT_FALSE(answer.ended());
-  node_.AnswerRead({0, raft::ReadOutcome::kConfirmed, raft::Index(5), now_.load() + seconds(1)});
+  EXPECT_EQ(node_.questions.at(0).first, raft::ReadMode::kRound) << "or it might do so for ever";
+  node_.AnswerRead({0, raft::ReadOutcome::kConfirmed, raft::Index(5), std::nullopt});
+  EXPECT_EQ(answer.Ok<v1::GetResponse>().item().text(), "v");
+}
+
+TEST_F(ConfigServiceTest, AReadWithinTheLeaseIsDoneAtOnce) {
+  node_.state.Put("a", "v");
+  node_.state.leases_on = true;
+  node_.read_index->lease_until = now_.load() + milliseconds(1);
+  Answer answer;
+  Call("Get", GetWith(v1::CONSISTENCY_LEASE), &answer);
   EXPECT_EQ(answer.Ok<v1::GetResponse>().item().text(), "v");
 }
 
@@ -600,6 +610,11 @@ TEST_F(ConfigServiceTest, ALeaseReadIsRefusedWhereLeasesAreOff) {
   EXPECT_EQ(answer.Wait().error_code(), grpc::StatusCode::FAILED_PRECONDITION);
   EXPECT_EQ(answer.Reason(), "LEASES_OFF");
   EXPECT_NE(answer.Wait().error_message().find("LINEARIZABLE"), std::string::npos);
+  // A store that is still to be filled does not know whether they are.
+  node_.caught_up_once = false;
+  Answer empty;
+  Call("Get", GetWith(v1::CONSISTENCY_LEASE), &empty);
+  EXPECT_EQ(empty.Reason(), "NOT_CAUGHT_UP");
 }
 
 TEST_F(ConfigServiceTest, AnIndexThatComesAfterStopReadsNothing) {

@@ -40,11 +40,12 @@ class EngineTest : public ::testing::Test {
   }
 
   absl::Status Create() { return Engine::Create(disk_.get(), directory_.get(), birth_); }
-  absl::StatusOr<std::unique_ptr<Engine>> Open() {
+  absl::StatusOr<std::unique_ptr<Engine>> Open(
+      Duration election_timeout_min = std::chrono::milliseconds(150)) {
     EngineOptions options;
     options.heartbeat_interval = std::chrono::milliseconds(50);
-    options.election_timeout_min = std::chrono::milliseconds(150);
-    options.election_timeout_max = std::chrono::milliseconds(300);
+    options.election_timeout_min = election_timeout_min;
+    options.election_timeout_max = 2 * election_timeout_min;
     options.seed = 1;
     options.session_nonce = 1;
     return Engine::Open(options, {.disk = disk_.get(),
@@ -119,6 +120,31 @@ TEST_F(EngineTest, AWriteThatCameBeforeTheStartIsAnsweredWhenThereIsNone) {
   ASSERT_TRUE(outcome.has_value());
   EXPECT_EQ(outcome->kind, ingress::Outcome::Kind::kNotAccepted);
   EXPECT_EQ(outcome->reason, ingress::kReasonStopping);
+}
+
+TEST_F(EngineTest, WhatItPromisesToLeadersIsDurableBeforeItCan) {
+  ASSERT_TRUE(Create().ok());
+  const auto promised = [this] { return directory_->identity()->current().promised_ms; };
+  EXPECT_EQ(promised(), 0u);
+  ASSERT_TRUE(Open().ok());
+  EXPECT_EQ(promised(), 150u);
+  ASSERT_TRUE(Open(std::chrono::microseconds(200'001)).ok());
+  EXPECT_EQ(promised(), 201u) << "not less than what is stated";
+  // A shorter one holds once the longer one is over: until then the next start has to know it.
+  ASSERT_TRUE(Open().ok());
+  EXPECT_EQ(promised(), 201u);
+}
+
+TEST_F(EngineTest, AStoreThatHasPromisedMoreCampaignsLater) {
+  ASSERT_TRUE(Create().ok());
+  ASSERT_TRUE(directory_->identity()->SetPromised(3'600'000).ok());
+  auto engine = Open();
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  EXPECT_GE((*engine)->node()->NextDeadline(), BootNow() + std::chrono::minutes(59));
+  engine->reset();
+  ASSERT_TRUE(directory_->identity()->SetPromised(150).ok());
+  engine = Open();
+  EXPECT_LE((*engine)->node()->NextDeadline(), BootNow() + std::chrono::seconds(1));
 }
 
 TEST(EngineOptionsTest, AWriteWaitsForALeaderAsLongAsElectionsMayTake) {

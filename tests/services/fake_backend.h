@@ -24,6 +24,7 @@ class FakeState final : public storage::State {
   std::map<std::string, storage::Item> items;
   Revision revision{1};
   raft::Index applied{5};
+  bool leases_on = false;
   absl::Status failure;  // not OK: every read answers it
   // Not empty: runs at the beginning of each read, with what it was given; may take its time.
   std::function<void(const storage::ReadLimits&)> on_read;
@@ -53,6 +54,7 @@ class FakeState final : public storage::State {
     }
     return summary;
   }
+  bool leases() const override { return leases_on; }
   std::optional<storage::SessionView> FindSession(StoreId) const override { return std::nullopt; }
   std::shared_ptr<const std::string> KeptAnswer(StoreId, uint64_t) const override {
     return nullptr;

@@ -170,10 +170,10 @@ const std::map<std::string, std::string> kValidPart = {
     {"TxnRequest.else.put", "else { put { key: 'a' text: 'v' } }"},
 };
 const std::set<std::string> kBuilt = {
-    "Config/Get",     "Config/List",        "Config/Put",       "Config/Delete",
-    "Config/Txn",     "Config/History",     "Config/Rollback",  "Config/Write",
-    "Config/Watch",   "Config/GrantTtl",    "Config/RevokeTtl", "Config/KeepAliveTtl",
-    "Cluster/Status", "Cluster/ListMembers"};
+    "Config/Get",     "Config/List",         "Config/Put",         "Config/Delete",
+    "Config/Txn",     "Config/History",      "Config/Rollback",    "Config/Write",
+    "Config/Watch",   "Config/GrantTtl",     "Config/RevokeTtl",   "Config/KeepAliveTtl",
+    "Cluster/Status", "Cluster/ListMembers", "Cluster/GetSettings"};
 
 void SetSomething(Message* message, const FieldDescriptor* field) {
   const Reflection* reflection = message->GetReflection();

@@ -6,6 +6,7 @@
 
 #include "services/forward_streams.h"
 #include "storage/command_check.h"
+#include "storage/state_schema.h"
 #include "tests/services/forward_cluster.h"
 
 namespace quorate::services {
@@ -369,7 +370,7 @@ TEST_F(RawForwardTest, ACommandThatNoNodeCouldApplyIsRejectedByItsSequenceAndLog
       ->MutableUnknownFields(newer_transaction.mutable_transaction())
       ->AddVarint(99, 1);
   v1::Command newer_format = good;
-  newer_format.set_format(ingress::kCommandFormat + 1);
+  newer_format.set_format(storage::kCommandFormat + 1);
   struct Poison {
     std::string command;
     std::string why;
@@ -379,7 +380,7 @@ TEST_F(RawForwardTest, ACommandThatNoNodeCouldApplyIsRejectedByItsSequenceAndLog
       {empty.SerializeAsString(), "has a body", true},
       {good.SerializeAsString() + "\x32\x01x", "has fields", true},  // field 6, a string
       {newer_transaction.SerializeAsString(), "has fields", true},
-      {newer_format.SerializeAsString(), "has format 3", true},
+      {newer_format.SerializeAsString(), "has format 4", true},
       {good.SerializeAsString() + "\x1a\x01\xff", "cannot be parsed", false},  // author, no UTF-8
   };
   testing::internal::CaptureStderr();

@@ -38,6 +38,7 @@ TEST(Identity, KeepsEverythingOverARestart) {
     EXPECT_TRUE(file->SetBorn(kIdentityCluster, record).ok());
     EXPECT_TRUE(file->SetLogMade().ok());
     EXPECT_TRUE(file->SetCaughtUpOnce().ok());
+    EXPECT_TRUE(file->SetPromised(1500).ok());
   }
   auto after = disk.AfterCrash(SimDisk::Fate::kLost, 0);
   auto file = MustOpen(after.get());
@@ -48,6 +49,7 @@ TEST(Identity, KeepsEverythingOverARestart) {
   EXPECT_EQ(identity.birth, record);
   EXPECT_TRUE(identity.log_made);
   EXPECT_TRUE(identity.caught_up_once);
+  EXPECT_EQ(identity.promised_ms, 1500u);
   EXPECT_EQ(*file->NextBoot(), 2u);
 }
 
@@ -56,20 +58,48 @@ TEST(Identity, IsReadableText) {
   identity.node = "a \"b\"";
   identity.store = StoreId(1);
   identity.boot = 3;
+  identity.promised_ms = 150;
   identity.birth = "\x01z";
   const std::string text = EncodeIdentity(identity);
   EXPECT_EQ(text.substr(0, text.rfind("crc32c ")),
-            "quorate identity 1\n"
+            "quorate identity 2\n"
             "node \"a \\\"b\\\"\"\n"
             "store 0000000000000001\n"
             "cluster 0000000000000000\n"
             "boot 3\n"
             "log_made 0\n"
             "caught_up_once 0\n"
+            "promised_ms 150\n"
             "birth x017a\n");
   auto decoded = DecodeIdentity(text);
   ASSERT_TRUE(decoded.ok()) << decoded.status();
   EXPECT_EQ(*decoded, identity);
+}
+
+TEST(Identity, OneOfFormat1IsOpenedAndBecomesOneOfThis) {
+  SimDisk disk({"/data"});
+  disk.Put(kPath,
+           "quorate identity 1\n"
+           "node \"quorate-0\"\n"
+           "store 0123456789abcdef\n"
+           "cluster feedfacecafebeef\n"
+           "boot 7\n"
+           "log_made 1\n"
+           "caught_up_once 1\n"
+           "birth x7265636f7264\n"
+           "crc32c dc0555b3\n");
+  {
+    auto file = MustOpen(&disk);
+    const Identity identity = file->current();
+    EXPECT_EQ(identity.store, kStore);
+    EXPECT_EQ(identity.cluster, kIdentityCluster);
+    EXPECT_TRUE(identity.log_made && identity.caught_up_once);
+    EXPECT_EQ(identity.birth, "record");
+    EXPECT_EQ(identity.promised_ms, 0u) << "its builds promised nothing beyond their process";
+    EXPECT_EQ(*file->NextBoot(), 8u);
+  }
+  EXPECT_TRUE(disk.Content(kPath).starts_with("quorate identity 2\n"));
+  EXPECT_EQ(MustOpen(&disk)->current().boot, 8u);
 }
 
 // At whatever operation the machine stops, the file is the one before or the one after the change,
@@ -149,13 +179,13 @@ TEST(Identity, RefusesAnotherNodesDirectory) {
 TEST(Identity, RefusesANewerFormatButTellsItFromDamage) {
   SimDisk disk({"/data"});
   // As a later version would write it: same first line and checksum, other lines.
-  const std::string body = "quorate identity 2\nsomething else\n";
+  const std::string body = "quorate identity 3\nsomething else\n";
   disk.Put(kPath, body + "crc32c 00000000\n");
   EXPECT_TRUE(absl::IsDataLoss(IdentityFile::Open(&disk, kPath, "").status()));
-  disk.Put(kPath, body + "crc32c ac9a8276\n");
+  disk.Put(kPath, body + "crc32c f37e5e29\n");
   auto opened = IdentityFile::Open(&disk, kPath, "");
   ASSERT_TRUE(absl::IsFailedPrecondition(opened.status())) << opened.status();
-  EXPECT_NE(std::string(opened.status().message()).find("format version 2"), std::string::npos);
+  EXPECT_NE(std::string(opened.status().message()).find("format version 3"), std::string::npos);
 }
 
 TEST(Identity, IsNotMadeTwice) {

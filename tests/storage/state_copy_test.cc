@@ -279,14 +279,14 @@ TEST_F(StateCopying, OtherFormats) {
   EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
 
   // As an older build makes it: it gets what this build's format adds.
-  Tamper(Target(),
-         "DROP TABLE request_ids; DROP TABLE request_id_bounds; DROP TABLE ttl; DROP TABLE "
-         "ttl_key; PRAGMA user_version = 1;"
-         "PRAGMA journal_mode = WAL;");
-  for (const char* suffix : {"-wal", "-shm"}) fs::remove(Target() + suffix);
-  status = VerifyAs(Target(), good);
-  EXPECT_TRUE(status.ok()) << status;
-  EXPECT_FALSE(fs::exists(Target() + "-wal"));
+  for (int format : {2, 1}) {
+    ASSERT_TRUE(state->Copy(Target(), never).ok());
+    Tamper(Target(), ToOlderFormat(format) + "PRAGMA journal_mode = WAL;");
+    for (const char* suffix : {"-wal", "-shm"}) fs::remove(Target() + suffix);
+    status = VerifyAs(Target(), good);
+    EXPECT_TRUE(status.ok()) << status;
+    EXPECT_FALSE(fs::exists(Target() + "-wal"));
+  }
   Tamper(Target(), "PRAGMA application_id = 7;");
   EXPECT_TRUE(absl::IsDataLoss(VerifyAs(Target(), good)));
 }

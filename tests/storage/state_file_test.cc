@@ -319,7 +319,7 @@ TEST_F(UnknownEntries, AHigherCommandFormat) {
   v1::Command command = PutCommand("a", "1");
   command.set_format(kCommandFormat + 1);
   script.Raw(command);
-  ExpectEnd(absl::StatusCode::kFailedPrecondition, "has format 3");
+  ExpectEnd(absl::StatusCode::kFailedPrecondition, "has format 4");
 }
 
 TEST_F(UnknownEntries, ACommandWithoutFormat) {

@@ -172,6 +172,16 @@ class Script {
   std::vector<raft::EntryPtr> entries_;
 };
 
+// Makes a database of this build one of format 1 or 2, as the builds of then made it.
+inline std::string ToOlderFormat(int format) {
+  std::string sql = "DROP TABLE setting;";
+  if (format == 1) {
+    sql +=
+        "DROP TABLE request_ids; DROP TABLE request_id_bounds; DROP TABLE ttl; DROP TABLE ttl_key;";
+  }
+  return sql + "PRAGMA user_version = " + std::to_string(format) + ";";
+}
+
 inline v1::Answer Parse(const std::shared_ptr<const std::string>& bytes) {
   v1::Answer answer;
   EXPECT_TRUE(bytes != nullptr && answer.ParseFromString(*bytes));

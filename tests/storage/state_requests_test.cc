@@ -444,26 +444,5 @@ TEST_F(DamagedRequestIds, Twice) {
   ExpectDamage("INSERT INTO request_ids SELECT 3, requests FROM request_ids WHERE first = 1");
 }
 
-// A database of the format before request ids is taken as it is.
-TEST_F(RequestIds, ADatabaseOfFormatOneGetsItsTables) {
-  Begin();
-  Put("k", "v");
-  const StateHash hash = state->Summary().hash;
-  state.reset();
-  {
-    absl::StatusOr<Database> writer = OpenStateWriter(options);
-    ASSERT_TRUE(writer.ok()) << writer.status();
-    ASSERT_TRUE(writer
-                    ->Execute("DROP TABLE request_ids; DROP TABLE request_id_bounds; DROP TABLE "
-                              "ttl; DROP TABLE ttl_key;"
-                              "PRAGMA user_version = 1;")
-                    .ok());
-  }
-  Reopen();
-  EXPECT_EQ(state->Summary().hash, hash);
-  EXPECT_EQ(Named("r", 1).code(), 0);
-  ExpectHashAddsUp();
-}
-
 }  // namespace
 }  // namespace quorate::storage

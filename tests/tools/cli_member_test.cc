@@ -1,4 +1,4 @@
-// member add|remove|promote|demote, leader transfer, compact.
+// member add|remove|promote|demote, leader transfer, compact, settings.
 #include <sstream>
 
 #include "gmock/gmock.h"
@@ -83,6 +83,17 @@ class FakeChanges final : public v1::Cluster::Service {
     response->set_compacted_revision(request->revision());
     return Take("Compact", *request, response);
   }
+  grpc::Status GetSettings(grpc::ServerContext*, const v1::GetSettingsRequest* request,
+                           v1::GetSettingsResponse* response) override {
+    response->mutable_settings()->set_leases(leases_);
+    return Take("GetSettings", *request, response);
+  }
+  grpc::Status SetSettings(grpc::ServerContext*, const v1::SetSettingsRequest* request,
+                           v1::SetSettingsResponse* response) override {
+    leases_ = request->leases();
+    response->mutable_settings()->set_leases(leases_);
+    return Take("SetSettings", *request, response);
+  }
   grpc::Status Status(grpc::ServerContext*, const v1::StatusRequest*,
                       v1::StatusResponse* response) override {
     const std::lock_guard lock(mutex_);
@@ -98,6 +109,7 @@ class FakeChanges final : public v1::Cluster::Service {
   std::vector<std::string> calls_;
   std::deque<uint64_t> compacted_;
   std::atomic<bool> voter_ = false;
+  std::atomic<bool> leases_ = false;
   int port_ = 0;
   std::unique_ptr<grpc::Server> server_;
 };
@@ -155,6 +167,26 @@ TEST_F(CliMemberTest, EachSaysWhatItHasDoneAndWhatComesNext) {
   EXPECT_EQ(out_, "");
   ASSERT_EQ(Quorate({"-o", "json", "leader", "transfer"}), 0);
   EXPECT_THAT(out_, HasSubstr("\"leaderId\": \"n2\""));
+}
+
+TEST_F(CliMemberTest, SettingsAreShownAndSet) {
+  ASSERT_EQ(Quorate({"settings"}), 0) << err_;
+  EXPECT_EQ(out_, "leases off\n");
+  // What fails for a moment is asked for again: to set it twice does no harm.
+  node_.FailNext({Refusal(grpc::StatusCode::UNAVAILABLE, "NO_LEADER"), grpc::Status::OK});
+  ASSERT_EQ(Quorate({"settings", "--leases", "on"}), 0) << err_;
+  EXPECT_EQ(out_, "leases on\n");
+  ASSERT_EQ(Quorate({"-o", "json", "settings"}), 0);
+  EXPECT_THAT(out_, HasSubstr("\"leases\": true"));
+  ASSERT_EQ(Quorate({"settings", "--leases", "off"}), 0);
+  EXPECT_EQ(out_, "leases off\n");
+  EXPECT_THAT(node_.calls(), testing::ElementsAre("GetSettings{}", "SetSettings{leases: true}",
+                                                  "SetSettings{leases: true}", "GetSettings{}",
+                                                  "SetSettings{leases: false}"));
+  node_.FailNext({Refusal(grpc::StatusCode::FAILED_PRECONDITION, "WRITE_NOT_UNDERSTOOD")});
+  EXPECT_NE(Quorate({"settings", "--leases", "on"}), 0);
+  EXPECT_THAT(err_, HasSubstr("WRITE_NOT_UNDERSTOOD"));
+  EXPECT_EQ(Quorate({"settings", "--leases", "perhaps"}), kExitUsage);
 }
 
 TEST_F(CliMemberTest, PromoteWaitsForACaughtUpLearnerWhenAsked) {

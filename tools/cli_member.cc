@@ -41,7 +41,11 @@ std::string ChangeAdvice(const CallResult& result) {
   if (reason == "WOULD_LOSE_QUORUM") {
     return "nothing was changed: see `quorate status`; --force does it all the same";
   }
-  if (reason == "PAGE_TOKEN_PINS") return "nothing was changed: --force compacts all the same";
+  if (reason == "PAGE_TOKEN_PINS") {
+    const bool begun = services::DetailsOf(result.status).metadata.contains("compacted_revision");
+    return std::string(begun ? "" : "nothing was changed: ") + "--force compacts all the same";
+  }
+  if (reason == "ADVERTISED_ADDRESS_WRONG") return "nothing was changed";
   return "";
 }
 

@@ -23,6 +23,8 @@ struct CompactFlags {
   bool force = false;
 };
 
+constexpr char kLate[] = "CHANGE_DEADLINE";
+
 std::string ReasonOf(const CallResult& result) { return services::DetailsOf(result.status).reason; }
 
 // What to do next, where it is not what every command says.
@@ -71,14 +73,17 @@ CallResult Call(Invocation& invocation, Client& client, CallKind kind,
   grpc::Status refused;
   CallResult result = client.Run(kind, [&](Endpoint& endpoint, grpc::ClientContext* context) {
     grpc::Status status = (endpoint.cluster.get()->*method)(context, request, response);
-    if (!services::DetailsOf(status).reason.empty()) refused = status;
+    const std::string reason = services::DetailsOf(status).reason;
+    if (!reason.empty() && reason != kLate) refused = status;
     return status;
   });
-  // Refused again and again until the time was over: why says more than that it is over.
+  // Refused again and again until the time was over: why says more than that it is over. (That the
+  // node says, if it is quicker than gRPC.)
+  const std::string reason = ReasonOf(result);
   if (result.status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED &&
-      ReasonOf(result).empty() && !refused.ok()) {
+      (reason.empty() || reason == kLate) && !refused.ok()) {
     result.status = refused;
-    result.outcome_known = false;
+    if (reason.empty()) result.outcome_known = false;
   }
   if (result.ok() && invocation.structured()) {
     PrintStructured(invocation.io.out, invocation.format, ToJson(*response));

@@ -52,11 +52,18 @@ size_t AnswerBytes(const v1::Command& command) {
   return 0;
 }
 
-// Transactions were plainer in format 1: they neither read nor bound to time-to-lives.
-bool HasFormat2(const google::protobuf::RepeatedPtrField<v1::Operation>& operations) {
-  return std::any_of(operations.begin(), operations.end(), [](const v1::Operation& operation) {
-    return operation.has_read() || operation.put().ttl_id() != 0;
-  });
+// Transactions were plainer in format 1: they neither read nor bound to time-to-lives. Since format
+// 3 the rows of the ranges that one looks at are bounded (TOO_MANY_ROWS): for those that read a
+// range, or delete more than one.
+uint32_t FormatOfBranch(const google::protobuf::RepeatedPtrField<v1::Operation>& operations) {
+  uint32_t format = 1;
+  int deletions = 0;
+  for (const v1::Operation& operation : operations) {
+    if (operation.has_read() || operation.put().ttl_id() != 0) format = std::max(format, 2u);
+    if (!operation.read().range_end().empty()) format = 3;
+    if (!operation.delete_().range_end().empty() && ++deletions > 1) format = 3;
+  }
+  return format;
 }
 
 }  // namespace
@@ -67,10 +74,10 @@ uint32_t FormatOf(const v1::Command& command) {
     case v1::Command::kSkip:
       return 1;
     case v1::Command::kTransaction:
-      return command.has_client_request() || HasFormat2(command.transaction().then()) ||
-                     HasFormat2(command.transaction().otherwise())
-                 ? 2
-                 : 1;
+      return std::max({command.has_client_request() ? 2u : 1u,
+                       FormatOfBranch(command.transaction().then()),
+                       FormatOfBranch(command.transaction().otherwise())});
+    case v1::Command::kRollback:  // bounded, too
     case v1::Command::kSetSettings:
       return 3;
     default:

@@ -1,13 +1,19 @@
 // What the changes of the cluster (services/cluster_changes.h) work with.
+#include <chrono>
+
 #include "services/birth_codec.h"
 #include "services/errors.h"
 #include "services/peer_codec.h"
 #include "services/server_impl.h"
 
 namespace quorate::services {
+namespace {
 
-std::function<void()> Server::Impl::AskWho(const std::string& address, bool sure,
-                                           PeerAsker::Done done) {
+constexpr std::chrono::seconds kAskTimeout(2);
+
+}  // namespace
+
+absl::StatusOr<v1::IdentifyResponse> Server::Impl::AskWho(const std::string& address, bool sure) {
   raft::IdentifyRequest question;
   question.store = identity_.store;
   question.nonce = nonce_;
@@ -16,7 +22,19 @@ std::function<void()> Server::Impl::AskWho(const std::string& address, bool sure
   if (configuration_.raft) question.address = configuration_.raft->advertise_address;
   v1::IdentifyRequest request;
   ToProto(question, &request);
-  return asker_.Ask(address, request, sure, std::move(done));
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kAskTimeout);
+  context.set_wait_for_ready(sure);
+  v1::IdentifyResponse response;
+  const grpc::Status status =
+      channels_.At(address, PeerChannels::Kind::kControl)->Identify(&context, request, &response);
+  if (!status.ok()) return absl::UnavailableError(status.error_message());
+  const StoreId store(response.header().from_store());
+  if (store != identity_.store) {
+    addresses_.Learn(store, response.address().empty() ? address : response.address(),
+                     PeerDirectory::Source::kDirect);
+  }
+  return response;
 }
 
 grpc::Status Server::Impl::PassOnCall(StoreId leader, grpc::ClientContext* context,
@@ -28,10 +46,7 @@ grpc::Status Server::Impl::PassOnCall(StoreId leader, grpc::ClientContext* conte
                      "the leader's address is not known yet");
   }
   *request.mutable_header() = MakeHeader(engine()->cluster(), identity_.store, leader);
-  const grpc::Status status = stub->ForwardCall(context, request, response);
-  if (!status.ok() || StoreId(response->header().from_store()) == leader) return status;
-  // Whatever that is, its word on what was done is not the leader's.
-  return grpc::Status(grpc::StatusCode::INTERNAL, "another store has answered for the leader");
+  return stub->ForwardCall(context, request, response);
 }
 
 ClusterChanges::Ports Server::Impl::MakeChangePorts() {
@@ -43,9 +58,7 @@ ClusterChanges::Ports Server::Impl::MakeChangePorts() {
   ports.transfer = [this](StoreId target, raft::Node::TransferDone done) {
     engine()->node()->TransferLeadership(target, std::move(done));
   };
-  ports.identify = [this](const std::string& address, bool sure, PeerAsker::Done done) {
-    return AskWho(address, sure, std::move(done));
-  };
+  ports.identify = [this](const std::string& address, bool sure) { return AskWho(address, sure); };
   ports.forward = [this](StoreId leader, grpc::ClientContext* context,
                          v1::ForwardCallRequest request, v1::ForwardCallResponse* response) {
     return PassOnCall(leader, context, std::move(request), response);
@@ -58,9 +71,6 @@ ClusterChanges::Ports Server::Impl::MakeChangePorts() {
   };
   ports.cancel = [this](ingress::WriteId id) { return engine()->forwarder()->Cancel(id); };
   ports.pinned_revision = [this] { return config_.pinned_revision().value(); };
-  ports.ended = [this](std::string_view kind, std::string_view result) {
-    metrics_.RecordMemberChange(kind, result);
-  };
   if (configuration_.raft) {
     ports.leader_wait = LeaderWaitOf(configuration_.raft->election_timeout_max);
   }

@@ -361,7 +361,7 @@ absl::Status Applier::ExecuteBody(const raft::Entry& entry) {
     return compactor_->Execute(command_.compact_history(), meta_, answer_);
   }
   ItemTable::Context context{meta_.log_time_ms, entry.wall_time_ms, command_.author(),
-                             command_.note()};
+                             command_.note(), command_.format() >= kRowsBoundedFormat};
   if (command_.body_case() == v1::Command::kRollback) {
     return items_->Rollback(command_.rollback(), context, meta_, answer_);
   }

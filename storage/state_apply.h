@@ -45,6 +45,15 @@ std::optional<std::string> RangeEnd(const std::string& range_end);
 inline constexpr uint64_t kReadItemsMax = 1000;
 inline constexpr uint64_t kReadBytesMax = 2u << 20;
 
+// How many rows one command looks at in ranges that it reads or deletes and ranges and chains that
+// it rolls back, so that none keeps the apply thread for long. Rows of deleted keys count, until
+// they are compacted. Part of what commands of format 3 mean, and so the same on every node for
+// ever; commands of earlier formats have no such bound.
+inline constexpr uint64_t kRowsHardMax = 1u << 20;
+inline constexpr uint32_t kRowsBoundedFormat = 3;
+
+v1::Answer TooManyRows();  // the refusal
+
 // The tables `item` and `history` and how commands change them. Within the caller's transaction.
 class ItemTable {
  public:
@@ -61,6 +70,7 @@ class ItemTable {
     int64_t wall_time_ms = 0;
     std::string_view author;
     std::string_view note;
+    bool rows_bounded = false;  // kRowsHardMax
   };
   // Runs a transaction. `meta` gives the revision and gets the new one and the hash. A command that
   // cannot be run is an answer, not an error; errors are the database's.
@@ -80,7 +90,8 @@ class ItemTable {
     const Context& context;
     Revision revision;  // the one that they will have
     uint64_t count = 0;
-    HashSum hash;  // meta's, with the changes
+    HashSum hash;       // meta's, with the changes
+    uint64_t rows = 0;  // looked at, as kRowsHardMax counts them
     // Why the command is refused after all, found in the middle of it: all of it is undone.
     std::optional<v1::Answer> refusal = std::nullopt;
   };
@@ -95,6 +106,13 @@ class ItemTable {
   absl::StatusOr<bool> ValueHolds(const v1::Compare& compare, const ItemRow& item);
   // How many keys all range deletions match, at most `limit`.
   absl::StatusOr<uint64_t> CountDeletions(
+      const google::protobuf::RepeatedPtrField<v1::Operation>& operations, uint64_t limit);
+
+  // How many rows `item` has in a range, those of deleted keys too, at most `limit`.
+  absl::StatusOr<uint64_t> CountRows(std::string_view first, const std::optional<std::string>& end,
+                                     uint64_t limit);
+  // The same for all ranges of a branch, each as often as it is named.
+  absl::StatusOr<uint64_t> CountRowsOf(
       const google::protobuf::RepeatedPtrField<v1::Operation>& operations, uint64_t limit);
 
   // Runs one branch. With changes.refusal what it has changed until then is undone.
@@ -116,7 +134,8 @@ class ItemTable {
     std::string value;
     uint64_t ttl = 0;
   };
-  absl::StatusOr<Then> FindThen(RowId row, Revision at);
+  // Sets changes.refusal when the chain is too long.
+  absl::StatusOr<Then> FindThen(RowId row, Revision at, Changes& changes);
   absl::Status RollBackRange(std::string first, const std::optional<std::string>& end, Revision to,
                              Changes& changes, v1::OperationResult& result);
   absl::Status RollBackKey(std::string_view key, const ItemRow& now, Revision to, Changes& changes,
@@ -141,8 +160,8 @@ class ItemTable {
   static void Finish(const Changes& changes, StateMeta& meta, v1::Answer& answer);
 
   Statement find_item_, insert_item_, update_item_, insert_history_, value_, live_, live_until_,
-      count_, count_until_, kind_and_value_, savepoint_, roll_back_, release_, previous_, all_,
-      all_until_, changed_, changed_until_, ttl_;
+      count_, count_until_, rows_, rows_until_, kind_and_value_, savepoint_, roll_back_, release_,
+      previous_, all_, all_until_, changed_, changed_until_, ttl_;
   RowHasher hasher_;
   ChangeCollector* collector_ = nullptr;
   TtlTable* ttls_ = nullptr;

@@ -107,6 +107,15 @@ bool Compared(const T& current, v1::Compare::Result result, const T& wanted) {
 
 }  // namespace
 
+v1::Answer TooManyRows() {
+  v1::Answer refusal;
+  Refuse(refusal, kResourceExhausted, "TOO_MANY_ROWS",
+         "one write can look at most at " + std::to_string(kRowsHardMax) +
+             " rows, of deleted keys and of the history that it rolls back too: take smaller "
+             "prefixes one after the other, or compact the history first");
+  return refusal;
+}
+
 std::optional<std::string> RangeEnd(const std::string& range_end) {
   if (range_end == std::string_view("\0", 1)) return std::nullopt;
   return range_end;
@@ -137,6 +146,9 @@ absl::StatusOr<ItemTable> ItemTable::Prepare(Database& database) {
       {&table.count_until_,
        "SELECT count(*) FROM (SELECT 1 FROM item WHERE key >= ?1 AND key < ?3 AND version > 0"
        " LIMIT ?2)"},
+      {&table.rows_, "SELECT count(*) FROM (SELECT 1 FROM item WHERE key >= ?1 LIMIT ?2)"},
+      {&table.rows_until_,
+       "SELECT count(*) FROM (SELECT 1 FROM item WHERE key >= ?1 AND key < ?3 LIMIT ?2)"},
       {&table.kind_and_value_, "SELECT kind, value, ttl FROM history WHERE row = ?1"},
       {&table.ttl_, "SELECT ttl FROM history WHERE row = ?1"},
       {&table.savepoint_, "SAVEPOINT branch"},
@@ -241,6 +253,35 @@ absl::StatusOr<uint64_t> ItemTable::CountLive(std::string_view first,
   return select.Uint(0);
 }
 
+absl::StatusOr<uint64_t> ItemTable::CountRows(std::string_view first,
+                                              const std::optional<std::string>& end,
+                                              uint64_t limit) {
+  Statement& select = end ? rows_until_ : rows_;
+  ResetAtExit reset(select);
+  select.BindBytes(1, first);
+  select.BindUint(2, limit);
+  if (end) select.BindBytes(3, *end);
+  absl::StatusOr<bool> row = select.Step();
+  if (!row.ok()) return row.status();
+  return select.Uint(0);
+}
+
+absl::StatusOr<uint64_t> ItemTable::CountRowsOf(const Operations& operations, uint64_t limit) {
+  uint64_t count = 0;
+  for (const v1::Operation& operation : operations) {
+    const bool reads = operation.has_read();
+    if (!reads && !operation.has_delete_()) continue;
+    const std::string& first = reads ? operation.read().key() : operation.delete_().key();
+    const std::string& end = reads ? operation.read().range_end() : operation.delete_().range_end();
+    if (end.empty()) continue;
+    absl::StatusOr<uint64_t> more = CountRows(first, RangeEnd(end), limit - count);
+    if (!more.ok()) return more.status();
+    count += *more;
+    if (count >= limit) break;
+  }
+  return count;
+}
+
 absl::Status ItemTable::Execute(const v1::Transaction& transaction, const Context& context,
                                 StateMeta& meta, v1::Answer& answer) {
   answer.set_revision(meta.revision.value());
@@ -260,6 +301,16 @@ absl::Status ItemTable::Execute(const v1::Transaction& transaction, const Contex
   }
   const Operations& operations = *mismatch ? transaction.otherwise() : transaction.then();
 
+  if (context.rows_bounded) {
+    // Before anything else looks at them.
+    absl::StatusOr<uint64_t> rows = CountRowsOf(operations, kRowsHardMax + 1);
+    if (!rows.ok()) return rows.status();
+    if (*rows > kRowsHardMax) {
+      answer = TooManyRows();
+      answer.set_revision(meta.revision.value());
+      return absl::OkStatus();
+    }
+  }
   // Before the first change, because nothing of a refused command may stay. What one operation
   // puts, one later range deletion can delete again: hence twice.
   const auto own = 2 * static_cast<uint64_t>(operations.size());

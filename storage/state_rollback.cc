@@ -43,6 +43,18 @@ absl::Status ItemTable::Rollback(const v1::Rollback& rollback, const Context& co
   const bool is_range = !rollback.range_end().empty();
   const std::optional<std::string> end =
       is_range ? RangeEnd(rollback.range_end()) : rollback.key() + '\0';
+  uint64_t rows = 0;
+  if (context.rows_bounded) {
+    // Before anything else looks at them.
+    absl::StatusOr<uint64_t> count = CountRows(rollback.key(), end, kRowsHardMax + 1);
+    if (!count.ok()) return count.status();
+    rows = *count;
+    if (rows > kRowsHardMax) {
+      answer = TooManyRows();
+      answer.set_revision(meta.revision.value());
+      return absl::OkStatus();
+    }
+  }
   // Before the first change, because nothing of a refused command may stay.
   absl::StatusOr<uint64_t> most = CountChangedSince(rollback.key(), end, to);
   if (!most.ok()) return most.status();
@@ -53,7 +65,7 @@ absl::Status ItemTable::Rollback(const v1::Rollback& rollback, const Context& co
     return absl::OkStatus();
   }
 
-  Changes changes{context, meta.revision + 1, 0, meta.hash};
+  Changes changes{context, meta.revision + 1, 0, meta.hash, rows};
   answer.set_succeeded(true);
   v1::OperationResult& result = *answer.add_results();
   absl::Status status =
@@ -107,8 +119,12 @@ absl::StatusOr<uint64_t> ItemTable::CountChangedSince(std::string_view first,
   return select.Uint(0);
 }
 
-absl::StatusOr<ItemTable::Then> ItemTable::FindThen(RowId row, Revision at) {
+absl::StatusOr<ItemTable::Then> ItemTable::FindThen(RowId row, Revision at, Changes& changes) {
   while (row && row.revision() > at) {
+    if (changes.context.rows_bounded && ++changes.rows > kRowsHardMax) {
+      changes.refusal = TooManyRows();
+      return Then();
+    }
     ResetAtExit reset(previous_);
     previous_.BindUint(1, row.value());
     absl::StatusOr<bool> found = previous_.Step();
@@ -140,8 +156,8 @@ absl::StatusOr<ItemTable::Then> ItemTable::FindThen(RowId row, Revision at) {
 // comes back plain.
 absl::Status ItemTable::RollBackKey(std::string_view key, const ItemRow& now, Revision to,
                                     Changes& changes, v1::OperationResult& result) {
-  absl::StatusOr<Then> then = FindThen(now.row, to);
-  if (!then.ok()) return then.status();
+  absl::StatusOr<Then> then = FindThen(now.row, to, changes);
+  if (!then.ok() || changes.refusal) return then.status();
   if (then->kind == RowKind::kDelete) {
     if (!now.exists()) return absl::OkStatus();
     result.set_deleted(result.deleted() + 1);
@@ -149,7 +165,7 @@ absl::Status ItemTable::RollBackKey(std::string_view key, const ItemRow& now, Re
   }
   Then current;
   if (now.exists()) {
-    absl::StatusOr<Then> found = FindThen(now.row, now.row.revision());
+    absl::StatusOr<Then> found = FindThen(now.row, now.row.revision(), changes);
     if (!found.ok()) return found.status();
     current = *std::move(found);
   }

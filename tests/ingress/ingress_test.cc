@@ -630,14 +630,22 @@ TEST(FormatOf, IsTheLowestThatHoldsTheCommand) {
   command.clear_client_request();
   command.mutable_transaction()->mutable_otherwise(0)->mutable_read()->set_key("k");
   EXPECT_EQ(FormatOf(command), 2u) << "a branch reads, whichever runs";
+  command.mutable_transaction()->mutable_otherwise(0)->mutable_read()->set_range_end("l");
+  EXPECT_EQ(FormatOf(command), 3u) << "a range, of which only so many rows are looked at";
+  command.mutable_transaction()->mutable_otherwise(0)->mutable_delete_()->set_range_end("l");
+  EXPECT_EQ(FormatOf(command), 1u) << "one deletion is what it always was";
+  command.mutable_transaction()->add_otherwise()->mutable_delete_()->set_range_end("m");
+  EXPECT_EQ(FormatOf(command), 3u);
 
   for (const auto& set : std::vector<std::function<void()>>{
-           [&] { command.mutable_rollback(); }, [&] { command.mutable_compact_history(); },
-           [&] { command.mutable_grant_ttl(); }, [&] { command.mutable_keep_alive_ttl(); },
-           [&] { command.mutable_revoke_ttl(); }, [&] { command.mutable_expire_ttl(); }}) {
+           [&] { command.mutable_compact_history(); }, [&] { command.mutable_grant_ttl(); },
+           [&] { command.mutable_keep_alive_ttl(); }, [&] { command.mutable_revoke_ttl(); },
+           [&] { command.mutable_expire_ttl(); }}) {
     set();
     EXPECT_EQ(FormatOf(command), 2u) << command.ShortDebugString();
   }
+  command.mutable_rollback();
+  EXPECT_EQ(FormatOf(command), 3u);
   command.mutable_set_settings();
   EXPECT_EQ(FormatOf(command), 3u);
 }

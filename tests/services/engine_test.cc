@@ -10,6 +10,8 @@
 #include <string>
 
 #include "raft/birth_record.h"
+#include "raft/core/membership.h"
+#include "storage/log.h"
 
 namespace quorate::services {
 namespace {
@@ -75,6 +77,67 @@ TEST_F(EngineTest, ABornStoreOpensWithItsFirstEntry) {
   ASSERT_NE(status->membership, nullptr);
   EXPECT_EQ(status->membership->cluster, ClusterId(0xC1));
   EXPECT_EQ((*engine)->state()->Summary().revision, Revision(1));
+}
+
+TEST_F(EngineTest, AStoreThatWasLetInOpensWithNothing) {
+  birth_.first_entry = nullptr;
+  ASSERT_TRUE(Create().ok());
+  EXPECT_TRUE(directory_->identity()->current().log_made);
+  for (int start = 0; start < 2; ++start) {
+    const auto engine = Open();
+    ASSERT_TRUE(engine.ok()) << engine.status();
+    const auto status = (*engine)->node()->status();
+    EXPECT_EQ(status->last_index, raft::Index(0));
+    EXPECT_EQ(status->term, raft::Term(0));
+    EXPECT_EQ(status->role, raft::Role::kFollower);
+    EXPECT_TRUE(status->membership == nullptr || status->membership->members.empty());
+    EXPECT_EQ((*engine)->state()->Summary().applied, raft::Index(0));
+    EXPECT_FALSE((*engine)->state()->leases());
+  }
+}
+
+// The old half of a joint membership must not be forgotten (etcd-raft e515a67): its majority counts
+// until the joint phase ends, whether the entry is only in the log or applied.
+TEST_F(EngineTest, AJointMembershipOutlivesARestart) {
+  ASSERT_TRUE(Create().ok());
+  const StoreId self = directory_->identity()->current().store;
+  raft::Membership joint;
+  joint.cluster = birth_.cluster;
+  joint.joint = true;
+  joint.members = {
+      {.store = self, .name = "n1", .address = "", .outgoing_voter = true},
+      {.store = StoreId(self.value() / 2), .name = "n2", .address = "", .voter = true}};
+  if (joint.members[1].store < self) std::swap(joint.members[0], joint.members[1]);
+  ASSERT_EQ(raft::BrokenRule(joint), nullptr);
+  auto entry = std::make_shared<raft::Entry>();
+  entry->index = raft::Index(2);
+  entry->term = raft::Term(1);
+  entry->type = raft::EntryType::kMembership;
+  entry->payload = raft::EncodeMembership(joint);
+  {
+    storage::LogOptions options;
+    options.directory = directory_->log_directory();
+    options.cluster = birth_.cluster;
+    options.store = self;
+    auto log = storage::Log::Open(disk_.get(), options,
+                                  [](uint64_t) { return absl::StatusOr<raft::Index>(0); });
+    ASSERT_TRUE(log.ok()) << log.status();
+    raft::Persist persist;
+    persist.entries = {entry};
+    ASSERT_TRUE(log->first->Append(persist).ok() && log->first->Sync().ok());
+  }
+  for (const bool applied : {false, true}) {
+    const auto engine = Open();
+    ASSERT_TRUE(engine.ok()) << engine.status();
+    const auto status = (*engine)->node()->status();
+    ASSERT_NE(status->membership, nullptr);
+    EXPECT_EQ(*status->membership, joint);
+    EXPECT_EQ(status->membership_index, raft::Index(2));
+    EXPECT_EQ((*engine)->state()->Summary().membership_index, raft::Index(applied ? 2 : 0));
+    if (!applied) {
+      ASSERT_TRUE((*engine)->state()->Apply({birth_.first_entry, entry}).ok());
+    }
+  }
 }
 
 TEST_F(EngineTest, ACreationThatWasKilledIsBegunAgain) {

@@ -164,7 +164,6 @@ struct FakeNode {
   FakeState state;
   raft::NodeStatus status;
   bool caught_up_once = true;
-  bool joined = false;  // when the backend is made
   struct Write {
     v1::Command command;
     Instant deadline;
@@ -201,7 +200,6 @@ struct FakeNode {
       std::lock_guard lock(mutex);
       return caught_up_once;
     };
-    backend->joined = joined;
     backend->write = [this](v1::Command command, Instant deadline,
                             std::map<std::string, std::string> metadata,
                             std::function<void(const ingress::Outcome&)> done) {

@@ -51,7 +51,6 @@ class Members(unittest.TestCase):
             follower.put("there", "1")  # its session is open: nothing else writes
             double = membership_test.another(cluster, third.name, "double").start()
             self.strangers(cluster, (leader, follower))
-            self.elsewhere(cluster, (leader, follower))
             self.learner(newcomer, (leader, follower))
             self.name(third, double, (leader, follower))
             self.silent(third, double, leader, follower)
@@ -78,17 +77,6 @@ class Members(unittest.TestCase):
             address = membership_test.peer_address(other.nodes[0])
             self.precondition(nodes, "AddMember", member("Add", address=address), "OTHER_CLUSTER",
                               other.nodes[0].status().header.cluster_id)
-
-    def elsewhere(self, cluster, nodes):
-        """Who answers where it was asked, and says that it is where somebody else is."""
-        wrong = membership_test.peer_address(nodes[0])
-        lost = membership_test.another(cluster, "elsewhere", "elsewhere",
-                                       f'    advertiseAddress: "{wrong}"\n').start()
-        waits(lost)
-        address = membership_test.peer_address(lost)
-        self.precondition(nodes, "AddMember", member("Add", address=address),
-                          "ADVERTISED_ADDRESS_WRONG", wrong)
-        lost.kill()
 
     def learner(self, newcomer, nodes):
         newcomer.start()
@@ -148,9 +136,9 @@ class Members(unittest.TestCase):
             thread = threading.Thread(target=lambda: answers.append(call(
                 asked, CLUSTER + "DemoteMember",
                 member("Demote", node_id=follower.name, force=True), timeout=60)))
-            thread.start()
             entered = "joint=yes"
             before = leader.log_text().count(entered)
+            thread.start()
             eventually(lambda: leader.log_text().count(entered) > before, "it is entered")
             self.assertEqual(answers, [])
             third.start()

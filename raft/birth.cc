@@ -41,34 +41,13 @@ bool NamesOf(const Proposal& proposal, const std::vector<std::string>& sorted) {
 
 }  // namespace
 
-const char* ToString(Refusal refusal) {
-  switch (refusal) {
-    case Refusal::kNone:
-      return "none";
-    case Refusal::kMalformed:
-      return "malformed";
-    case Refusal::kWrongStore:
-      return "wrong_store";
-    case Refusal::kFoundersDiffer:
-      return "founders_differ";
-    case Refusal::kPledgeMoved:
-      return "pledge_moved";
-    case Refusal::kBornElsewhere:
-      return "born_elsewhere";
-    case Refusal::kClusterExists:
-      return "cluster_exists";
-    case Refusal::kHalted:
-      return "halted";
-  }
-  return "unknown";
-}
-
 Birth::Birth(const BirthOptions& options, BirthRecord record, Instant now)
     : options_(options),
       founders_(Sorted(options.founders)),
       started_(now),
       random_state_(options.seed ^ options.store.value() ^ (options.nonce << 1)),
       record_(std::move(record)),
+      joined_at_(now),
       complete_(options.birth_complete) {
   CHECK(options_.store && options_.nonce != 0, "a birth needs a store and a nonce");
   CHECK(ValidName(options_.name) && options_.address.size() <= kAddressBytesMax);
@@ -282,7 +261,7 @@ Refusal Birth::OnInvited(const Invitation& invitation, Instant now) {
   if (record_.pledge) return Refusal::kPledgeMoved;
   const IdentifyReply* known = ExistingCluster(now);
   if (known != nullptr && known->cluster != invitation.cluster) return Refusal::kClusterExists;
-  Join(invitation.cluster);
+  Join(invitation.cluster, now);
   return Refusal::kNone;
 }
 
@@ -522,8 +501,9 @@ void Birth::BecomeBorn(std::string payload) {
   output_.create_log = LogToCreate();
 }
 
-void Birth::Join(ClusterId cluster) {
+void Birth::Join(ClusterId cluster, Instant now) {
   CHECK(!record_.born && !record_.pledge && cluster);
+  joined_at_ = now;
   record_.born = true;
   record_.joined = cluster;
   membership_ = NoMembers(cluster);

@@ -113,6 +113,7 @@ struct BirthOutput {
 struct BirthStatus {
   BirthState state = BirthState::kSearching;
   ClusterId cluster;               // 0: not born
+  bool joined = false;             // let into that cluster, not born with it
   std::vector<std::string> lacks;  // what birth waits for, one sentence each; empty when complete
 };
 
@@ -224,7 +225,7 @@ class Birth {
   void Tell(const std::string& address, Peer* peer, Instant now);
   void TellAll(Instant now);
   void BecomeBorn(std::string payload);
-  void Join(ClusterId cluster);
+  void Join(ClusterId cluster, Instant now);
   BirthOutput::CreateLog LogToCreate() const;
   Refusal Judge(const Propose& request, Instant now) const;
 
@@ -233,6 +234,7 @@ class Birth {
   std::vector<std::string> LacksToJoin(const IdentifyReply& cluster) const;
   std::vector<std::string> LacksUnborn(Instant now) const;
   std::vector<std::string> LacksBorn(Instant now) const;
+  std::string LacksJoined(Instant now) const;
   // Of founders with another disk than the one that was born: what happened and what to do.
   std::vector<std::string> LostFounders(Instant now) const;
   std::vector<std::string> DifferentFounders(Instant now) const;
@@ -248,6 +250,7 @@ class Birth {
   uint64_t random_state_;
   BirthRecord record_;      // as of the last output: durable before the next input
   std::string membership_;  // born: encoded, the latest known
+  Instant joined_at_;       // this process was told so, or started so
   bool complete_ = false;
   bool addresses_known_ = false;
   bool asked_first_ = false;

@@ -20,6 +20,9 @@ std::vector<std::string> Without(const std::vector<std::string>& a,
   return only;
 }
 
+// Followers have the entry that lets a store in a moment after the leader that sends it something.
+constexpr Duration kJoinedGrace = std::chrono::seconds(1);
+
 std::string Store(StoreId store) { return "store " + ToHex(store); }
 
 constexpr char kStartAgain[] =
@@ -53,6 +56,28 @@ const char* ToString(BirthState state) {
   return "unknown";
 }
 
+const char* ToString(Refusal refusal) {
+  switch (refusal) {
+    case Refusal::kNone:
+      return "none";
+    case Refusal::kMalformed:
+      return "malformed";
+    case Refusal::kWrongStore:
+      return "wrong_store";
+    case Refusal::kFoundersDiffer:
+      return "founders_differ";
+    case Refusal::kPledgeMoved:
+      return "pledge_moved";
+    case Refusal::kBornElsewhere:
+      return "born_elsewhere";
+    case Refusal::kClusterExists:
+      return "cluster_exists";
+    case Refusal::kHalted:
+      return "halted";
+  }
+  return "unknown";
+}
+
 BirthState Birth::StateAt(Instant now) const {
   if (halted_) return BirthState::kHalted;
   if (complete_) return BirthState::kComplete;
@@ -77,6 +102,7 @@ BirthStatus Birth::Status(Instant now) const {
   BirthStatus status;
   status.state = StateAt(now);
   status.cluster = record_.cluster();
+  status.joined = static_cast<bool>(record_.joined);
   switch (status.state) {
     case BirthState::kHalted:
       status.lacks = {*halted_};
@@ -238,12 +264,35 @@ std::vector<std::string> Birth::LostFounders(Instant now) const {
   return lines;
 }
 
+// A leader lets a store in as soon as it has appended that; the entry may be lost with it, or the
+// member removed before it has heard anything.
+std::string Birth::LacksJoined(Instant now) const {
+  std::vector<std::string> without;
+  bool member = DecodeMembership(membership_)->Find(options_.store) != nullptr;
+  for (const auto& [address, peer] : peers_) {
+    const bool asked_since = Fresh(peer, now) && peer.answered_at >= joined_at_ + kJoinedGrace;
+    if (!asked_since || peer.answer->cluster != record_.joined) continue;
+    const std::optional<Membership> membership = DecodeMembership(peer.answer->membership);
+    if (membership->members.empty()) continue;
+    member = member || membership->Find(options_.store) != nullptr;
+    without.push_back(peer.answer->name);
+  }
+  const std::string let_in = "let into cluster " + ToHex(record_.joined);
+  if (member || without.empty()) {
+    return let_in + ": waiting for its leader to bring this node up to date";
+  }
+  return let_in + ", whose members no longer include this store, or never did (" + List(without) +
+         (without.size() == 1 ? " says" : " say") +
+         " so): its leader was lost before it could commit that, or the member was removed. Run "
+         "`quorate member add " +
+         options_.address + "` at a node of the cluster";
+}
+
 std::vector<std::string> Birth::LacksBorn(Instant now) const {
   std::vector<std::string> lacks;
   if (!record_.log_created) lacks.push_back("the log is being made");
   if (record_.joined) {
-    lacks.push_back("let into cluster " + ToHex(record_.joined) +
-                    ": waiting for its leader to bring this node up to date");
+    lacks.push_back(LacksJoined(now));
     return lacks;
   }
   for (std::string& line : LostFounders(now)) lacks.push_back(std::move(line));

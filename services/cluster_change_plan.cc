@@ -200,8 +200,10 @@ ChangePlan PlanAdd(const Membership& members, const Newcomer& newcomer, const Me
 }
 
 ChangePlan PlanRemove(const Membership& members, const v1::RemoveMemberRequest& request,
-                      bool repeat) {
+                      bool repeat, StoreId meant) {
   std::vector<Member> found = ByName(members, request.node_id());
+  // Another store may have come under that name since.
+  if (meant) std::erase_if(found, [meant](const Member& member) { return member.store != meant; });
   if (!request.store_id().empty()) {
     const StoreId store(*ParseHex(request.store_id()));
     std::erase_if(found, [store](const Member& member) { return member.store != store; });
@@ -228,6 +230,14 @@ ChangePlan PlanPromote(const Membership& members, const std::string& name) {
 
 ChangePlan PlanDemote(const Membership& members, const v1::DemoteMemberRequest& request) {
   const std::vector<Member> found = ByName(members, request.node_id());
+  if (found.size() > 1) {
+    return RefusePlan("CHANGE_INVALID",
+                      request.node_id() +
+                          " cannot be demoted while another store learns under its name, to take "
+                          "its place: promote that one (`quorate member promote`), or remove one "
+                          "of the two by its store_id (--store)",
+                      {{"node_id", request.node_id()}});
+  }
   for (const Member& member : found) {
     if (member.voter) return OneStep(MemberStep::Kind::kDemote, member, request.force());
   }
@@ -320,8 +330,8 @@ grpc::Status TransferRefusal(raft::TransferStatus status, const std::string& tar
                                       : target + " does not answer, so it cannot lead");
     default:
       return MakeError(StatusCode::UNAVAILABLE, "TRANSFER_FAILED",
-                       "nobody took over within an election timeout: the leader leads on", {},
-                       kPlanRetryDelay);
+                       "nobody took over within an election timeout: so far the leader leads on",
+                       {}, kPlanRetryDelay);
   }
 }
 

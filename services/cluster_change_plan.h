@@ -4,12 +4,14 @@
 //
 // Errors, beside the field errors of requests:
 //   FAILED_PRECONDITION  OTHER_CLUSTER (the node is in another cluster, or waits for one),
-//                        NODE_NOT_WAITING (it founds a cluster, or is about to exit), NAME_TAKEN
+//                        NODE_NOT_WAITING (it founds a cluster, or is about to exit),
+//                        ADVERTISED_ADDRESS_WRONG (where it says that it is, it is not), NAME_TAKEN
 //                        (its name is that of a store that answers), MEMBER_AMBIGUOUS (two stores
 //                        of one name: name the store), LEARNER_NOT_CAUGHT_UP, NOT_A_VOTER,
 //                        WOULD_LOSE_QUORUM, NO_VOTERS, TARGET_SILENT, CHANGE_INVALID
 //   NOT_FOUND            MEMBER_NOT_FOUND
-//   UNAVAILABLE          NODE_SILENT, CHANGE_IN_PROGRESS, TRANSFER_FAILED: nothing was changed
+//   UNAVAILABLE          NODE_SILENT, CHANGE_IN_PROGRESS: nothing was changed; TRANSFER_FAILED:
+//                        nothing so far, but the target may have been asked and still campaign
 //
 // Pure functions; any thread.
 #pragma once
@@ -54,9 +56,10 @@ std::vector<raft::Member> NameHolders(const raft::Membership& members,
 // `answers`: the one of them that is known to be alive; null: none is. REQUIRES: not joint.
 ChangePlan PlanAdd(const raft::Membership& members, const Newcomer& newcomer,
                    const raft::Member* answers);
-// `repeat`: an earlier try may have been done. REQUIRES: not joint.
+// `repeat`: an earlier try may have been done. `meant`: the store that it was about, 0: whichever
+// has that name. REQUIRES: not joint.
 ChangePlan PlanRemove(const raft::Membership& members, const v1::RemoveMemberRequest& request,
-                      bool repeat);
+                      bool repeat, StoreId meant);
 ChangePlan PlanPromote(const raft::Membership& members, const std::string& name);
 ChangePlan PlanDemote(const raft::Membership& members, const v1::DemoteMemberRequest& request);
 // `store` is the target; 0: the leader chooses.

@@ -7,17 +7,22 @@
 //
 // Retry. Each change is repeated until its outcome is known or the deadline passes, also over a
 // change of leaders, because each can be done twice without harm: what is already as asked is a
-// success, once an earlier try may have been done. (A removal that finds nobody by that name is
-// one, too, then.) A later leader's refusal is final: it judges by a log in which the earlier try
-// either is or never will be. When the deadline passes while a try is open the outcome is unknown
-// (DEADLINE_EXCEEDED, OUTCOME_UNKNOWN). UNAVAILABLE means, as everywhere, that nothing was done.
+// success, once an earlier try may have been done. (A removal that finds its store gone is one,
+// too, then; a repeated one never takes another store of that name.) A later leader's refusal is
+// final: it judges by a log in which the earlier try either is or never will be. But one that only
+// says "not now" (UNAVAILABLE, RESOURCE_EXHAUSTED) is not, for it means, as everywhere, that
+// nothing was done: after a try that may be done it is asked again. When the deadline passes while
+// the outcome of a try is not known, that is the answer (DEADLINE_EXCEEDED, OUTCOME_UNKNOWN).
 //
-// The calls are rare and may block for as long as their callers wait: they run on threads of their
-// own, and a queue of calls beyond is bounded (RESOURCE_EXHAUSTED, TOO_MANY_CALLS).
+// The calls are rare and may block while their callers wait, a minute at most: they run on threads
+// of their own. Compactions may take as long as their callers say, and have others. A bounded
+// number waits for a thread (RESOURCE_EXHAUSTED, TOO_MANY_CALLS); what waits is answered when its
+// deadline passes (by Tick), its caller goes away or this node stops.
 //
 // Every method may be called from any thread.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -37,6 +42,7 @@
 #include "services/call_context.h"
 #include "services/cluster_change_plan.h"
 #include "services/cluster_view.h"
+#include "services/peer_asker.h"
 #include "services/read_pool.h"
 
 namespace quorate::services {
@@ -49,9 +55,11 @@ class ClusterChanges {
     // As raft::Node.
     std::function<void(raft::MembershipChange, raft::Node::ChangeDone)> change;
     std::function<void(StoreId, raft::Node::TransferDone)> transfer;
-    // Asks who answers at the address; blocks, for two seconds at most. An error: nobody. `sure`:
-    // that is not said because an attempt of a moment ago has failed.
-    std::function<absl::StatusOr<v1::IdentifyResponse>(const std::string& address, bool sure)>
+    // Asks who answers at the address. `done` runs once, on any thread, within two seconds or once
+    // the returned function was called; perhaps before this returns. An error: nobody. `sure`: that
+    // is not said because an attempt of a moment ago has failed.
+    std::function<std::function<void()>(const std::string& address, bool sure,
+                                        PeerAsker::Done done)>
         identify;
     // Raft.ForwardCall at that store; blocks. The context has the deadline and metadata.
     std::function<grpc::Status(StoreId leader, grpc::ClientContext* context,
@@ -65,8 +73,15 @@ class ClusterChanges {
     std::function<bool(ingress::WriteId)> cancel;
     // The oldest revision that a page token of this process shows; 0: none.
     std::function<uint64_t()> pinned_revision;
-    // How long a call waits for a leader.
+    // As leader this node has ended a change or transfer; the words of Metrics::RecordMemberChange.
+    // May be null.
+    std::function<void(std::string_view kind, std::string_view result)> ended = nullptr;
+    // How long a call waits for a leader, and at the leader for an earlier change.
     Duration leader_wait = std::chrono::seconds(3);
+    Duration busy_wait = std::chrono::seconds(5);
+    // No change of members or leader takes longer: what is not done by then may never be, and the
+    // thread is for others.
+    Duration change_time_max = std::chrono::minutes(1);
   };
 
   explicit ClusterChanges(Ports ports);
@@ -81,7 +96,12 @@ class ClusterChanges {
   void HandleForwarded(const v1::ForwardCallRequest& request, const CallPtr& call,
                        ForwardedDone done);
 
-  // Ends every call with what is known of it, and refuses later ones. Before node and forwarder.
+  // Ends calls that wait for a thread and whose time is over. Now and then.
+  void Tick();
+  // Every call is to end with what is known of it, and later ones are refused. A call that another
+  // node passed on is given back to it. Does not block.
+  void BeginStop();
+  // The same, and waits until all have ended: soon, also when node and forwarder have stopped.
   void Stop();
 
  private:
@@ -92,14 +112,43 @@ class ClusterChanges {
     enum class Kind { kAnswer, kNotLeader, kUnknown } kind = Kind::kNotLeader;
     grpc::Status status;
     std::string response;
+    StoreId store;  // kNotLeader: whom it is about, for the node that passed it on
+  };
+  // Threads, and what waits for one.
+  struct Lane {
+    explicit Lane(size_t count) : threads(count), pool(count, count) {}
+    const size_t threads;
+    ReadPool pool;
+    std::deque<OpPtr> waiting;  // protected by mutex_
+    size_t busy = 0;            // protected by mutex_: threads that look for work
+  };
+  struct Question {
+    std::string address;
+    bool sure = false;
   };
 
+  static Try Answered(grpc::Status status, std::string response = "") {
+    return {Try::Kind::kAnswer, std::move(status), std::move(response), {}};
+  }
+  static Try NotLeader(StoreId store = {}) { return {Try::Kind::kNotLeader, {}, "", store}; }
+  static Try Unknown() { return {Try::Kind::kUnknown, {}, "", {}}; }
+  // A call that ends without an answer: what its caller is told.
+  static Try Unfinished(Op& op);
+  // The status is an answer, and no reason to try again.
+  static bool Final(const Op& op, const grpc::Status& status);
+
+  // When a call of that deadline ends at the latest.
+  Instant EndOf(const ChangeRequest& request, Instant deadline) const;
+  Lane* LaneOf(const Op& op);
   void Start(OpPtr op);
-  void Run(const OpPtr& op);
+  // Runs what waits until nothing does.
+  void Work(Lane* lane);
   Try Decide(const OpPtr& op);
   // Until it is answered here, or this node does not lead.
   Try LeadHere(const OpPtr& op);
+  Try Lead(const OpPtr& op);
   Try Forward(const OpPtr& op, StoreId leader);
+  Try Pass(const OpPtr& op, StoreId leader, v1::ForwardCallRequest request);
   Try Compact(const OpPtr& op);
   Try SetSettings(const OpPtr& op);
   // Writes, and waits for the outcome; nullopt: none came in time.
@@ -108,24 +157,34 @@ class ClusterChanges {
   grpc::Status NotBorn(const ClusterView& view) const;
   // As the leader.
   ChangePlan Plan(const OpPtr& op, const ClusterView& view);
-  ChangePlan PlanNewcomer(const std::string& address, const ClusterView& view);
-  bool StillAnswers(const raft::Member& holder, const ClusterView& view);
-  // Who of the others answers as the store that it is.
-  std::map<StoreId, v1::IdentifyResponse> AskAll(const std::vector<raft::Member>& members,
-                                                 const ClusterView& view, bool sure);
-  std::optional<grpc::Status> CheckAlive(const ChangePlan& plan, const ClusterView& view);
+  ChangePlan PlanNewcomer(const OpPtr& op, const std::string& address, const ClusterView& view);
+  std::optional<grpc::Status> CheckAdvertised(const OpPtr& op, const Newcomer& newcomer);
+  bool StillAnswers(const OpPtr& op, const raft::Member& holder, const ClusterView& view);
+  // All at the same time; who was given up, because nobody wants the call any more, has not
+  // answered.
+  std::vector<absl::StatusOr<v1::IdentifyResponse>> Ask(const OpPtr& op,
+                                                        const std::vector<Question>& questions);
+  // Who of the others answers as the store that it is. `sure`: of whom it is to be.
+  std::map<StoreId, v1::IdentifyResponse> AskAll(const OpPtr& op,
+                                                 const std::vector<raft::Member>& members,
+                                                 const ClusterView& view,
+                                                 const std::function<bool(StoreId)>& sure);
+  std::optional<grpc::Status> CheckAlive(const OpPtr& op, const ChangePlan& plan,
+                                         const ClusterView& view);
   std::optional<Try> TryChange(const OpPtr& op, const ChangePlan& plan, const ClusterView& view);
   std::optional<Try> TryTransfer(const OpPtr& op, const ChangePlan& plan);
   Try Done(const OpPtr& op, StoreId store, raft::Index shown_from);
-  grpc::Status CheckPins(uint64_t revision, const ClusterView& view);
-  // What a call that ends without an answer is told.
-  grpc::Status Interrupted(const OpPtr& op) const;
+  // `reached`: what is compacted already; 0: nothing by this call. `silent`: who did not answer the
+  // last time, and does not now.
+  grpc::Status CheckPins(const OpPtr& op, uint64_t revision, uint64_t reached,
+                         std::set<StoreId>* silent);
 
   const Ports ports_;
-  ReadPool pool_;
+  Lane changes_;
+  Lane compactions_;
   std::mutex mutex_;  // protects what follows
   bool stopped_ = false;
-  std::set<OpPtr> ops_;
+  std::set<OpPtr> ops_;  // that run, or wait for a thread
 };
 
 }  // namespace quorate::services

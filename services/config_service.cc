@@ -546,7 +546,14 @@ void ConfigService::Write(v1::Command command, CallPtr call, CallDone done,
   }
   const std::shared_ptr<const raft::NodeStatus> node = backend->status();
   // Without a leader the ingress waits and then says so. With one it would wait for BirthComplete,
-  // which may take as long as a founder is down.
+  // which may take as long as a founder is down; who joined later gets it with all the rest.
+  if (node->leader && !node->birth_complete && backend->joined) {
+    return done(MakeError(grpc::StatusCode::UNAVAILABLE, "NOT_CAUGHT_UP",
+                          "this node has just been let in and has not caught up with the cluster "
+                          "yet: ask another node or try again",
+                          {}, kConfigRetryDelay),
+                "");
+  }
   if (node->leader && !node->birth_complete) {
     return done(MakeError(grpc::StatusCode::UNAVAILABLE, "NOT_BORN",
                           "birth is not complete: no write is accepted before every founder is "

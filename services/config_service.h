@@ -50,6 +50,7 @@ struct ConfigBackend {
   std::function<void(raft::ReadMode mode, raft::Node::ReadDone done)> read_index;
   // Durable: this store has caught up with a leader since it was made.
   std::function<bool()> caught_up_once;
+  bool joined = false;  // let into the cluster, not born with it
   // As Forwarder::Write and Forwarder::Cancel.
   std::function<ingress::WriteId(v1::Command command, Instant deadline,
                                  std::map<std::string, std::string> metadata,

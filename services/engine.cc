@@ -323,9 +323,11 @@ void Engine::Start() {
 void Engine::Stop() {
   if (forwarder_ != nullptr) forwarder_->Stop();
   if (!std::exchange(started_, false)) return;
+  // The node first: snapshots may have a file to sync, and meanwhile it would go on leading. What
+  // they ask it then is refused.
+  node_->Stop();
   snapshot_sender_->Stop();
   snapshot_receiver_->Stop();
-  node_->Stop();
   transport_->Stop();
 }
 

@@ -246,12 +246,33 @@ class Metrics::Impl {
                             .Help("Changes of leader, lost ones included, seen by this process.")
                             .Register(registry_)
                             .Add({})) {
+    AddMemberChanges();
     prometheus::BuildGauge()
         .Name("quorate_build_info")
         .Help("Always 1; the labels say what is running.")
         .Register(registry_)
         .Add({{"version", version}})
         .Set(1);
+  }
+
+  // All series from the start, so that the first one is an increase.
+  void AddMemberChanges() {
+    Family<Counter>& changes =
+        prometheus::BuildCounter()
+            .Name("quorate_member_changes_total")
+            .Help("Changes of the members that this node has ended as the leader, by result.")
+            .Register(registry_);
+    Family<Counter>& transfers =
+        prometheus::BuildCounter()
+            .Name("quorate_leadership_transfers_total")
+            .Help("Transfers of leadership that operators asked for, ended here as the leader.")
+            .Register(registry_);
+    for (const char* result : {"done", "refused", "unknown"}) {
+      for (const char* kind : {"add", "remove", "promote", "demote"}) {
+        member_changes_[{kind, result}] = &changes.Add({{"kind", kind}, {"result", result}});
+      }
+      member_changes_[{"transfer", result}] = &transfers.Add({{"result", result}});
+    }
   }
 
   struct Method {
@@ -309,6 +330,7 @@ class Metrics::Impl {
   Counter& applied_entries_;
   Counter& term_changes_;
   Counter& leader_changes_;
+  std::map<std::pair<std::string, std::string>, Counter*> member_changes_;
 
   std::mutex methods_mutex_;
   std::map<std::string, Method, std::less<>> methods_;  // protected by methods_mutex_
@@ -340,6 +362,11 @@ void Metrics::RecordApply(Duration elapsed, uint64_t entries) {
 void Metrics::RecordTermChange() { impl_->term_changes_.Increment(); }
 
 void Metrics::RecordLeaderChange() { impl_->leader_changes_.Increment(); }
+
+void Metrics::RecordMemberChange(std::string_view kind, std::string_view result) {
+  const auto found = impl_->member_changes_.find({std::string(kind), std::string(result)});
+  if (found != impl_->member_changes_.end()) found->second->Increment();
+}
 
 void Metrics::SetSampler(std::function<MetricsSample()> sampler) {
   std::lock_guard lock(impl_->sampler_mutex_);

@@ -102,6 +102,10 @@ class Metrics {
   // A change of term or leader, as seen by this node.
   void RecordTermChange();
   void RecordLeaderChange();
+  // An operator's change that this node has ended as the leader. `kind`: add, remove, promote,
+  // demote or transfer; `result`: done (also when it was so already), refused or unknown. Others
+  // are ignored.
+  void RecordMemberChange(std::string_view kind, std::string_view result);
 
   // `sampler` runs on the scraping thread; nullptr: no state any more (nothing runs in it once
   // this returns).

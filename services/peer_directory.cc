@@ -1,22 +1,43 @@
 #include "services/peer_directory.h"
 
+#include <algorithm>
+#include <utility>
+
 namespace quorate::services {
 
 void PeerDirectory::Learn(StoreId store, const std::string& address, Source source) {
-  if (!store || address.empty() || address.size() > kAddressBytesMax) return;
   std::lock_guard lock(mutex_);
-  const auto found = known_.find(store);
+  LearnLocked(store, address, source);
+}
+
+void PeerDirectory::LearnLocked(StoreId store, const std::string& address, Source source) {
+  if (!store || address.empty() || address.size() > kAddressBytesMax) return;
+  auto found = known_.find(store);
   if (found == known_.end()) {
-    if (known_.size() < kStoresMax) known_[store] = {address, source};
+    if (known_.size() >= kStoresMax) {
+      const auto oldest =
+          std::min_element(known_.begin(), known_.end(), [](const auto& a, const auto& b) {
+            return std::pair(a.second.member, a.second.heard) <
+                   std::pair(b.second.member, b.second.heard);
+          });
+      known_.erase(oldest);
+    }
+    known_[store] = {address, source, ++heard_, false};
     return;
   }
+  found->second.heard = ++heard_;
   if (source == Source::kHint && found->second.source == Source::kDirect) return;
-  found->second = {address, source};
+  found->second.address = address;
+  found->second.source = source;
 }
 
 void PeerDirectory::LearnMembership(const raft::Membership& membership) {
+  std::lock_guard lock(mutex_);
+  for (auto& [store, known] : known_) known.member = membership.Find(store) != nullptr;
   for (const raft::Member& member : membership.members) {
-    Learn(member.store, member.address, Source::kHint);
+    LearnLocked(member.store, member.address, Source::kHint);
+    const auto found = known_.find(member.store);
+    if (found != known_.end()) found->second.member = true;
   }
 }
 

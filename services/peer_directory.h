@@ -5,6 +5,7 @@
 // Any thread.
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -24,10 +25,12 @@ class PeerDirectory {
     kDirect,  // the store itself said so: its answer to Identify, or its own call to us
   };
 
-  // Ignored: the zero store, an empty address, one longer than 255 bytes, and new stores
-  // beyond kStoresMax.
+  // Ignored: the zero store, an empty address, and one longer than 255 bytes. Beyond kStoresMax the
+  // store that was heard of longest ago is forgotten, but no member: any process may call itself
+  // anything, and each wiped disk is a new store.
   void Learn(StoreId store, const std::string& address, Source source);
-  // The addresses of a membership, as hints.
+  // The addresses of the membership in force, as hints. Its members are kept from now on, those of
+  // an earlier one no longer.
   void LearnMembership(const raft::Membership& membership);
 
   std::optional<std::string> Find(StoreId store) const;
@@ -40,9 +43,15 @@ class PeerDirectory {
   struct Known {
     std::string address;
     Source source = Source::kHint;
+    uint64_t heard = 0;  // the larger, the later
+    bool member = false;
   };
-  mutable std::mutex mutex_;
-  std::map<StoreId, Known> known_;  // protected by mutex_
+  // REQUIRES: mutex_ held.
+  void LearnLocked(StoreId store, const std::string& address, Source source);
+
+  mutable std::mutex mutex_;  // protects what follows
+  std::map<StoreId, Known> known_;
+  uint64_t heard_ = 0;
 };
 
 }  // namespace quorate::services

@@ -57,6 +57,7 @@ Server::Impl::Impl(const ServerOptions& options)
       metrics_(node_id_, options.version),
       disk_(storage::MakePosixDisk()),
       channels_(&addresses_),
+      asker_(&channels_, &addresses_),
       node_log_(&metrics_),
       read_pool_(kReadThreads, kReadQueueMax),
       config_(node_id_, &read_pool_, BootNow),
@@ -249,6 +250,7 @@ void Server::Impl::ServeClients() {
     engine->node()->RequestRead(mode, std::move(done));
   };
   backend->caught_up_once = [this] { return caught_up_.load(); };
+  backend->joined = birth_->Status().joined;
   backend->write = [engine](v1::Command command, Instant deadline,
                             std::map<std::string, std::string> metadata,
                             std::function<void(const ingress::Outcome&)> done) {
@@ -299,12 +301,15 @@ void Server::Impl::OnHalt(const std::string& reason) {
     halted_ = reason;
   }
   changed_.notify_all();
+  // First what another process may do in this store's name, too: votes, proposals,
+  // acknowledgements. Nothing before that may wait for anybody else.
+  changes_.BeginStop();
+  if (raft_service_ != nullptr) raft_service_->StopServing();
+  if (Engine* engine = this->engine()) engine->Stop();
   config_.Stop();
   watch_.Stop();
   write_streams_.Stop();
   changes_.Stop();
-  if (raft_service_ != nullptr) raft_service_->StopServing();
-  if (Engine* engine = this->engine()) engine->Stop();
 }
 
 // --- The node's thread ---
@@ -354,6 +359,7 @@ void Server::Impl::HousekeepOnce(const std::shared_ptr<const raft::NodeStatus>& 
   }
   if (!promise_lowered_ && engine() != nullptr) LowerPromise(now);
   config_.Tick();
+  changes_.Tick();
   write_streams_.Tick(now);
   if (status != nullptr && !stopping_) ExpireTtls(now, *status);
   if (!stopping_) {
@@ -419,7 +425,7 @@ void Server::Impl::Stop() {
   config_.Stop();
   watch_.Stop();
   write_streams_.Stop();
-  changes_.Stop();
+  changes_.BeginStop();
   if (client_server_ != nullptr) {
     client_server_->Shutdown(std::chrono::system_clock::now() + kClientGrace);
   }
@@ -431,6 +437,7 @@ void Server::Impl::Stop() {
   if (peer_server_ != nullptr) {
     peer_server_->Shutdown(std::chrono::system_clock::now() + kPeerGrace);
   }
+  changes_.Stop();
   read_pool_.Stop();
   {
     std::lock_guard lock(mutex_);

@@ -1,19 +1,13 @@
 // What the changes of the cluster (services/cluster_changes.h) work with.
-#include <chrono>
-
 #include "services/birth_codec.h"
 #include "services/errors.h"
 #include "services/peer_codec.h"
 #include "services/server_impl.h"
 
 namespace quorate::services {
-namespace {
 
-constexpr std::chrono::seconds kAskTimeout(2);
-
-}  // namespace
-
-absl::StatusOr<v1::IdentifyResponse> Server::Impl::AskWho(const std::string& address, bool sure) {
+std::function<void()> Server::Impl::AskWho(const std::string& address, bool sure,
+                                           PeerAsker::Done done) {
   raft::IdentifyRequest question;
   question.store = identity_.store;
   question.nonce = nonce_;
@@ -22,19 +16,7 @@ absl::StatusOr<v1::IdentifyResponse> Server::Impl::AskWho(const std::string& add
   if (configuration_.raft) question.address = configuration_.raft->advertise_address;
   v1::IdentifyRequest request;
   ToProto(question, &request);
-  grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + kAskTimeout);
-  context.set_wait_for_ready(sure);
-  v1::IdentifyResponse response;
-  const grpc::Status status =
-      channels_.At(address, PeerChannels::Kind::kControl)->Identify(&context, request, &response);
-  if (!status.ok()) return absl::UnavailableError(status.error_message());
-  const StoreId store(response.header().from_store());
-  if (store != identity_.store) {
-    addresses_.Learn(store, response.address().empty() ? address : response.address(),
-                     PeerDirectory::Source::kDirect);
-  }
-  return response;
+  return asker_.Ask(address, request, sure, std::move(done));
 }
 
 grpc::Status Server::Impl::PassOnCall(StoreId leader, grpc::ClientContext* context,
@@ -46,7 +28,10 @@ grpc::Status Server::Impl::PassOnCall(StoreId leader, grpc::ClientContext* conte
                      "the leader's address is not known yet");
   }
   *request.mutable_header() = MakeHeader(engine()->cluster(), identity_.store, leader);
-  return stub->ForwardCall(context, request, response);
+  const grpc::Status status = stub->ForwardCall(context, request, response);
+  if (!status.ok() || StoreId(response->header().from_store()) == leader) return status;
+  // Whatever that is, its word on what was done is not the leader's.
+  return grpc::Status(grpc::StatusCode::INTERNAL, "another store has answered for the leader");
 }
 
 ClusterChanges::Ports Server::Impl::MakeChangePorts() {
@@ -58,7 +43,9 @@ ClusterChanges::Ports Server::Impl::MakeChangePorts() {
   ports.transfer = [this](StoreId target, raft::Node::TransferDone done) {
     engine()->node()->TransferLeadership(target, std::move(done));
   };
-  ports.identify = [this](const std::string& address, bool sure) { return AskWho(address, sure); };
+  ports.identify = [this](const std::string& address, bool sure, PeerAsker::Done done) {
+    return AskWho(address, sure, std::move(done));
+  };
   ports.forward = [this](StoreId leader, grpc::ClientContext* context,
                          v1::ForwardCallRequest request, v1::ForwardCallResponse* response) {
     return PassOnCall(leader, context, std::move(request), response);
@@ -71,6 +58,9 @@ ClusterChanges::Ports Server::Impl::MakeChangePorts() {
   };
   ports.cancel = [this](ingress::WriteId id) { return engine()->forwarder()->Cancel(id); };
   ports.pinned_revision = [this] { return config_.pinned_revision().value(); };
+  ports.ended = [this](std::string_view kind, std::string_view result) {
+    metrics_.RecordMemberChange(kind, result);
+  };
   if (configuration_.raft) {
     ports.leader_wait = LeaderWaitOf(configuration_.raft->election_timeout_max);
   }

@@ -24,6 +24,7 @@
 #include "services/metrics.h"
 #include "services/node_log.h"
 #include "services/ops_server.h"
+#include "services/peer_asker.h"
 #include "services/peer_directory.h"
 #include "services/raft_service.h"
 #include "services/read_pool.h"
@@ -74,11 +75,12 @@ class Server::Impl {
   std::string NotReady() const;  // empty: ready
   std::string NotLive() const;
   ClusterView View() const;
-  // server_changes.cc: what the changes of the cluster work with; block.
+  // server_changes.cc: what the changes of the cluster work with.
   ClusterChanges::Ports MakeChangePorts();
-  absl::StatusOr<v1::IdentifyResponse> AskWho(const std::string& address, bool sure);
+  std::function<void()> AskWho(const std::string& address, bool sure, PeerAsker::Done done);
   grpc::Status PassOnCall(StoreId leader, grpc::ClientContext* context,
-                          v1::ForwardCallRequest request, v1::ForwardCallResponse* response);
+                          v1::ForwardCallRequest request,
+                          v1::ForwardCallResponse* response);  // blocks
   MetricsSample Sample() const;
 
   bool has_peer_port() const { return configuration_.raft.has_value(); }
@@ -95,6 +97,7 @@ class Server::Impl {
   std::unique_ptr<storage::DataDirectory> directory_;
   PeerDirectory addresses_;
   PeerChannels channels_;
+  PeerAsker asker_;
   std::unique_ptr<BirthClient> birth_client_;
   NodeLog node_log_;  // node's thread
   std::unique_ptr<Engine> engine_;

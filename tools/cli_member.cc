@@ -23,6 +23,8 @@ struct CompactFlags {
   bool force = false;
 };
 
+constexpr char kLate[] = "CHANGE_DEADLINE";
+
 std::string ReasonOf(const CallResult& result) { return services::DetailsOf(result.status).reason; }
 
 // What to do next, where it is not what every command says.
@@ -41,7 +43,11 @@ std::string ChangeAdvice(const CallResult& result) {
   if (reason == "WOULD_LOSE_QUORUM") {
     return "nothing was changed: see `quorate status`; --force does it all the same";
   }
-  if (reason == "PAGE_TOKEN_PINS") return "nothing was changed: --force compacts all the same";
+  if (reason == "PAGE_TOKEN_PINS") {
+    const bool begun = services::DetailsOf(result.status).metadata.contains("compacted_revision");
+    return std::string(begun ? "" : "nothing was changed: ") + "--force compacts all the same";
+  }
+  if (reason == "ADVERTISED_ADDRESS_WRONG") return "nothing was changed";
   return "";
 }
 
@@ -67,14 +73,17 @@ CallResult Call(Invocation& invocation, Client& client, CallKind kind,
   grpc::Status refused;
   CallResult result = client.Run(kind, [&](Endpoint& endpoint, grpc::ClientContext* context) {
     grpc::Status status = (endpoint.cluster.get()->*method)(context, request, response);
-    if (!services::DetailsOf(status).reason.empty()) refused = status;
+    const std::string reason = services::DetailsOf(status).reason;
+    if (!reason.empty() && reason != kLate) refused = status;
     return status;
   });
-  // Refused again and again until the time was over: why says more than that it is over.
+  // Refused again and again until the time was over: why says more than that it is over. (That the
+  // node says, if it is quicker than gRPC.)
+  const std::string reason = ReasonOf(result);
   if (result.status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED &&
-      ReasonOf(result).empty() && !refused.ok()) {
+      (reason.empty() || reason == kLate) && !refused.ok()) {
     result.status = refused;
-    result.outcome_known = false;
+    if (reason.empty()) result.outcome_known = false;
   }
   if (result.ok() && invocation.structured()) {
     PrintStructured(invocation.io.out, invocation.format, ToJson(*response));

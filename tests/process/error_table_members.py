@@ -51,6 +51,7 @@ class Members(unittest.TestCase):
             follower.put("there", "1")  # its session is open: nothing else writes
             double = membership_test.another(cluster, third.name, "double").start()
             self.strangers(cluster, (leader, follower))
+            self.elsewhere(cluster, (leader, follower))
             self.learner(newcomer, (leader, follower))
             self.name(third, double, (leader, follower))
             self.silent(third, double, leader, follower)
@@ -77,6 +78,17 @@ class Members(unittest.TestCase):
             address = membership_test.peer_address(other.nodes[0])
             self.precondition(nodes, "AddMember", member("Add", address=address), "OTHER_CLUSTER",
                               other.nodes[0].status().header.cluster_id)
+
+    def elsewhere(self, cluster, nodes):
+        """Who answers where it was asked, and says that it is where somebody else is."""
+        wrong = membership_test.peer_address(nodes[0])
+        lost = membership_test.another(cluster, "elsewhere", "elsewhere",
+                                       f'    advertiseAddress: "{wrong}"\n').start()
+        waits(lost)
+        address = membership_test.peer_address(lost)
+        self.precondition(nodes, "AddMember", member("Add", address=address),
+                          "ADVERTISED_ADDRESS_WRONG", wrong)
+        lost.kill()
 
     def learner(self, newcomer, nodes):
         newcomer.start()

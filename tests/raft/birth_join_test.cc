@@ -103,6 +103,36 @@ TEST_F(BirthJoinTest, InvitedItMakesAnEmptyLogAndRuns) {
   EXPECT_EQ(Invite(fourth_), Refusal::kNone) << "again: it is in";
 }
 
+// The leader that let it in was lost before the entry was committed, or it was removed at once.
+TEST_F(BirthJoinTest, LetInAndNoMemberItSaysSoAndWhatToDo) {
+  BeBorn();
+  world_.Start(fourth_);
+  world_.Run(seconds(1));
+  EXPECT_FALSE(world_.Status(fourth_).joined);
+  ASSERT_EQ(Invite(fourth_), Refusal::kNone);
+  world_.Run(std::chrono::milliseconds(500));
+  EXPECT_TRUE(world_.Status(fourth_).joined);
+  EXPECT_THAT(world_.Lacks(fourth_), HasSubstr("bring this node up to date"))
+      << "followers may have it a moment later";
+  world_.Run(seconds(2));
+  EXPECT_EQ(world_.Status(fourth_).state, BirthState::kBorn);
+  EXPECT_THAT(world_.Lacks(fourth_), HasSubstr("no longer include this store, or never did"));
+  EXPECT_THAT(world_.Lacks(fourth_), HasSubstr("`quorate member add 10.0.0.4:7000`"));
+  // One that says otherwise is ahead of the others.
+  world_.node(1).birth->OnMembership(WithFourth());
+  world_.Run(seconds(1));
+  EXPECT_THAT(world_.Lacks(fourth_), HasSubstr("bring this node up to date"));
+  // After a restart it knows as much, and nobody's answer is too old for it.
+  world_.node(1).birth->OnMembership(*DecodeMembership(world_.node(0).birth->record().payload));
+  world_.Kill(fourth_);
+  world_.Start(fourth_);
+  world_.Run(seconds(3));
+  EXPECT_THAT(world_.Lacks(fourth_), HasSubstr("no longer include this store, or never did"));
+  // Added again, it is in the log that it gets.
+  world_.node(fourth_).birth->OnMembership(WithFourth());
+  EXPECT_THAT(world_.Lacks(fourth_), HasSubstr("bring this node up to date"));
+}
+
 TEST_F(BirthJoinTest, KilledAtEachStepItIsInOrWaitsAgain) {
   BeBorn();
   for (const auto crash : {BirthWorld::Crash::kBeforePersist, BirthWorld::Crash::kAfterPersist,

@@ -144,14 +144,14 @@ TEST(ClusterChangePlan, RemovingFindsTheOneOfThatName) {
   v1::RemoveMemberRequest request;
   request.set_node_id("n4");
   request.set_force(true);
-  ChangePlan plan = PlanRemove(PlanMembers(), request, false);
+  ChangePlan plan = PlanRemove(PlanMembers(), request, false, StoreId());
   ASSERT_EQ(plan.change.steps.size(), 1u);
   EXPECT_EQ(plan.change.steps[0].store, StoreId(0xA4));
   EXPECT_TRUE(plan.change.force);
 
   request.set_node_id("n9");
-  EXPECT_EQ(PlanReason(PlanRemove(PlanMembers(), request, false)), "MEMBER_NOT_FOUND");
-  plan = PlanRemove(PlanMembers(), request, true);
+  EXPECT_EQ(PlanReason(PlanRemove(PlanMembers(), request, false, StoreId())), "MEMBER_NOT_FOUND");
+  plan = PlanRemove(PlanMembers(), request, true, StoreId());
   ASSERT_TRUE(plan.answer.has_value());
   EXPECT_TRUE(plan.answer->ok()) << "an earlier try has done it";
 }
@@ -161,21 +161,38 @@ TEST(ClusterChangePlan, OfTwoStoresOfOneNameRemovingWantsToKnowWhich) {
   members.members.push_back(MakeMemberOf(0xB2, "n2", false));
   v1::RemoveMemberRequest request;
   request.set_node_id("n2");
-  const ChangePlan plan = PlanRemove(members, request, false);
+  const ChangePlan plan = PlanRemove(members, request, false, StoreId());
   EXPECT_EQ(PlanReason(plan), "MEMBER_AMBIGUOUS");
   EXPECT_THAT(plan.answer->error_message(), HasSubstr("00000000000000a2 votes"));
   EXPECT_THAT(plan.answer->error_message(), HasSubstr("00000000000000b2 learns"));
   request.set_store_id("00000000000000b2");
-  EXPECT_EQ(PlanRemove(members, request, false).change.steps.at(0).store, StoreId(0xB2));
+  EXPECT_EQ(PlanRemove(members, request, false, StoreId()).change.steps.at(0).store, StoreId(0xB2));
   request.set_store_id("00000000000000bb");
-  EXPECT_EQ(PlanReason(PlanRemove(members, request, false)), "MEMBER_NOT_FOUND");
+  EXPECT_EQ(PlanReason(PlanRemove(members, request, false, StoreId())), "MEMBER_NOT_FOUND");
 
-  // The one that learns is promoted, the one that votes demoted or led to.
+  // The one that learns is promoted, the one that votes led to. Demoted, there would be two
+  // learners.
   EXPECT_EQ(PlanPromote(members, "n2").store, StoreId(0xB2));
   v1::DemoteMemberRequest demote;
   demote.set_node_id("n2");
-  EXPECT_EQ(PlanDemote(members, demote).store, StoreId(0xA2));
+  EXPECT_EQ(PlanReason(PlanDemote(members, demote)), "CHANGE_INVALID");
   EXPECT_EQ(PlanTransfer(members, "n2").store, StoreId(0xA2));
+}
+
+// Between two tries of one removal its store may go, and another one come under its name.
+TEST(ClusterChangePlan, ARemovalIsAboutTheStoreThatWasMeant) {
+  raft::Membership members = PlanMembers();
+  members.members.push_back(MakeMemberOf(0xB2, "n2", false));
+  v1::RemoveMemberRequest request;
+  request.set_node_id("n2");
+  EXPECT_EQ(PlanRemove(members, request, false, StoreId(0xA2)).change.steps.at(0).store,
+            StoreId(0xA2));
+  std::erase_if(members.members,
+                [](const Member& member) { return member.store == StoreId(0xA2); });
+  const ChangePlan repeated = PlanRemove(members, request, true, StoreId(0xA2));
+  ASSERT_TRUE(repeated.answer.has_value()) << "the other one stays";
+  EXPECT_TRUE(repeated.answer->ok());
+  EXPECT_EQ(PlanReason(PlanRemove(members, request, false, StoreId(0xA2))), "MEMBER_NOT_FOUND");
 }
 
 TEST(ClusterChangePlan, WhatIsAsAskedAlreadyIsDone) {

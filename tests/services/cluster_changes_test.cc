@@ -1,15 +1,8 @@
-// The calls that change the cluster, with a node, peers and a leader that the test plays.
+// The calls that change the cluster: who does them, and how they end. (When things go wrong under
+// way: cluster_retry_test.cc.)
 #include "services/cluster_changes.h"
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
-#include <atomic>
-#include <deque>
-#include <future>
-
-#include "services/errors.h"
-#include "services/system_clock.h"
+#include "tests/services/cluster_changes_fixture.h"
 
 namespace quorate::services {
 namespace {
@@ -20,218 +13,13 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 using ::testing::HasSubstr;
 
-struct Answered {
-  grpc::Status status;
-  std::string response;
-  std::string reason() const { return DetailsOf(status).reason; }
-};
-
-class ClusterChangesTest : public testing::Test {
- protected:
-  ClusterChangesTest() {
-    auto members = std::make_shared<raft::Membership>();
-    members->cluster = ClusterId(0xC1);
-    for (uint64_t i = 1; i <= 3; ++i) {
-      raft::Member member;
-      member.store = StoreId(0xA0 + i);
-      member.name = "n" + std::to_string(i);
-      member.address = member.name + ":7000";
-      member.voter = true;
-      members->members.push_back(member);
-    }
-    members->members.push_back({.store = StoreId(0xA4), .name = "n4", .address = "n4:7000"});
-    node_.membership = members;
-    node_.self = StoreId(0xA1);
-    for (uint64_t i = 2; i <= 3; ++i) {
-      const std::string name = "n" + std::to_string(i);
-      nodes_[name + ":7000"] = Node(0xA0 + i, name);
-    }
-    node_.birth_complete = true;
-    node_.term = raft::Term(3);
-    Lead();
-    changes_ = std::make_unique<ClusterChanges>(MakePorts());
-  }
-  ~ClusterChangesTest() override { changes_->Stop(); }
-
-  void Lead() { Become(raft::Role::kLeader, StoreId(0xA1)); }
-  void Follow(uint64_t leader) { Become(raft::Role::kFollower, StoreId(leader)); }
-  void Become(raft::Role role, StoreId leader) {
-    std::lock_guard lock(mutex_);
-    node_.role = role;
-    node_.leader = leader;
-    node_.leader_ready = role == raft::Role::kLeader;
-  }
-
-  ClusterChanges::Ports MakePorts() {
-    ClusterChanges::Ports ports;
-    ports.view = [this] {
-      std::lock_guard lock(mutex_);
-      ClusterView view;
-      view.now = BootNow();
-      view.node_id = "n1";
-      view.store = StoreId(0xA1);
-      view.cluster = ClusterId(0xC1);
-      if (!unborn_) view.node = std::make_shared<raft::NodeStatus>(node_);
-      if (lags_ > 0 && --lags_ == 0) applied_leases_ = !applied_leases_;
-      view.state.emplace();
-      view.state->leases = applied_leases_;
-      return view;
-    };
-    ports.change = [this](raft::MembershipChange change, raft::Node::ChangeDone done) {
-      raft::ChangeResult result;
-      {
-        std::lock_guard lock(mutex_);
-        proposed_.push_back(std::move(change));
-        if (hang_) return held_.push_back(std::move(done));
-        if (!results_.empty()) {
-          result = results_.front();
-          results_.pop_front();
-        }
-      }
-      if (result.status == ChangeStatus::kUnknown) Follow(0xA2);
-      done(result);
-    };
-    ports.transfer = [this](StoreId target, raft::Node::TransferDone done) {
-      if (transfer_ == TransferStatus::kDone) Follow(target ? target.value() : 0xA3);
-      targets_.push_back(target);
-      done(transfer_);
-    };
-    ports.identify = [this](const std::string& address,
-                            bool) -> absl::StatusOr<v1::IdentifyResponse> {
-      std::lock_guard lock(mutex_);
-      const auto found = nodes_.find(address);
-      if (found == nodes_.end()) return absl::UnavailableError("refused");
-      return found->second;
-    };
-    ports.forward = [this](StoreId leader, grpc::ClientContext* context,
-                           v1::ForwardCallRequest request, v1::ForwardCallResponse* response) {
-      std::lock_guard lock(mutex_);
-      left_ = context->deadline() - std::chrono::system_clock::now();
-      forwarded_.push_back({leader, std::move(request)});
-      if (on_forward_) return on_forward_(leader, response);
-      return grpc::Status::OK;
-    };
-    ports.write = [this](v1::Command command, Instant, std::map<std::string, std::string>,
-                         std::function<void(const ingress::Outcome&)> done) {
-      commands_.push_back(command);
-      if (hang_write_) return ingress::WriteId(commands_.size());
-      v1::Answer answer;
-      answer.set_revision(50);
-      answer.set_succeeded(commands_.size() >= pieces_);
-      (*answer.mutable_metadata())["compacted_revision"] = std::to_string(commands_.size() * 10);
-      (*answer.mutable_metadata())["leases"] = command.set_settings().leases() ? "on" : "off";
-      if (refuse_write_) {
-        answer.set_code(grpc::StatusCode::OUT_OF_RANGE);
-        answer.set_reason("REVISION_IN_FUTURE");
-      }
-      ingress::Outcome outcome;
-      outcome.kind = ingress::Outcome::Kind::kAnswered;
-      outcome.answer = std::make_shared<const std::string>(answer.SerializeAsString());
-      done(outcome);
-      return ingress::WriteId(commands_.size());
-    };
-    ports.cancel = [this](ingress::WriteId) {
-      ++cancelled_;
-      return true;
-    };
-    ports.pinned_revision = [this] { return pinned_; };
-    ports.leader_wait = milliseconds(200);
-    return ports;
-  }
-
-  v1::IdentifyResponse Node(uint64_t store, const std::string& name) {
-    v1::IdentifyResponse node;
-    node.mutable_header()->set_from_store(store);
-    node.set_name(name);
-    node.set_nonce(1);
-    node.set_address(name + ":7000");
-    node.set_state(static_cast<uint32_t>(raft::BirthState::kWaitingToJoin));
-    return node;
-  }
-
-  static CallPtr NewCall(Duration time = seconds(20)) {
-    return std::make_shared<CallContext>(
-        BootNow() + time, std::map<std::string, std::string>{{"authorization", "me"}});
-  }
-  std::future<Answered> Begin(const std::string& method, const google::protobuf::Message& request,
-                              CallPtr call = NewCall()) {
-    auto promise = std::make_shared<std::promise<Answered>>();
-    changes_->Handle(method, request.SerializeAsString(), call,
-                     [promise](grpc::Status status, std::string response) {
-                       promise->set_value({std::move(status), std::move(response)});
-                     });
-    return promise->get_future();
-  }
-  Answered Call(const std::string& method, const google::protobuf::Message& request,
-                Duration time = seconds(20)) {
-    return Begin(method, request, NewCall(time)).get();
-  }
-  v1::ForwardCallResponse CallForwarded(const std::string& method,
-                                        const google::protobuf::Message& request,
-                                        bool repeat = false, Duration time = seconds(20)) {
-    v1::ForwardCallRequest forward;
-    forward.set_method(method);
-    forward.set_request(request.SerializeAsString());
-    forward.set_repeat(repeat);
-    std::promise<v1::ForwardCallResponse> promise;
-    changes_->HandleForwarded(forward, NewCall(time), [&](v1::ForwardCallResponse response) {
-      promise.set_value(std::move(response));
-    });
-    return promise.get_future().get();
-  }
-  void NextResults(std::vector<ChangeStatus> statuses) {
-    std::lock_guard lock(mutex_);
-    for (ChangeStatus status : statuses) {
-      raft::ChangeResult result;
-      result.status = status;
-      results_.push_back(result);
-    }
-  }
-  v1::RemoveMemberRequest Remove(const std::string& name) {
-    v1::RemoveMemberRequest request;
-    request.set_node_id(name);
-    return request;
-  }
-  v1::AddMemberRequest Add(const std::string& address) {
-    v1::AddMemberRequest request;
-    request.set_address(address);
-    return request;
-  }
-
-  struct Forwarded {
-    StoreId leader;
-    v1::ForwardCallRequest request;
-  };
-  std::mutex mutex_;
-  raft::NodeStatus node_;
-  bool unborn_ = false;
-  bool hang_ = false;
-  std::vector<raft::Node::ChangeDone> held_;
-  std::deque<raft::ChangeResult> results_;
-  std::vector<raft::MembershipChange> proposed_;
-  std::map<std::string, v1::IdentifyResponse> nodes_;
-  std::vector<Forwarded> forwarded_;
-  std::chrono::system_clock::duration left_{};
-  std::function<grpc::Status(StoreId, v1::ForwardCallResponse*)> on_forward_;
-  TransferStatus transfer_ = TransferStatus::kDone;
-  std::vector<StoreId> targets_;
-  std::vector<v1::Command> commands_;
-  size_t pieces_ = 1;
-  bool refuse_write_ = false;
-  bool hang_write_ = false;
-  // After so many looks this node applies what was written.
-  int lags_ = 0;
-  bool applied_leases_ = false;
-  std::atomic<int> cancelled_ = 0;
-  uint64_t pinned_ = 0;
-  std::unique_ptr<ClusterChanges> changes_;
-};
+class ClusterChangesTest : public ClusterChangesFixture {};
 
 // --- At the leader ---
 
 TEST_F(ClusterChangesTest, TheLeaderAsksWhoIsThereAndAddsIt) {
   nodes_["n5:7000"] = Node(0xB5, "n5");
-  const Answered answer = Call("AddMember", Add("n5:7000"));
+  const AnsweredCall answer = Call("AddMember", Add("n5:7000"));
   ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
   ASSERT_EQ(proposed_.size(), 1u);
   EXPECT_EQ(proposed_[0].steps.at(0).store, StoreId(0xB5));
@@ -244,7 +32,7 @@ TEST_F(ClusterChangesTest, TheLeaderAsksWhoIsThereAndAddsIt) {
 TEST_F(ClusterChangesTest, AMemberAddedAgainIsShownAndNothingIsProposed) {
   nodes_["n4:7000"] = Node(0xA4, "n4");
   nodes_["n4:7000"].mutable_header()->set_cluster_id(0xC1);
-  const Answered answer = Call("AddMember", Add("n4:7000"));
+  const AnsweredCall answer = Call("AddMember", Add("n4:7000"));
   v1::AddMemberResponse response;
   ASSERT_TRUE(response.ParseFromString(answer.response));
   EXPECT_EQ(response.member().store_id(), "00000000000000a4");
@@ -288,7 +76,7 @@ TEST_F(ClusterChangesTest, RefusalsOfTheCoreAreAnswered) {
 // The core heard n3 a moment ago, and now it is gone.
 TEST_F(ClusterChangesTest, WhoIsToVoteIsAskedWhetherItIsThere) {
   nodes_.erase("n3:7000");
-  const Answered answer = Call("RemoveMember", Remove("n2"));
+  const AnsweredCall answer = Call("RemoveMember", Remove("n2"));
   EXPECT_EQ(answer.reason(), "WOULD_LOSE_QUORUM");
   EXPECT_THAT(answer.status.error_message(),
               HasSubstr("of the 2 voters that there would be, 2 must answer and 1 does"));
@@ -328,7 +116,7 @@ TEST_F(ClusterChangesTest, ATransferEndsWhenTheTargetLeads) {
   EXPECT_EQ(targets_.back(), StoreId());
   Lead();
   transfer_ = TransferStatus::kFailed;
-  const Answered failed = Call("TransferLeadership", request);
+  const AnsweredCall failed = Call("TransferLeadership", request);
   EXPECT_EQ(failed.reason(), "TRANSFER_FAILED");
   EXPECT_EQ(failed.status.error_code(), grpc::StatusCode::UNAVAILABLE);
   transfer_ = TransferStatus::kAlreadyLeads;
@@ -346,7 +134,7 @@ TEST_F(ClusterChangesTest, AFollowerPassesTheCallOnAndGivesTheLeadersAnswer) {
     return grpc::Status::OK;
   };
   const v1::RemoveMemberRequest request = Remove("n4");
-  const Answered answer = Call("RemoveMember", request, seconds(5));
+  const AnsweredCall answer = Call("RemoveMember", request, seconds(5));
   EXPECT_EQ(answer.status.error_code(), refusal.error_code());
   EXPECT_EQ(answer.status.error_message(), refusal.error_message());
   EXPECT_EQ(answer.status.error_details(), refusal.error_details()) << "byte for byte";
@@ -440,7 +228,7 @@ TEST_F(ClusterChangesTest, ACompactionIsDoneInPieces) {
   pieces_ = 3;
   v1::CompactRequest request;
   request.set_revision(30);
-  const Answered answer = Call("Compact", request);
+  const AnsweredCall answer = Call("Compact", request);
   ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
   EXPECT_EQ(commands_.size(), 3u);
   EXPECT_EQ(commands_[0].compact_history().revision(), 30u);
@@ -457,7 +245,7 @@ TEST_F(ClusterChangesTest, WhatAPageTokenShowsIsKeptUnlessForced) {
   nodes_["n3:7000"].set_pinned_revision(20);
   v1::CompactRequest request;
   request.set_revision(20);
-  const Answered answer = Call("Compact", request);
+  const AnsweredCall answer = Call("Compact", request);
   EXPECT_EQ(answer.reason(), "PAGE_TOKEN_PINS");
   EXPECT_THAT(answer.status.error_message(), HasSubstr("n3"));
   EXPECT_TRUE(commands_.empty());
@@ -476,7 +264,7 @@ TEST_F(ClusterChangesTest, ASettingIsWrittenByTheNodeThatIsAsked) {
     v1::SetSettingsRequest request;
     request.set_leases(on);
     lags_ = 4;
-    const Answered answer = Call("SetSettings", request);
+    const AnsweredCall answer = Call("SetSettings", request);
     ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
     EXPECT_EQ(applied_leases_, on) << "who asks here next finds it so";
     ASSERT_TRUE(commands_.back().has_set_settings());
@@ -492,7 +280,7 @@ TEST_F(ClusterChangesTest, ASettingIsWrittenByTheNodeThatIsAsked) {
 }
 
 TEST_F(ClusterChangesTest, ASettingThatIsNotWrittenSaysWhy) {
-  Answered answer = Call("SetSettings", v1::SetSettingsRequest());
+  AnsweredCall answer = Call("SetSettings", v1::SetSettingsRequest());
   EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(DetailsOf(answer.status).metadata.at("field"), "leases");
   EXPECT_TRUE(commands_.empty());
@@ -503,7 +291,7 @@ TEST_F(ClusterChangesTest, ASettingThatIsNotWrittenSaysWhy) {
   google::rpc::Status status;
   ASSERT_TRUE(status.ParseFromString(CallForwarded("SetSettings", request).status()));
   EXPECT_EQ(status.code(), grpc::StatusCode::UNIMPLEMENTED) << "peers do not ask for it";
-  hang_write_ = true;
+  hang_ = true;
   answer = Call("SetSettings", request, milliseconds(100));
   EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
   EXPECT_EQ(answer.reason(), "OUTCOME_UNKNOWN");
@@ -523,7 +311,7 @@ TEST_F(ClusterChangesTest, BeforeBirthNothingIsChanged) {
 }
 
 TEST_F(ClusterChangesTest, NobodyAnswersAtTheAddress) {
-  const Answered answer = Call("AddMember", Add("n5:7000"));
+  const AnsweredCall answer = Call("AddMember", Add("n5:7000"));
   EXPECT_EQ(answer.reason(), "NODE_SILENT");
   EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::UNAVAILABLE);
   nodes_["n5:7000"] = Node(0xB5, "");
@@ -532,7 +320,7 @@ TEST_F(ClusterChangesTest, NobodyAnswersAtTheAddress) {
 
 TEST_F(ClusterChangesTest, WithoutALeaderItWaitsAndThenSaysSo) {
   Follow(0);
-  const Answered answer = Call("RemoveMember", Remove("n4"));
+  const AnsweredCall answer = Call("RemoveMember", Remove("n4"));
   EXPECT_EQ(answer.reason(), "NO_LEADER");
   EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::UNAVAILABLE);
 }
@@ -543,7 +331,7 @@ TEST_F(ClusterChangesTest, ADeadlineSaysWhetherTheOutcomeIsKnown) {
     response->set_not_leader(true);
     return grpc::Status::OK;
   };
-  Answered answer = Call("RemoveMember", Remove("n4"), milliseconds(100));
+  AnsweredCall answer = Call("RemoveMember", Remove("n4"), milliseconds(100));
   EXPECT_EQ(answer.reason(), "CHANGE_DEADLINE");
   on_forward_ = [](StoreId, v1::ForwardCallResponse*) {
     return grpc::Status(grpc::StatusCode::UNAVAILABLE, "connection reset");
@@ -561,14 +349,14 @@ TEST_F(ClusterChangesTest, ADeadlineSaysWhetherTheOutcomeIsKnown) {
 TEST_F(ClusterChangesTest, WhoGoesAwayIsNotWaitedFor) {
   hang_ = true;
   const CallPtr call = NewCall();
-  std::future<Answered> answer = Begin("RemoveMember", Remove("n4"), call);
+  std::future<AnsweredCall> answer = Begin("RemoveMember", Remove("n4"), call);
   call->Cancel();
   EXPECT_EQ(answer.get().status.error_code(), grpc::StatusCode::CANCELLED);
 }
 
 TEST_F(ClusterChangesTest, StoppingEndsWhatIsOpenAndRefusesTheRest) {
   hang_ = true;
-  std::future<Answered> open = Begin("RemoveMember", Remove("n4"));
+  std::future<AnsweredCall> open = Begin("RemoveMember", Remove("n4"));
   while (true) {  // until it is in the log
     std::lock_guard lock(mutex_);
     if (!held_.empty()) break;
@@ -580,7 +368,7 @@ TEST_F(ClusterChangesTest, StoppingEndsWhatIsOpenAndRefusesTheRest) {
 
 TEST_F(ClusterChangesTest, TooManyAtOnceAreRefused) {
   hang_ = true;
-  std::vector<std::future<Answered>> open;
+  std::vector<std::future<AnsweredCall>> open;
   size_t refused = 0;
   for (int i = 0; i < 100; ++i) open.push_back(Begin("RemoveMember", Remove("n4")));
   changes_->Stop();

@@ -640,6 +640,22 @@ TEST_F(ConfigServiceTest, ACompactedPageIsOutOfRange) {
   EXPECT_EQ(second.Reason(), "REVISION_COMPACTED");
 }
 
+TEST_F(ConfigServiceTest, WhoWasLetInLaterOnlyLacksWhatTheOthersHave) {
+  node_.status.birth_complete = false;
+  node_.joined = true;
+  ReadPool pool(1, 1);
+  ConfigService service("n1", &pool, [] { return kStart; });
+  service.SetBackend(node_.Backend());
+  Answer behind;
+  service.Handle(
+      "Put", PutOf("a", "v").SerializeAsString(),
+      std::make_shared<CallContext>(kStart + seconds(10), std::map<std::string, std::string>()),
+      behind.Done());
+  EXPECT_EQ(behind.Wait().error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(behind.Reason(), "NOT_CAUGHT_UP");
+  EXPECT_TRUE(node_.writes.empty());
+}
+
 TEST_F(ConfigServiceTest, BeforeBirthIsCompleteAWriteIsRefusedAtOnce) {
   node_.status.birth_complete = false;
   Answer refused;

@@ -164,6 +164,7 @@ struct FakeNode {
   FakeState state;
   raft::NodeStatus status;
   bool caught_up_once = true;
+  bool joined = false;  // when the backend is made
   struct Write {
     v1::Command command;
     Instant deadline;
@@ -200,6 +201,7 @@ struct FakeNode {
       std::lock_guard lock(mutex);
       return caught_up_once;
     };
+    backend->joined = joined;
     backend->write = [this](v1::Command command, Instant deadline,
                             std::map<std::string, std::string> metadata,
                             std::function<void(const ingress::Outcome&)> done) {

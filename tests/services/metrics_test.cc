@@ -115,6 +115,25 @@ TEST(Metrics, RecordsTheLog) {
   EXPECT_TRUE(HasLine(text, "quorate_leader_changes_total 0"));
 }
 
+TEST(Metrics, CountsChangesOfTheMembersAndTransfers) {
+  Metrics metrics("n", "v");
+  metrics.RecordMemberChange("add", "done");
+  metrics.RecordMemberChange("add", "done");
+  metrics.RecordMemberChange("remove", "refused");
+  metrics.RecordMemberChange("transfer", "unknown");
+  metrics.RecordMemberChange("something", "done");
+  metrics.RecordMemberChange("add", "somehow");
+  const std::string text = metrics.Text();
+  EXPECT_TRUE(HasLine(text, "quorate_member_changes_total{kind=\"add\",result=\"done\"} 2"))
+      << text;
+  EXPECT_TRUE(HasLine(text, "quorate_member_changes_total{kind=\"remove\",result=\"refused\"} 1"));
+  EXPECT_TRUE(HasLine(text, "quorate_member_changes_total{kind=\"demote\",result=\"done\"} 0"))
+      << "there before the first one";
+  EXPECT_TRUE(HasLine(text, "quorate_leadership_transfers_total{result=\"unknown\"} 1"));
+  EXPECT_TRUE(HasLine(text, "quorate_leadership_transfers_total{result=\"done\"} 0"));
+  EXPECT_EQ(text.find("somehow"), std::string::npos);
+}
+
 // The naming rules that promtool checks, and ours: the seed's five, everything else quorate_*.
 TEST(Metrics, EveryNameFollowsTheRules) {
   Metrics metrics("n", "v");

@@ -8,10 +8,10 @@ import threading
 import time
 import unittest
 
-from quorate_cluster import PATIENCE_S, Cluster, eventually, main, story
+from quorate_cluster import PATIENCE_S, Cluster, cluster_pb2, eventually, main, story
 
 # More than the window in memory (16 MiB), from which a follower is served whatever the disk has.
-VALUE, COUNT = "x" * (900 << 10), 22
+VALUE, COUNT = "x" * (1000 << 10), 18
 
 STEPS = ("copying", "receiving", "placed")  # of a transfer, as the disks show them
 SIDES = ("receiver", "sender")
@@ -77,10 +77,12 @@ class Snapshot(unittest.TestCase):
         away.kill()
         others = [n for n in cluster.nodes if n is not away]
         cluster.leader(others)
+        written[0] += 1
+        # What was overwritten before is not kept, so that the state does not grow with each round.
+        head = others[0].put("round", str(written[0]), timeout=60).header.revision
+        others[0].control.Compact(cluster_pb2.CompactRequest(revision=head, force=True), timeout=60)
         for i in range(COUNT):
-            key = f"big/{written[0]:04}"
-            others[i % 2].put(key, VALUE, timeout=60)
-            written[0] += 1
+            others[i % 2].put(f"big/{i:04}", f"{written[0]} {VALUE}", timeout=60)
 
         def cut():
             first = [n.status() for n in others]
@@ -93,40 +95,50 @@ class Snapshot(unittest.TestCase):
     def check_all(self, cluster, away, written):
         cluster.wait_ready()
         statuses = cluster.wait_equal()
-        self.assertEqual(len(away.list_all("big/", timeout=60)), written[0])
+        items = away.list_all("big/", timeout=60)
+        self.assertEqual([(i.key, i.text == f"{written[0]} {VALUE}") for i in items],
+                         [(f"big/{i:04}", True) for i in range(COUNT)])
         return statuses[away.name]
 
-    def test_far_behind_the_cut_log(self):
+    def test_comes_back_by_snapshot(self):
+        """Three stories of one cluster: to start one takes longer than any of them does."""
         written = [0]
         with Cluster(3, extra_raft="    logTail: 64KiB\n") as cluster:
             cluster.start().wait_ready()
-            away = cluster.followers()[0]
-            before = away.status()
-            self.assertEqual((before.snapshot_index, before.snapshot_generation), (0, 1))
-            self.leave_behind(cluster, away, written)
-            away.start()
-            after = self.check_all(cluster, away, written)
-            self.assertEqual(after.snapshot_generation, 2)
-            self.assertGreater(after.snapshot_index, COUNT)
-            self.assertGreater(after.log_first_index, COUNT)
-            self.assertEqual(away.metric("quorate_snapshots_installed_total"), 1)
-            self.assertGreater(away.metric("quorate_snapshot_received_bytes_total"),
-                               COUNT * len(VALUE))
-            eventually(lambda: states(away) == ["state-2"], "the old state is removed")
-            story(f"{away.name} is back: state of {after.snapshot_index}, generation 2, its log from "
-                  f"{after.log_first_index} on")
-            away.put("after", "the snapshot")
-            away.kill()
-            away.start()
-            again = self.check_all(cluster, away, written)
-            self.assertEqual(again.snapshot_generation, 2)
-            self.assertEqual(again.snapshot_index, after.snapshot_index)
-            self.assertEqual(away.get("after").item.text, "the snapshot")
-            for node in cluster.nodes:
-                node.kill()
-            cluster.start()
-            self.check_all(cluster, away, written)
-            story("all three were killed at once and agree again")
+            self.far_behind_the_cut_log(cluster, written)
+            for step, side in itertools.product(STEPS, SIDES):
+                tries = (self.kill_at(step, side, cluster, written) for _ in range(4))
+                self.assertTrue(any(tries), f"no kill of the {side} came in time for {step}")
+            self.under_load(cluster, written)
+
+    def far_behind_the_cut_log(self, cluster, written):
+        away = cluster.followers()[0]
+        before = away.status()
+        self.assertEqual((before.snapshot_index, before.snapshot_generation), (0, 1))
+        self.leave_behind(cluster, away, written)
+        away.start()
+        after = self.check_all(cluster, away, written)
+        self.assertEqual(after.snapshot_generation, 2)
+        self.assertGreater(after.snapshot_index, COUNT)
+        self.assertGreater(after.log_first_index, COUNT)
+        self.assertEqual(away.metric("quorate_snapshots_installed_total"), 1)
+        self.assertGreater(away.metric("quorate_snapshot_received_bytes_total"),
+                           COUNT * len(VALUE))
+        eventually(lambda: states(away) == ["state-2"], "the old state is removed")
+        story(f"{away.name} is back: state of {after.snapshot_index}, generation 2, its log from "
+              f"{after.log_first_index} on")
+        away.put("after", "the snapshot")
+        away.kill()
+        away.start()
+        again = self.check_all(cluster, away, written)
+        self.assertEqual(again.snapshot_generation, 2)
+        self.assertEqual(again.snapshot_index, after.snapshot_index)
+        self.assertEqual(away.get("after").item.text, "the snapshot")
+        for node in cluster.nodes:
+            node.kill()
+        cluster.start()
+        self.check_all(cluster, away, written)
+        story("all three were killed at once and agree again")
 
     def kill_at(self, step, side, cluster, written):
         """Brings a follower back by a snapshot, and kills one of the two at that step."""
@@ -143,46 +155,36 @@ class Snapshot(unittest.TestCase):
         story(f"{away.name} came back all the same, generation {status.snapshot_generation}")
         return in_time
 
-    def test_killed_at_every_step(self):
-        written = [0]
-        with Cluster(3, extra_raft="    logTail: 64KiB\n") as cluster:
-            cluster.start().wait_ready()
-            for step, side in itertools.product(STEPS, SIDES):
-                tries = (self.kill_at(step, side, cluster, written) for _ in range(4))
-                self.assertTrue(any(tries), f"no kill of the {side} came in time for {step}")
-
-    def test_under_load(self):
+    def under_load(self, cluster, written):
         """Writes go on, acknowledged ones are all there in the end."""
-        written = [0]
-        with Cluster(3, extra_raft="    logTail: 64KiB\n") as cluster:
-            cluster.start().wait_ready()
-            away = cluster.followers()[0]
-            others = self.leave_behind(cluster, away, written)
-            stop, acknowledged, failures = threading.Event(), [], []
+        away = cluster.followers()[0]
+        generation = away.status().snapshot_generation
+        others = self.leave_behind(cluster, away, written)
+        stop, acknowledged, failures = threading.Event(), [], []
 
-            def load():
-                i = 0
-                while not stop.is_set():
-                    try:
-                        others[i % 2].put(f"load/{i:06}", "y" * 2000, timeout=10)
-                        acknowledged.append(i)
-                    except Exception as error:  # pylint: disable=broad-except
-                        failures.append(error)
-                    i += 1
-            thread = threading.Thread(target=load)
-            thread.start()
-            try:
-                away.start()
-                eventually(lambda: away.status().snapshot_generation == 2, "it is installed",
-                           PATIENCE_S * 2)
-                cluster.wait_ready()
-            finally:
-                stop.set()
-                thread.join()
-            self.assertFalse(failures, f"writes failed: {failures[:3]}")
-            self.check_all(cluster, away, written)
-            self.assertEqual(len(away.list_all("load/", timeout=60)), len(acknowledged))
-            story(f"{len(acknowledged)} writes went on meanwhile; {away.name} has them all")
+        def load():
+            i = 0
+            while not stop.is_set():
+                try:
+                    others[i % 2].put(f"load/{i:06}", "y" * 2000, timeout=10)
+                    acknowledged.append(i)
+                except Exception as error:  # pylint: disable=broad-except
+                    failures.append(error)
+                i += 1
+        thread = threading.Thread(target=load)
+        thread.start()
+        try:
+            away.start()
+            eventually(lambda: away.status().snapshot_generation > generation, "it is installed",
+                       PATIENCE_S * 2)
+            cluster.wait_ready()
+        finally:
+            stop.set()
+            thread.join()
+        self.assertFalse(failures, f"writes failed: {failures[:3]}")
+        self.check_all(cluster, away, written)
+        self.assertEqual(len(away.list_all("load/", timeout=60)), len(acknowledged))
+        story(f"{len(acknowledged)} writes went on meanwhile; {away.name} has them all")
 
 
 if __name__ == "__main__":

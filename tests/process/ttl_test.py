@@ -17,8 +17,8 @@ import unittest
 
 import grpc
 
-from quorate_cluster import (BINARY, MULTIPLIER, PATIENCE_S, Cluster, config_pb2, error_info,
-                             eventually, main, story)
+from quorate_cluster import (BINARY, MULTIPLIER, PATIENCE_S, Cluster, cluster_pb2, config_pb2,
+                             error_info, eventually, main, story)
 
 SLOW = MULTIPLIER > 1
 TTL_S = 6 if SLOW else 2
@@ -203,7 +203,7 @@ class TimeToLive(unittest.TestCase):
             cluster.start().wait_ready()
             leader = cluster.leader()
             survivors = cluster.followers()
-            ttl_s = 3 * TTL_S
+            ttl_s = (2 if SLOW else 3) * TTL_S
             began = time.monotonic()
             left = grant(survivors[0], ttl_s)
             survivors[0].put("kill/left", "x", ttl_id=left)
@@ -234,7 +234,7 @@ class TimeToLive(unittest.TestCase):
             cluster.leader(among=[n for n in cluster.nodes if n is not second])
             second.start()
             cluster.wait_ready()
-            eventually(lambda: time.monotonic() > killed + 2 * ttl_s and
+            eventually(lambda: time.monotonic() > killed + 1.25 * ttl_s and
                        all(r.renewed[i] > b[i] for r, b in zip(renewals, before) for i in r.ids),
                        "each was renewed after the second kill", PATIENCE_S + 3 * ttl_s)
             for i in range(5):
@@ -250,6 +250,48 @@ class TimeToLive(unittest.TestCase):
                        "what is not renewed any more goes", PATIENCE_S + ttl_s)
             story(f"no longer renewed, they were gone {time.monotonic() - stopped:.2f} s later")
             watch.stop()
+            cluster.wait_equal()
+
+    def test_over_transfers(self):
+        """Leadership is handed over twice: none ends early, all end, what is kept alive stays."""
+        with Cluster(3) as cluster:
+            cluster.start().wait_ready()
+            asked = cluster.nodes[0]
+            began, lives = {}, {}
+            for i in range(4):
+                key = f"transfer/{i}"
+                began[key], lives[key] = time.monotonic(), TTL_S + 0.5 * i
+                request = config_pb2.GrantTtlRequest()
+                request.ttl.FromMilliseconds(round(1000 * lives[key]))
+                ttl_id = asked.config.GrantTtl(request, timeout=20).ttl_id
+                asked.put(key, "x", ttl_id=ttl_id)
+            kept = grant(asked, TTL_S)
+            asked.put("transfer/kept", "x", ttl_id=kept)
+            renewal = KeptAlive(cluster.nodes, [kept], TTL_S / 6)
+            watch = Deletions(asked, "transfer/")
+            leaders = [cluster.leader().name]
+            for _ in range(2):
+                response = asked.control.TransferLeadership(
+                    cluster_pb2.TransferLeadershipRequest(
+                        node_id=next(n.name for n in cluster.nodes if n.name != leaders[-1])),
+                    timeout=20)
+                self.assertNotEqual(response.header.leader_id, leaders[-1])
+                leaders.append(response.header.leader_id)
+                eventually(lambda: time.monotonic() > began["transfer/0"] + TTL_S / 2,
+                           "half of the first one's time")
+            handed_over = time.monotonic() - began["transfer/0"]
+            eventually(lambda: len(watch.gone) >= 4, "what nobody renews goes")
+            for key, start in began.items():
+                self.assertGreaterEqual(watch.gone[key] - start, lives[key], f"{key} ended early")
+            eventually(lambda: time.monotonic() > began["transfer/0"] + 1.5 * TTL_S, "time passes")
+            self.assertEqual((sorted(watch.gone), renewal.refused), (sorted(began), []))
+            self.assertTrue(exists(asked, "transfer/kept"))
+            renewal.stop()
+            eventually(lambda: "transfer/kept" in watch.gone, "not renewed any more, it goes")
+            watch.stop()
+            story(f"{' to '.join(leaders)} within {handed_over:.1f} s: four lives of {TTL_S} s and "
+                  "more ended after " + ", ".join(
+                      f"{watch.gone[k] - began[k]:.2f} of {lives[k]:.1f} s" for k in sorted(began)))
             cluster.wait_equal()
 
     def test_locks_exclude_each_other(self):
@@ -280,7 +322,7 @@ class TimeToLive(unittest.TestCase):
                 self.assertEqual(impatient.exit(), 5)
                 self.assertIn("not obtained within 500ms", " ".join(impatient.errors))
                 # Held for longer than its time, because it is kept alive.
-                time.sleep(2 * ttl_s)
+                time.sleep(1.5 * ttl_s)
                 self.assertTrue(all(w.silent() for w in waiting), "two hold it")
                 self.assertEqual(len(cluster.nodes[0].list_all("locks/job/")), 3)
 

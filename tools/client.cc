@@ -17,6 +17,8 @@ namespace {
 
 // A page (2 MiB) or one item (1 MiB) and its frame, with room.
 constexpr int kReceiveBytesMax = 16 << 20;
+// For an endpoint that could not be connected to a moment ago.
+constexpr std::chrono::milliseconds kReconnectPatience(1000);
 
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address,
                                            std::chrono::milliseconds connect_timeout) {
@@ -78,12 +80,19 @@ Client::Client(ClientOptions options) : options_(std::move(options)) {
 
 // Waits for a connection; false when it was refused or takes too long. Nothing has been sent then.
 bool Client::Connect(Endpoint& endpoint, Clock::time_point deadline) {
-  const auto until = std::min(deadline, Clock::now() + options_.connect_timeout);
   grpc_connectivity_state state = endpoint.channel->GetState(true);
+  auto patience = options_.connect_timeout;
+  if (state == GRPC_CHANNEL_TRANSIENT_FAILURE) {
+    // gRPC tells of no second failure: the channel stays in this state until there is a connection.
+    // So it tries at once, and is not waited for as long as a node that may only be busy.
+    grpc::experimental::ChannelResetConnectionBackoff(endpoint.channel.get());
+    patience = std::min(patience, kReconnectPatience);
+  }
+  const auto until = std::min(deadline, Clock::now() + patience);
   bool tried = false;
   while (state != GRPC_CHANNEL_READY) {
     if (state == GRPC_CHANNEL_CONNECTING) tried = true;
-    // A failure of before this call says nothing: the channel tries again after its back-off.
+    // A failure of before this call says nothing: the channel tries again.
     if (state == GRPC_CHANNEL_SHUTDOWN) return false;
     if (state == GRPC_CHANNEL_TRANSIENT_FAILURE && tried) return false;
     if (!endpoint.channel->WaitForStateChange(state, until)) return false;

@@ -271,6 +271,21 @@ TEST_F(ClientTest, NobodyThereEndsAtOnce) {
   EXPECT_EQ(ExitCodeOf(result), kExitUnavailable);
 }
 
+TEST_F(ClientTest, WhoWasNotThereBeforeIsNotWaitedForAsLongAgain) {
+  const DeadPort dead, deader;
+  ClientOptions options;
+  options.endpoints = {dead.address(), deader.address(), a_.address()};
+  options.timeout = std::chrono::minutes(5);
+  options.connect_timeout = std::chrono::minutes(1);
+  Client client(options);
+  EXPECT_TRUE(Put(client).ok());
+  a_.Stop();
+  const auto began = std::chrono::steady_clock::now();
+  EXPECT_FALSE(Put(client).ok());  // the connection breaks, or is refused
+  EXPECT_FALSE(Put(client).reached);
+  EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds(30));
+}
+
 TEST_F(ClientTest, NoLeaderEndsWithTheTimeout) {
   // Asked at once and after the second that the node named; a third time would be too late.
   Client client = Make({a_.address()}, milliseconds(1900));

@@ -3,16 +3,43 @@
 Every refusal says what to do; none of them damages anything.
 """
 
+import datetime
 import os
+import re
 import shutil
 import socket
 import subprocess
+import threading
 import unittest
 
 import grpc
 
 from quorate_cluster import (BINARY, PATIENCE_S, Cluster, Node, cluster_pb2, error_info, eventually,
                              free_port, main, story)
+
+
+class Asking:
+    """Adds the node at a port again and again, until the node that is asked has gone."""
+
+    def __init__(self, node, port):
+        self.node, self.address = node, f"127.0.0.1:{port}"
+        self.answers = []
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def run(self):
+        request = cluster_pb2.AddMemberRequest(address=self.address)
+        while not self.answers or self.answers[-1][1] not in ("SHUTTING_DOWN", None):
+            began = datetime.datetime.utcnow()
+            try:
+                self.node.control.AddMember(request, timeout=PATIENCE_S)
+            except grpc.RpcError as error:
+                self.answers.append((began, error_info(error)[0]))
+
+    def ends(self):
+        """When each call began, and its reason."""
+        self.thread.join()
+        return self.answers
 
 
 class Identity(unittest.TestCase):
@@ -106,12 +133,25 @@ class Identity(unittest.TestCase):
             shutil.copytree(original.data, copy.data)
             original.start()
             cluster.wait_ready()
+            # It leads, and asks somebody who never answers.
+            cluster.nodes[0].control.TransferLeadership(
+                cluster_pb2.TransferLeadershipRequest(node_id=original.name), timeout=PATIENCE_S)
+            silent = socket.create_server(("127.0.0.1", 0))
+            self.addCleanup(silent.close)
+            asking = [Asking(original, silent.getsockname()[1]) for _ in range(2)]
             # The copy has its own address, as a restored machine image would.
             copy.write_config([copy if n is original else n for n in cluster.nodes])
             copy.start()
             try:
                 self.assertNotEqual(original.wait_exit(), 0)
                 self.assertNotEqual(copy.wait_exit(), 0)
+                halted = re.search(r'time="([^"]+)Z" [^\n]*stops voting and serving',
+                                   original.log_text())
+                halted = datetime.datetime.fromisoformat(halted[1])
+                ends = [end for each in asking for end in each.ends()]
+                self.assertTrue([reason for began, reason in ends
+                                 if began < halted and reason == "SHUTTING_DOWN"], (halted, ends))
+                story("a question under way did not hold it up: its call was ended")
                 for node in (original, copy):
                     self.assertIn("store", node.log_text())
                 story("both processes of one store id have stopped")

@@ -137,8 +137,11 @@ std::optional<ClusterChanges::Try> ClusterChanges::TryTransfer(const OpPtr& op,
   op->maybe_done = true;
   op->asked_leader = before.store;
   while (op->Wanted()) {
-    const StoreId leader = ports_.view().node->leader;
-    if (leader && (!plan.store || leader == plan.store)) {
+    const ClusterView after = ports_.view();
+    // For a moment after the hand-over the view may still be the one of before.
+    const bool stale = after.node->leader == before.store && after.node->term <= before.node->term;
+    const StoreId leader = stale ? StoreId() : after.node->leader;
+    if (leader && (plan.store ? leader == plan.store : leader != before.store)) {
       LogInfo("handed leadership over", {{"to", leader}});
       return Done(op, leader, raft::Index());
     }

@@ -174,7 +174,8 @@ class EveryCall(unittest.TestCase):
         compacted = one("Cluster/Compact", revision=revision)
         self.assertGreaterEqual(int(compacted["compacted_revision"]), int(revision))
         leader = one("Cluster/Status")["header"]["leader_id"]
-        one("Cluster/TransferLeadership")
+        now = one("Cluster/TransferLeadership")["header"]["leader_id"]
+        self.assertNotEqual(now, leader, "the response is of before it was done")
         self.another_leads(node, leader)
 
     def let_learn(self, newcomer):

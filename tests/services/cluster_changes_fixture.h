@@ -81,6 +81,10 @@ class ClusterChangesFixture : public testing::Test {
       view.store = StoreId(0xA1);
       view.cluster = ClusterId(0xC1);
       view.birth.joined = joined_;
+      if (transferred_ && --shown_after_ <= 0) {
+        node_.role = raft::Role::kFollower;
+        node_.leader = std::exchange(transferred_, StoreId());
+      }
       if (lags_ > 0 && --lags_ == 0) applied_leases_ = !applied_leases_;
       view.state.emplace();
       view.state->leases = applied_leases_;
@@ -102,7 +106,10 @@ class ClusterChangesFixture : public testing::Test {
       done(result);
     };
     ports.transfer = [this](StoreId target, raft::Node::TransferDone done) {
-      if (transfer_ == raft::TransferStatus::kDone) Follow(target ? target.value() : 0xA3);
+      if (transfer_ == raft::TransferStatus::kDone) {
+        std::lock_guard lock(mutex_);
+        transferred_ = target ? target : StoreId(0xA3);
+      }
       targets_.push_back(target);
       done(transfer_);
     };
@@ -311,6 +318,8 @@ class ClusterChangesFixture : public testing::Test {
   std::chrono::system_clock::duration left_{};
   std::function<grpc::Status(StoreId, v1::ForwardCallResponse*)> on_forward_;
   raft::TransferStatus transfer_ = raft::TransferStatus::kDone;
+  StoreId transferred_;  // leads from the next view but so many on
+  int shown_after_ = 0;
   std::vector<StoreId> targets_;
   std::vector<v1::Command> commands_;
   size_t pieces_ = 1;

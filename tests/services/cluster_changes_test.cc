@@ -123,6 +123,16 @@ TEST_F(ClusterChangesTest, ATransferEndsWhenTheTargetLeads) {
   EXPECT_TRUE(Call("TransferLeadership", request).status.ok());
 }
 
+// The node says that it is done before its status shows who leads now.
+TEST_F(ClusterChangesTest, ATransferIsNotDoneWhileThisNodeIsStillShownAsTheLeader) {
+  shown_after_ = 3;
+  const AnsweredCall answer = Call("TransferLeadership", v1::TransferLeadershipRequest());
+  v1::TransferLeadershipResponse response;
+  ASSERT_TRUE(answer.status.ok() && response.ParseFromString(answer.response));
+  EXPECT_EQ(response.header().leader_id(), "n3");
+  EXPECT_EQ(targets_.size(), 1u);
+}
+
 // --- At a follower ---
 
 TEST_F(ClusterChangesTest, AFollowerPassesTheCallOnAndGivesTheLeadersAnswer) {

@@ -125,10 +125,10 @@ Client* Invocation::client(int* exit) {
   return client_.get();
 }
 
-v1::ReadOptions Invocation::read_options() const {
+v1::ReadOptions Invocation::read_options(const ReadFlags& flags) const {
   v1::ReadOptions options;
   options.set_consistency(consistency);
-  return options;
+  return flags.AddedTo(std::move(options));
 }
 
 int Invocation::Fail(ExitCode code, const std::string& message) const {
@@ -149,6 +149,7 @@ int Run(int argc, const char* const* argv, Io& io) {
   AddItemCommands(app, invocation);
   AddWatchCommands(app, invocation);
   AddLockCommands(app, invocation);
+  AddTtlCommands(app, invocation);
   AddTxnCommands(app, invocation);
   AddHistoryCommands(app, invocation);
   AddTransferCommands(app, invocation);

@@ -16,6 +16,7 @@
 #include "quorate/v1/config.pb.h"
 #include "tools/client.h"
 #include "tools/failure.h"
+#include "tools/flags.h"
 #include "tools/output.h"
 
 namespace quorate::tools {
@@ -60,8 +61,8 @@ struct Invocation {
 
   // Whether JSON or YAML was asked for.
   bool structured() const { return format == OutputFormat::kJson || format == OutputFormat::kYaml; }
-  // ReadOptions of the flags.
-  v1::ReadOptions read_options() const;
+  // ReadOptions of --consistency, and of a command's own flags.
+  v1::ReadOptions read_options(const ReadFlags& flags = {}) const;
   // Prints `quorate: MESSAGE` and returns `code`.
   int Fail(ExitCode code, const std::string& message) const;
 
@@ -76,6 +77,7 @@ int Run(int argc, const char* const* argv, Io& io);
 void AddItemCommands(CLI::App& app, Invocation& invocation);      // get put delete list
 void AddWatchCommands(CLI::App& app, Invocation& invocation);     // watch
 void AddLockCommands(CLI::App& app, Invocation& invocation);      // lock elect
+void AddTtlCommands(CLI::App& app, Invocation& invocation);       // ttl grant keep-alive revoke
 void AddTxnCommands(CLI::App& app, Invocation& invocation);       // txn apply
 void AddHistoryCommands(CLI::App& app, Invocation& invocation);   // history diff rollback
 void AddTransferCommands(CLI::App& app, Invocation& invocation);  // import export

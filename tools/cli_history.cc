@@ -35,6 +35,8 @@ std::string ChangeText(const v1::HistoryEntry& entry) {
 struct HistoryOptions {
   std::string key;
   uint64_t limit = 100;
+  std::string page_token;
+  ReadFlags read;
 };
 
 int History(Invocation& invocation, const HistoryOptions& options) {
@@ -43,7 +45,8 @@ int History(Invocation& invocation, const HistoryOptions& options) {
   if (client == nullptr) return exit;
   v1::HistoryRequest request;
   request.set_key(options.key);
-  *request.mutable_read() = invocation.read_options();
+  request.set_page_token(options.page_token);
+  *request.mutable_read() = invocation.read_options(options.read);
   Table table({"REVISION", "VERSION", "TIME", "AUTHOR", "NOTE", "VALUE"});
   nlohmann::ordered_json json = {{"header", nullptr}, {"entries", nlohmann::ordered_json::array()}};
   uint64_t left = options.limit;
@@ -70,14 +73,16 @@ int History(Invocation& invocation, const HistoryOptions& options) {
       }
     }
     left -= std::min<uint64_t>(left, static_cast<uint64_t>(page.entries_size()));
-    request.set_page_token(page.next_page_token());
+    TurnPage(page.next_page_token(), &request);
   } while (left > 0 && !page.next_page_token().empty());
   if (invocation.structured()) {
+    json["nextPageToken"] = page.next_page_token();
     PrintStructured(invocation.io.out, invocation.format, json);
   } else if (invocation.format != OutputFormat::kRaw) {
     table.Print(invocation.io.out);
     if (!page.next_page_token().empty() && !invocation.globals.quiet) {
-      invocation.io.err << "quorate: there are older changes: --limit N\n";
+      invocation.io.err << "quorate: there are older changes: --limit N, or --page-token "
+                        << page.next_page_token() << '\n';
     }
   }
   return kExitOk;
@@ -88,6 +93,7 @@ int History(Invocation& invocation, const HistoryOptions& options) {
 struct DiffOptions {
   std::string key;
   std::string range;
+  ReadFlags read;
 };
 
 // `A..B`, `A..` and `A`: both revisions, 0 for now; nullopt when it is something else.
@@ -108,11 +114,11 @@ std::optional<std::pair<uint64_t, uint64_t>> ParseRange(const std::string& text)
 }
 
 // The item at a revision; an absent key is no error but no item.
-CallResult GetAt(Client& client, const Invocation& invocation, const std::string& key,
+CallResult GetAt(Client& client, const Invocation& invocation, const DiffOptions& options,
                  uint64_t revision, v1::GetResponse* response) {
   v1::GetRequest request;
-  request.set_key(key);
-  *request.mutable_read() = invocation.read_options();
+  request.set_key(options.key);
+  *request.mutable_read() = invocation.read_options(options.read);
   request.mutable_read()->set_at_revision(revision);
   CallResult result =
       client.Run(CallKind::kRead, [&](Endpoint& endpoint, grpc::ClientContext* context) {
@@ -137,7 +143,7 @@ int Diff(Invocation& invocation, const DiffOptions& options) {
   v1::GetResponse sides[2];
   const uint64_t revisions[2] = {range->first, range->second};
   for (int i = 0; i < 2; ++i) {
-    const CallResult result = GetAt(*client, invocation, options.key, revisions[i], &sides[i]);
+    const CallResult result = GetAt(*client, invocation, options, revisions[i], &sides[i]);
     if (!result.ok()) return Report(invocation.io.err, "diff " + Printable(options.key), result);
   }
   if (!sides[0].has_item() && !sides[1].has_item()) {
@@ -182,7 +188,7 @@ struct RollbackOptions {
   std::string target;
   bool prefix = false;
   uint64_t to = 0;
-  std::string note;
+  WriteFlags write;
 };
 
 int Rollback(Invocation& invocation, const RollbackOptions& options) {
@@ -196,7 +202,8 @@ int Rollback(Invocation& invocation, const RollbackOptions& options) {
     request.set_key(options.target);
   }
   request.set_to_revision(options.to);
-  request.set_note(options.note);
+  request.set_note(options.write.note);
+  options.write.Name(&request);
   v1::RollbackResponse response;
   const CallResult result = client->Write(&v1::Config::Stub::Rollback, request, &response);
   if (!result.ok()) {
@@ -223,6 +230,9 @@ void AddHistoryCommands(CLI::App& app, Invocation& invocation) {
   history->add_option("--limit", history_options->limit, "at most so many")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
+  history->add_option("--page-token", history_options->page_token,
+                      "go on where an earlier one ended, at its revision");
+  AddReadFlags(history, &history_options->read);
   history->callback([&invocation, history_options] {
     invocation.action = [&invocation, history_options] {
       return History(invocation, *history_options);
@@ -233,6 +243,7 @@ void AddHistoryCommands(CLI::App& app, Invocation& invocation) {
   auto diff_options = std::make_shared<DiffOptions>();
   diff->add_option("KEY", diff_options->key, "the item's key")->required();
   diff->add_option("A..B", diff_options->range, "two revisions; A.. for A and now")->required();
+  AddReadFlags(diff, &diff_options->read, /*past=*/false);
   diff->callback([&invocation, diff_options] {
     invocation.action = [&invocation, diff_options] { return Diff(invocation, *diff_options); };
   });
@@ -247,7 +258,7 @@ void AddHistoryCommands(CLI::App& app, Invocation& invocation) {
   rollback->add_option("--to", rollback_options->to, "the revision")
       ->required()
       ->check(CLI::PositiveNumber);
-  rollback->add_option("--note", rollback_options->note, "why; kept in the history");
+  AddWriteFlags(rollback, &rollback_options->write);
   rollback->callback([&invocation, rollback_options] {
     invocation.action = [&invocation, rollback_options] {
       return Rollback(invocation, *rollback_options);

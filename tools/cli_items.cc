@@ -32,19 +32,24 @@ void AddItem(Table& table, const v1::Item& item) {
 
 // --- get ---
 
-int Get(Invocation& invocation, const std::string& key) {
+struct GetOptions {
+  std::string key;
+  ReadFlags read;
+};
+
+int Get(Invocation& invocation, const GetOptions& options) {
   int exit = kExitOk;
   Client* client = invocation.client(&exit);
   if (client == nullptr) return exit;
   v1::GetRequest request;
-  request.set_key(key);
-  *request.mutable_read() = invocation.read_options();
+  request.set_key(options.key);
+  *request.mutable_read() = invocation.read_options(options.read);
   v1::GetResponse response;
   const CallResult result =
       client->Run(CallKind::kRead, [&](Endpoint& endpoint, grpc::ClientContext* context) {
         return endpoint.config->Get(context, request, &response);
       });
-  if (!result.ok()) return Report(invocation.io.err, "get " + Printable(key), result);
+  if (!result.ok()) return Report(invocation.io.err, "get " + Printable(options.key), result);
   std::ostream& out = invocation.io.out;
   if (invocation.structured()) {
     PrintStructured(out, invocation.format, ToJson(response));
@@ -72,7 +77,9 @@ struct PutOptions {
   bool has_value = false;
   std::optional<uint64_t> if_revision;
   bool if_absent = false;
-  std::string note;
+  bool data = false;
+  std::string ttl_id;
+  WriteFlags write;
 };
 
 // The value that VALUE, @FILE or - names; nullopt after an error that was reported.
@@ -111,14 +118,16 @@ int Put(Invocation& invocation, const PutOptions& options) {
   if (client == nullptr) return exit;
   v1::PutRequest request;
   request.set_key(options.key);
-  if (services::FindInvalidUtf8(*value) == std::string_view::npos) {
+  if (!options.data && services::FindInvalidUtf8(*value) == std::string_view::npos) {
     request.set_text(*value);
   } else {
     request.set_data(*value);
   }
   if (options.if_revision) request.set_expected_revision(*options.if_revision);
   if (options.if_absent) request.set_expected_revision(0);
-  request.set_note(options.note);
+  request.set_ttl_id(options.ttl_id);
+  request.set_note(options.write.note);
+  options.write.Name(&request);
   v1::PutResponse response;
   const CallResult result = client->Write(&v1::Config::Stub::Put, request, &response);
   if (!result.ok()) return Report(invocation.io.err, "put " + Printable(options.key), result);
@@ -140,7 +149,7 @@ struct DeleteOptions {
   std::string key;
   std::string prefix;
   std::optional<uint64_t> if_revision;
-  std::string note;
+  WriteFlags write;
 };
 
 int Delete(Invocation& invocation, const DeleteOptions& options) {
@@ -160,7 +169,8 @@ int Delete(Invocation& invocation, const DeleteOptions& options) {
     request.set_prefix(options.prefix);
   }
   if (options.if_revision) request.set_expected_revision(*options.if_revision);
-  request.set_note(options.note);
+  request.set_note(options.write.note);
+  options.write.Name(&request);
   v1::DeleteResponse response;
   const CallResult result = client->Write(&v1::Config::Stub::Delete, request, &response);
   const std::string name = Printable(options.key + options.prefix);
@@ -183,13 +193,16 @@ struct ListOptions {
   std::string prefix;
   bool keys_only = false;
   bool count = false;
+  uint64_t limit = 0;
+  std::string page_token;
+  ReadFlags read;
 };
 
 int Count(Invocation& invocation, Client& client, const ListOptions& options) {
   v1::ListRequest request;
   request.set_prefix(options.prefix);
   request.set_count_only(true);
-  *request.mutable_read() = invocation.read_options();
+  *request.mutable_read() = invocation.read_options(options.read);
   v1::ListResponse response;
   const CallResult result =
       client.Run(CallKind::kRead, [&](Endpoint& endpoint, grpc::ClientContext* context) {
@@ -213,32 +226,40 @@ int List(Invocation& invocation, const ListOptions& options) {
   v1::ListRequest request;
   request.set_prefix(options.prefix);
   request.set_keys_only(options.keys_only || raw);
-  *request.mutable_read() = invocation.read_options();
+  request.set_page_token(options.page_token);
+  *request.mutable_read() = invocation.read_options(options.read);
   Table table = options.keys_only ? Table({"KEY", "REVISION", "VERSION"}) : ItemTable();
   nlohmann::ordered_json json = {{"header", nullptr}, {"items", nlohmann::ordered_json::array()}};
-  const CallResult result = ListAll(*client, request, [&](const v1::ListResponse& page) {
-    if (invocation.structured()) {
-      json["header"] = ToJson(page.header());
-      for (const v1::Item& item : page.items()) json["items"].push_back(ToJson(item));
-      return true;
-    }
-    for (const v1::Item& item : page.items()) {
-      if (raw) {
-        invocation.io.out << item.key() << '\n';
-      } else if (options.keys_only) {
-        table.Add({Printable(item.key()), std::to_string(item.mod_revision()),
-                   std::to_string(item.version())});
-      } else {
-        AddItem(table, item);
-      }
-    }
-    return true;
-  });
+  std::string rest;
+  const CallResult result =
+      ListAll(*client, request, options.limit, [&](const v1::ListResponse& page) {
+        rest = page.next_page_token();
+        if (invocation.structured()) {
+          json["header"] = ToJson(page.header());
+          for (const v1::Item& item : page.items()) json["items"].push_back(ToJson(item));
+          return true;
+        }
+        for (const v1::Item& item : page.items()) {
+          if (raw) {
+            invocation.io.out << item.key() << '\n';
+          } else if (options.keys_only) {
+            table.Add({Printable(item.key()), std::to_string(item.mod_revision()),
+                       std::to_string(item.version())});
+          } else {
+            AddItem(table, item);
+          }
+        }
+        return true;
+      });
   if (!result.ok()) return Report(invocation.io.err, "list " + Printable(options.prefix), result);
   if (invocation.structured()) {
+    json["nextPageToken"] = rest;
     PrintStructured(invocation.io.out, invocation.format, json);
   } else if (!raw) {
     table.Print(invocation.io.out);
+  }
+  if (!rest.empty() && !invocation.structured() && !invocation.globals.quiet) {
+    invocation.io.err << "quorate: there are more: --page-token " << rest << '\n';
   }
   return kExitOk;
 }
@@ -247,10 +268,11 @@ int List(Invocation& invocation, const ListOptions& options) {
 
 void AddItemCommands(CLI::App& app, Invocation& invocation) {
   CLI::App* get = app.add_subcommand("get", "print one value, byte for byte");
-  auto key = std::make_shared<std::string>();
-  get->add_option("KEY", *key, "the item's key")->required();
-  get->callback([&invocation, key] {
-    invocation.action = [&invocation, key] { return Get(invocation, *key); };
+  auto get_options = std::make_shared<GetOptions>();
+  get->add_option("KEY", get_options->key, "the item's key")->required();
+  AddReadFlags(get, &get_options->read);
+  get->callback([&invocation, get_options] {
+    invocation.action = [&invocation, get_options] { return Get(invocation, *get_options); };
   });
 
   CLI::App* put = app.add_subcommand("put", "create or change one item");
@@ -264,7 +286,12 @@ void AddItemCommands(CLI::App& app, Invocation& invocation) {
                                  ->check(CLI::NonNegativeNumber);
   put->add_flag("--if-absent", put_options->if_absent, "only if the key does not exist")
       ->excludes(if_revision);
-  put->add_option("--note", put_options->note, "why; kept in the item's history");
+  put->add_flag("--data", put_options->data, "as bytes, also when it is UTF-8 text");
+  put->add_option(
+      "--ttl-id", put_options->ttl_id,
+      "bind the item to this time-to-live (see `quorate ttl grant`): it is deleted when "
+      "that ends; without it the item is plain");
+  AddWriteFlags(put, &put_options->write);
   put->callback([&invocation, put_options, value] {
     put_options->has_value = value->count() > 0;
     invocation.action = [&invocation, put_options] { return Put(invocation, *put_options); };
@@ -278,7 +305,7 @@ void AddItemCommands(CLI::App& app, Invocation& invocation) {
       ->add_option("--if-revision", delete_options->if_revision,
                    "only if the item's revision is still this one")
       ->check(CLI::NonNegativeNumber);
-  remove->add_option("--note", delete_options->note, "why; kept in the history");
+  AddWriteFlags(remove, &delete_options->write);
   remove->callback([&invocation, delete_options] {
     invocation.action = [&invocation, delete_options] {
       return Delete(invocation, *delete_options);
@@ -288,8 +315,20 @@ void AddItemCommands(CLI::App& app, Invocation& invocation) {
   CLI::App* list = app.add_subcommand("list", "list the items of a prefix, at one revision");
   auto list_options = std::make_shared<ListOptions>();
   list->add_option("PREFIX", list_options->prefix, "all keys without it");
-  list->add_flag("--keys-only", list_options->keys_only, "leave the values out");
-  list->add_flag("--count", list_options->count, "only say how many there are");
+  CLI::Option* keys_only =
+      list->add_flag("--keys-only", list_options->keys_only, "leave the values out");
+  CLI::Option* limit =
+      list->add_option("--limit", list_options->limit,
+                       "at most so many; what to give as --page-token to go on is said on stderr")
+          ->check(CLI::PositiveNumber);
+  CLI::Option* page_token = list->add_option(
+      "--page-token", list_options->page_token,
+      "go on where an earlier one with the same PREFIX and --keys-only ended, at its revision");
+  list->add_flag("--count", list_options->count, "only say how many there are")
+      ->excludes(keys_only)
+      ->excludes(limit)
+      ->excludes(page_token);
+  AddReadFlags(list, &list_options->read);
   list->callback([&invocation, list_options] {
     invocation.action = [&invocation, list_options] { return List(invocation, *list_options); };
   });

@@ -65,6 +65,7 @@ int RunImport(Invocation& invocation, ImportFlags& flags) {
 struct ExportFlags {
   std::string directory;
   bool force = false;
+  ReadFlags read;
   ExportOptions options;
 };
 
@@ -78,7 +79,7 @@ int RunExport(Invocation& invocation, ExportFlags& flags) {
     return invocation.Fail(kExitError, "export: " + std::string(writer.status().message()));
   }
   flags.options.verbose = invocation.globals.verbose;
-  flags.options.read = invocation.read_options();
+  flags.options.read = invocation.read_options(flags.read);
   const bool bar = invocation.io.err_is_terminal && !invocation.globals.quiet;
   uint64_t total = 0;
   if (bar) {  // only a bar needs to know how much there is
@@ -146,6 +147,7 @@ void AddTransferCommands(CLI::App& app, Invocation& invocation) {
   exporting->add_option("--prefix", export_flags->options.prefix,
                         "only what is below it; it is taken off the paths");
   exporting->add_flag("--force", export_flags->force, "write over what is in DIR");
+  AddReadFlags(exporting, &export_flags->read);
   exporting->callback([&invocation, export_flags] {
     invocation.action = [&invocation, export_flags] {
       return RunExport(invocation, *export_flags);

@@ -18,7 +18,7 @@ constexpr char kTxnForm[] =
     "    - {key: a, modRevision: 7}     # or createRevision, version, text, data (base64)\n"
     "    - {key: a, version: 3, comparison: greater}  # equal, not_equal, greater or less\n"
     "  then:                            # in order, one revision, all or nothing\n"
-    "    - put: {key: a, text: new}     # or data: (base64)\n"
+    "    - put: {key: a, text: new}     # or data: (base64); also ttlId: of a time-to-live\n"
     "    - delete: {key: b}             # or {prefix: b/}\n"
     "    - get: {key: c}\n"
     "    - list: {prefix: c/}           # also keysOnly: true, countOnly: true\n"
@@ -34,6 +34,7 @@ constexpr char kApplyForm[] =
     "`quorate list -o yaml` prints:\n"
     "  key: app/color\n"
     "  text: blue                       # or data: (base64), or delete: true\n"
+    "  ttlId: 00000000000000a1          # bound to this time-to-live; without it plain\n"
     "All of them are written as one transaction (at most 512 items and 4 MiB), or none.\n"
     "--if-unchanged takes each item's modRevision for a condition (0: must not exist).";
 
@@ -123,7 +124,7 @@ void PrintResult(std::ostream& out, size_t number, const v1::TxnOperationResult&
 
 struct TxnOptions {
   std::string file;
-  std::string note;
+  WriteFlags write;
   bool require = false;
 };
 
@@ -132,7 +133,8 @@ int Txn(Invocation& invocation, const TxnOptions& options) {
   if (!request.ok()) {
     return invocation.Fail(kExitUsage, "txn: " + std::string(request.status().message()));
   }
-  if (!options.note.empty()) request->set_note(options.note);
+  if (!options.write.note.empty()) request->set_note(options.write.note);
+  options.write.Name(&*request);
   int exit = kExitOk;
   Client* client = invocation.client(&exit);
   if (client == nullptr) return exit;
@@ -160,7 +162,7 @@ int Txn(Invocation& invocation, const TxnOptions& options) {
 
 struct ApplyOptions {
   std::vector<std::string> files;
-  std::string note;
+  WriteFlags write;
   bool if_unchanged = false;
 };
 
@@ -202,6 +204,8 @@ absl::Status AddTxnItem(const OrderedJson& json, bool if_unchanged, v1::TxnReque
   } else {
     operation->mutable_put()->set_data(item.data());
   }
+  // What was bound stays bound; that its time-to-live has ended meanwhile is for the user to know.
+  operation->mutable_put()->set_ttl_id(item.ttl_id());
   return absl::OkStatus();
 }
 
@@ -234,7 +238,8 @@ int Apply(Invocation& invocation, const ApplyOptions& options) {
       return invocation.Fail(kExitUsage, "apply: " + std::string(status.message()));
     }
   }
-  request.set_note(options.note);
+  request.set_note(options.write.note);
+  options.write.Name(&request);
   int exit = kExitOk;
   Client* client = invocation.client(&exit);
   if (client == nullptr) return exit;
@@ -263,7 +268,7 @@ void AddTxnCommands(CLI::App& app, Invocation& invocation) {
   CLI::App* txn = app.add_subcommand("txn", "conditions and changes as one transaction");
   auto txn_options = std::make_shared<TxnOptions>();
   txn->add_option("-f,--file", txn_options->file, "the transaction; - for stdin")->required();
-  txn->add_option("--note", txn_options->note, "why; kept in the history");
+  AddWriteFlags(txn, &txn_options->write);
   txn->add_flag("--require", txn_options->require, "fail when a condition does not hold");
   txn->footer(kTxnForm);
   txn->callback([&invocation, txn_options] {
@@ -274,7 +279,7 @@ void AddTxnCommands(CLI::App& app, Invocation& invocation) {
   auto apply_options = std::make_shared<ApplyOptions>();
   apply->add_option("-f,--file", apply_options->files, "items; - for stdin; may be given often")
       ->required();
-  apply->add_option("--note", apply_options->note, "why; kept in the history");
+  AddWriteFlags(apply, &apply_options->write);
   apply->add_flag("--if-unchanged", apply_options->if_unchanged,
                   "only if no item has changed since its modRevision");
   apply->footer(kApplyForm);

@@ -19,8 +19,10 @@ extern char** environ;
 namespace quorate::tools {
 namespace {
 
+using std::chrono::milliseconds;
+
 constexpr size_t kEventValueColumn = 60;
-constexpr int64_t kProgressSeconds = 5;
+constexpr milliseconds kProgressInterval(5000);
 
 struct WatchOptions {
   std::string prefix;
@@ -30,6 +32,7 @@ struct WatchOptions {
   bool previous = false;
   std::string exec;
   uint64_t count = 0;
+  std::string progress;
 };
 
 const std::string& EventValue(const v1::Item& item) {
@@ -128,6 +131,9 @@ class Printer {
     } else if (message.leader_found()) {
       Note(message.header().node_id() + " has a leader again");
     }
+    if (message.progress() && !options_.progress.empty() && parts_.empty()) {
+      return ShowProgress(message);
+    }
     if (message.events().empty() && !message.reset() && !message.synced() && parts_.empty()) {
       return true;
     }
@@ -154,13 +160,31 @@ class Printer {
     if (!invocation_.globals.quiet) invocation_.io.err << "quorate: watch: " << text << '\n';
   }
 
-  bool Show(const v1::WatchResponse& message) {
+  bool ShowProgress(const v1::WatchResponse& message) {
+    if (!invocation_.structured()) {
+      Note("nothing up to revision " + std::to_string(message.header().revision()) + " is missing" +
+           (message.leader_lost() ? "; there is no leader" : ""));
+      return true;
+    }
+    Structured(message);
+    invocation_.io.out.flush();
+    return static_cast<bool>(invocation_.io.out);
+  }
+
+  void Structured(const v1::WatchResponse& message) {
     std::ostream& out = invocation_.io.out;
     if (invocation_.format == OutputFormat::kJson) {
       out << ToJson(message).dump() << '\n';  // one line a message
-    } else if (invocation_.format == OutputFormat::kYaml) {
+    } else {
       out << "---\n";
       PrintStructured(out, OutputFormat::kYaml, ToJson(message));
+    }
+  }
+
+  bool Show(const v1::WatchResponse& message) {
+    std::ostream& out = invocation_.io.out;
+    if (invocation_.structured()) {
+      Structured(message);
     } else if (message.reset()) {
       Note("the history is compacted: what follows are the items as of revision " +
            std::to_string(message.header().revision()));
@@ -229,7 +253,10 @@ int Watch(Invocation& invocation, const WatchOptions& options) {
   watcher.request.set_start_revision(options.from_revision);
   watcher.request.set_with_initial_state(options.initial);
   watcher.request.set_with_previous(options.previous);
-  watcher.request.mutable_progress_interval()->set_seconds(kProgressSeconds);
+  const milliseconds interval = ParseTime(options.progress).value_or(kProgressInterval);
+  watcher.request.mutable_progress_interval()->set_seconds(interval.count() / 1000);
+  watcher.request.mutable_progress_interval()->set_nanos(
+      static_cast<int32_t>(interval.count() % 1000) * 1'000'000);
   watcher.timeout = invocation.timeout;
   Printer printer(invocation, options);
   const CallResult result =
@@ -261,6 +288,11 @@ void AddWatchCommands(CLI::App& app, Invocation& invocation) {
                     "item), QUORATE_WATCH_KEY, QUORATE_WATCH_REVISION; the value is its stdin");
   watch->add_option("--count", options->count, "end after this many events")
       ->check(CLI::PositiveNumber);
+  watch
+      ->add_option("--progress", options->progress,
+                   "when nothing was said for so long (100ms to 10s), say up to which revision "
+                   "nothing is missing: on stderr, or as a message with -o json and yaml")
+      ->check(TimeWithin(milliseconds(100), milliseconds(10'000)));
   watch->callback([&invocation, options] {
     invocation.action = [&invocation, options] { return Watch(invocation, *options); };
   });

@@ -166,14 +166,18 @@ void Client::Saw(uint64_t revision) {
   }
 }
 
-CallResult Client::NameWrite(std::string* id, uint64_t* revision) {
+std::string NewRequestId() {
   std::random_device random;
-  id->clear();
+  std::string id;
   for (int i = 0; i < 4; ++i) {
     char digits[9];
     std::snprintf(digits, sizeof digits, "%08x", random());
-    id->append(digits);
+    id.append(digits);
   }
+  return id;
+}
+
+CallResult Client::AskRevision(uint64_t* revision) {
   CallResult result;
   if (seen_revision_ == 0) {
     v1::StatusResponse response;

@@ -59,6 +59,9 @@ struct ClientOptions {
   std::chrono::milliseconds retry_delay = std::chrono::milliseconds(100);  // when none was named
 };
 
+// A new random one.
+std::string NewRequestId();
+
 class Client {
  public:
   explicit Client(ClientOptions options);
@@ -68,17 +71,20 @@ class Client {
   using Call = std::function<grpc::Status(Endpoint&, grpc::ClientContext*)>;
   CallResult Run(CallKind kind, const Call& call);
 
-  // Sends one write under a request id and a request revision, which are filled in here. The first
-  // one of a client asks the cluster for its revision before.
+  // Sends one write under a request id and a request revision, which are filled in here unless it
+  // has them. The first one of a client asks the cluster for its revision before.
   template <typename Request, typename Response>
   CallResult Write(grpc::Status (v1::Config::Stub::*method)(grpc::ClientContext*, const Request&,
                                                             Response*),
                    Request request, Response* response) {
-    uint64_t revision = 0;
-    CallResult result = NameWrite(request.mutable_request_id(), &revision);
-    if (!result.ok()) return result;
-    request.set_request_revision(revision);
-    result = Run(revision == 0 ? CallKind::kWrite : CallKind::kNamedWrite,
+    if (request.request_id().empty()) request.set_request_id(NewRequestId());
+    CallResult result;
+    if (request.request_revision() == 0) {
+      uint64_t revision = 0;
+      if (result = AskRevision(&revision); !result.ok()) return result;
+      request.set_request_revision(revision);
+    }
+    result = Run(request.request_revision() == 0 ? CallKind::kWrite : CallKind::kNamedWrite,
                  [&](Endpoint& endpoint, grpc::ClientContext* context) {
                    return (endpoint.config.get()->*method)(context, request, response);
                  });
@@ -101,9 +107,9 @@ class Client {
  private:
   using Clock = std::chrono::system_clock;  // gRPC deadlines
   bool Connect(Endpoint& endpoint, Clock::time_point deadline);
-  // A new random id, and a revision that an answer has shown; 0: the cluster does not say one. The
-  // result is that of asking for it.
-  CallResult NameWrite(std::string* id, uint64_t* revision);
+  // A revision that an answer has shown; 0: the cluster does not say one. The result is that of
+  // asking for it.
+  CallResult AskRevision(uint64_t* revision);
 
   const ClientOptions options_;
   std::vector<std::unique_ptr<Endpoint>> endpoints_;

@@ -13,7 +13,7 @@ ExportSummary Export(Client& client, TreeWriter& writer, const ExportOptions& op
   v1::ListRequest request;
   request.set_prefix(prefix);
   *request.mutable_read() = options.read;
-  summary.result = ListAll(client, request, [&](const v1::ListResponse& page) {
+  summary.result = ListAll(client, request, 0, [&](const v1::ListResponse& page) {
     summary.revision = page.header().revision();
     summary.node = page.header().node_id();
     for (const v1::Item& item : page.items()) {

@@ -58,7 +58,8 @@ std::string AdviceFor(const CallResult& result, const services::ErrorDetails& de
     return "the nodes have no leader: see `quorate status`; a majority must be up";
   }
   if (details.reason == "REQUEST_ID_EXPIRED") {
-    return "the node that took it is far behind: nothing was changed; try again, or another node";
+    return "nothing was changed now: the node that took it is far behind (try another), or the "
+           "request id is an old one and may have been used then (read first)";
   }
   switch (code) {
     case grpc::StatusCode::UNAVAILABLE:

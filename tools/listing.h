@@ -8,9 +8,9 @@
 
 namespace quorate::tools {
 
-// Calls `on_page` with each page of `request` (whose page_token is ours to set) until the last, an
-// error, or until it returns false. One page is in memory at a time.
-CallResult ListAll(Client& client, v1::ListRequest request,
+// Calls `on_page` with each page of `request` (whose page_token is where to begin) until the last,
+// an error, or until it returns false. One page is in memory at a time. `items_max` 0: all.
+CallResult ListAll(Client& client, v1::ListRequest request, uint64_t items_max,
                    const std::function<bool(const v1::ListResponse&)>& on_page);
 
 }  // namespace quorate::tools

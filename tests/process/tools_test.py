@@ -240,10 +240,60 @@ class Tools(unittest.TestCase):
                 self.assertEqual(done.returncode, 0, done.stderr)
                 for file in ("text", "deep/data", "empty"):
                     self.assertEqual((target / file).read_bytes(), (source / file).read_bytes())
+            self.time_to_lives_and_bounds(cluster)
             dead = subprocess.run([BINARY, "--endpoints", "127.0.0.1:1", "--timeout", "1s", "get",
                                    "a"], capture_output=True, text=True, timeout=60)
             self.assertEqual(dead.returncode, 5, dead.stderr)
             story("the command line does its part, with its exit codes")
+
+    def time_to_lives_and_bounds(self, cluster):
+        """The flags of reads and writes, and `quorate ttl`, at the leader and at a follower."""
+        for node in (cluster.leader(), cluster.followers()[0]):
+            def run(*arguments, code=0, timeout="20s"):
+                done = subprocess.run([BINARY, "--endpoints", node.address, "--timeout", timeout,
+                                       *arguments], capture_output=True, text=True, timeout=120)
+                self.assertEqual(done.returncode, code, f"{node.name} {arguments}: {done.stderr}")
+                return done.stdout
+            head = node.config.List(config_pb2.ListRequest(count_only=True),
+                                    timeout=20).header.revision
+            key = f"flags/{node.name}"
+            named = ("put", key, "one", "-o", "raw", "--request-id", f"of {node.name}",
+                     "--request-revision", str(head))
+            first = run(*named)
+            self.assertEqual(run(*named), first, "the same write")
+            second = run("put", key, "two", "--data", "-o", "raw").strip()
+            first = first.strip()
+            self.assertEqual(run("get", key, "--min-revision", second), "two")
+            self.assertEqual(run("get", key, "--min-revision", second, "--at-revision", first),
+                             "one")
+            self.assertEqual(run("get", key, "--max-staleness", "10m"), "two")
+            run("get", key, "--max-staleness", "0s", code=5, timeout="500ms")
+            run("get", key, "--min-revision", "1000000", code=5, timeout="500ms")
+            run("get", key, "--at-revision", "1000000", code=1)
+            listed = json.loads(run("list", "flags/", "--limit", "1", "-o", "json",
+                                    "--at-revision", second))
+            self.assertEqual(len(listed["items"]), 1)
+            if listed["nextPageToken"]:
+                run("list", "flags/", "--page-token", listed["nextPageToken"])
+            self.assertEqual(run("list", key, "--count", "--at-revision", first), "1\n")
+            self.assertEqual(run("history", key, "--limit", "1", "-o", "raw"), second + "\n")
+            self.assertIn("values differ", run("diff", key, f"{first}..", "--min-revision",
+                                                second))
+
+            ttl = run("ttl", "grant", "1h").strip()
+            bound = run("put", key + "/bound", "x", "--ttl-id", ttl, "-o", "raw").strip()
+            item = json.loads(run("get", key + "/bound", "--min-revision", bound, "-o", "json"))
+            self.assertEqual(item["item"]["ttlId"], ttl)
+            self.assertEqual(run("ttl", "keep-alive", "--once", ttl),
+                             f"{ttl}: kept alive for 1h00m\n")
+            self.assertIn("deleted 1", run("ttl", "revoke", ttl))
+            run("ttl", "revoke", ttl, code=3)
+            run("ttl", "keep-alive", ttl, code=3)
+            run("put", key + "/bound", "x", "--ttl-id", ttl, code=3)
+            run("ttl", "keep-alive", "--once", "nonsense", code=1)
+            run("ttl", "grant", "1ms", code=2)
+        story("bounds of reads, named writes and time-to-lives by the command line, at the leader "
+              "and at a follower")
 
 
 if __name__ == "__main__":

@@ -2,18 +2,13 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
-#include <map>
-#include <mutex>
-#include <set>
 #include <sstream>
 #include <thread>
 
-#include "base/ids.h"
 #include "gmock/gmock.h"
-#include "grpcpp/server.h"
-#include "grpcpp/server_builder.h"
 #include "gtest/gtest.h"
 #include "services/errors.h"
+#include "tests/tools/ttl_node.h"
 #include "tools/child.h"
 #include "tools/cli.h"
 
@@ -23,180 +18,6 @@ namespace {
 using std::chrono::milliseconds;
 using testing::HasSubstr;
 using testing::IsEmpty;
-
-// Items and time-to-lives of one store; nothing expires by itself.
-class LockNode final : public v1::Config::Service, public v1::Cluster::Service {
- public:
-  LockNode() {
-    grpc::ServerBuilder builder;
-    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
-    builder.RegisterService(static_cast<v1::Config::Service*>(this));
-    builder.RegisterService(static_cast<v1::Cluster::Service*>(this));
-    server_ = builder.BuildAndStart();
-  }
-  ~LockNode() override { server_->Shutdown(std::chrono::system_clock::now()); }
-
-  std::string address() const { return "127.0.0.1:" + std::to_string(port_); }
-  void PutItem(const std::string& key, const std::string& text) {
-    const std::lock_guard lock(mutex_);
-    v1::Item& item = items_[key];
-    item.set_key(key);
-    item.set_text(text);
-    item.set_mod_revision(++revision_);
-    if (item.create_revision() == 0) item.set_create_revision(revision_);
-  }
-  void Erase(const std::string& key) {
-    const std::lock_guard lock(mutex_);
-    if (items_.erase(key) > 0) ++revision_;
-  }
-  // Renewals are answered with this from now on.
-  void RefuseRenewals(const grpc::Status& status) {
-    const std::lock_guard lock(mutex_);
-    renewal_ = status;
-  }
-  std::vector<std::string> keys() {
-    const std::lock_guard lock(mutex_);
-    std::vector<std::string> keys;
-    for (const auto& [key, item] : items_) keys.push_back(key);
-    return keys;
-  }
-  size_t ttls() {
-    const std::lock_guard lock(mutex_);
-    return ttls_.size();
-  }
-  int renewals() {
-    const std::lock_guard lock(mutex_);
-    return renewals_;
-  }
-
- private:
-  void Fill(v1::ResponseHeader* header) {
-    header->set_cluster_id("00000000000000aa");
-    header->set_node_id("n1");
-    header->set_revision(revision_);
-  }
-
-  grpc::Status Status(grpc::ServerContext*, const v1::StatusRequest*,
-                      v1::StatusResponse* response) override {
-    const std::lock_guard lock(mutex_);
-    Fill(response->mutable_header());
-    return grpc::Status::OK;
-  }
-  grpc::Status GrantTtl(grpc::ServerContext*, const v1::GrantTtlRequest* request,
-                        v1::GrantTtlResponse* response) override {
-    const std::lock_guard lock(mutex_);
-    response->set_ttl_id(ToHex(0xa0 + ++granted_));
-    ttls_.insert(response->ttl_id());
-    *response->mutable_ttl() = request->ttl();
-    Fill(response->mutable_header());
-    return grpc::Status::OK;
-  }
-  grpc::Status KeepAliveTtl(grpc::ServerContext*,
-                            grpc::ServerReaderWriter<v1::KeepAliveTtlResponse,
-                                                     v1::KeepAliveTtlRequest>* stream) override {
-    v1::KeepAliveTtlRequest request;
-    while (stream->Read(&request)) {
-      v1::KeepAliveTtlResponse response;
-      {
-        const std::lock_guard lock(mutex_);
-        ++renewals_;
-        response.set_ttl_id(request.ttl_id());
-        response.set_code(renewal_.error_code());
-        if (!renewal_.ok()) response.set_status(services::ToProto(renewal_).SerializeAsString());
-      }
-      stream->Write(response);
-    }
-    return grpc::Status::OK;
-  }
-  grpc::Status RevokeTtl(grpc::ServerContext*, const v1::RevokeTtlRequest* request,
-                         v1::RevokeTtlResponse* response) override {
-    const std::lock_guard lock(mutex_);
-    if (ttls_.erase(request->ttl_id()) == 0) {
-      return services::MakeError(grpc::StatusCode::NOT_FOUND, "TTL_NOT_FOUND", "gone");
-    }
-    response->set_deleted(std::erase_if(
-        items_, [&](const auto& each) { return each.second.ttl_id() == request->ttl_id(); }));
-    ++revision_;
-    Fill(response->mutable_header());
-    return grpc::Status::OK;
-  }
-  grpc::Status Put(grpc::ServerContext*, const v1::PutRequest* request,
-                   v1::PutResponse* response) override {
-    const std::lock_guard lock(mutex_);
-    EXPECT_TRUE(ttls_.contains(request->ttl_id()));
-    EXPECT_EQ(request->expected_revision(), 0u);
-    v1::Item& item = items_[request->key()];
-    item.set_key(request->key());
-    item.set_text(request->text());
-    item.set_ttl_id(request->ttl_id());
-    item.set_create_revision(++revision_);
-    item.set_mod_revision(revision_);
-    response->set_create_revision(revision_);
-    Fill(response->mutable_header());
-    return grpc::Status::OK;
-  }
-  grpc::Status Get(grpc::ServerContext*, const v1::GetRequest* request, v1::GetResponse*) override {
-    const std::lock_guard lock(mutex_);
-    if (items_.contains(request->key())) return grpc::Status::OK;
-    return services::MakeError(grpc::StatusCode::NOT_FOUND, "KEY_NOT_FOUND", "no such key");
-  }
-  // Two items a page.
-  grpc::Status List(grpc::ServerContext*, const v1::ListRequest* request,
-                    v1::ListResponse* response) override {
-    const std::lock_guard lock(mutex_);
-    Fill(response->mutable_header());
-    for (const auto& [key, item] : items_) {
-      if (!key.starts_with(request->prefix()) || key <= request->page_token()) continue;
-      if (response->items_size() == 2) {
-        response->set_next_page_token(response->items(1).key());
-        break;
-      }
-      *response->add_items() = item;
-    }
-    return grpc::Status::OK;
-  }
-  // Of a key: its deletion. Of a prefix: the state, again and again, as a new one each time.
-  grpc::Status Watch(grpc::ServerContext* context, const v1::WatchRequest* request,
-                     grpc::ServerWriter<v1::WatchResponse>* writer) override {
-    uint64_t shown = 0;
-    while (!context->IsCancelled()) {
-      v1::WatchResponse message;
-      {
-        const std::lock_guard lock(mutex_);
-        Fill(message.mutable_header());
-        message.set_resume_revision(revision_ + 1);
-        if (request->has_key() && !items_.contains(request->key())) {
-          v1::WatchEvent* event = message.add_events();
-          event->set_type(v1::WatchEvent::TYPE_DELETE);
-          event->mutable_item()->set_key(request->key());
-        }
-        if (!request->has_key() && shown != revision_) {
-          for (const auto& [key, item] : items_) {
-            v1::WatchEvent* event = message.add_events();
-            event->set_type(v1::WatchEvent::TYPE_PUT);
-            *event->mutable_item() = item;
-          }
-          message.set_reset(true);
-          message.set_synced(true);
-        }
-        shown = revision_;
-      }
-      if (message.reset() || message.events_size() > 0) writer->Write(message);
-      std::this_thread::sleep_for(milliseconds(5));
-    }
-    return grpc::Status::CANCELLED;
-  }
-
-  std::mutex mutex_;  // protects what follows
-  uint64_t revision_ = 1;
-  uint64_t granted_ = 0;
-  int renewals_ = 0;
-  std::map<std::string, v1::Item> items_;
-  std::set<std::string> ttls_;
-  grpc::Status renewal_;
-  int port_ = 0;
-  std::unique_ptr<grpc::Server> server_;
-};
 
 struct RanLock {
   int exit;
@@ -239,7 +60,7 @@ class CliLock : public testing::Test {
     }
   }
 
-  LockNode node_;
+  TtlNode node_;
   const std::string file_ = testing::TempDir() + "/quorate-lock-test-" + std::to_string(getpid());
 };
 

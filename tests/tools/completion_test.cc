@@ -51,6 +51,11 @@ TEST(Completion, BashOffersSubcommandsFlagsAndTheirValues) {
   EXPECT_THAT(Offered({"quorate", "mem"}), testing::ElementsAre("member"));
   EXPECT_THAT(Offered({"quorate", "member", ""}),
               testing::ElementsAre("list", "add", "remove", "promote", "demote"));
+  EXPECT_THAT(Offered({"quorate", "ttl", ""}),
+              testing::ElementsAre("grant", "keep-alive", "revoke"));
+  EXPECT_THAT(Offered({"quorate", "put", "k", "--ttl"}), testing::ElementsAre("--ttl-id"));
+  EXPECT_THAT(Offered({"quorate", "get", "--m"}),
+              testing::ElementsAre("--min-revision", "--max-staleness"));
   EXPECT_THAT(Offered({"quorate", "--endpoints", "get", "member", "pro"}),
               testing::ElementsAre("promote"))
       << "what follows a flag is its value";

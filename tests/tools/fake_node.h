@@ -102,6 +102,15 @@ class FakeNode final : public v1::Config::Service, public v1::Cluster::Service {
     const std::lock_guard lock(store_->mutex);
     return last_read_;
   }
+  // Every List, in order.
+  std::vector<v1::ListRequest> lists() {
+    const std::lock_guard lock(store_->mutex);
+    return lists_;
+  }
+  v1::DeleteRequest last_delete() {
+    const std::lock_guard lock(store_->mutex);
+    return last_delete_;
+  }
   v1::StatusResponse& status() { return status_; }
   v1::RollbackRequest last_rollback() {
     const std::lock_guard lock(store_->mutex);
@@ -160,15 +169,18 @@ class FakeNode final : public v1::Config::Service, public v1::Cluster::Service {
                     v1::ListResponse* response) override {
     const std::lock_guard lock(store_->mutex);
     last_read_ = request->read();
+    lists_.push_back(*request);
     if (const auto failure = NextFailure()) return failure->status;
     FillHeader(response->mutable_header());
     const std::string& prefix = request->prefix();
+    const size_t page_size = request->page_size();
+    const size_t items_max = page_size == 0 ? page_items_ : std::min(page_size, page_items_);
     std::string last;
     for (auto it = store_->items.lower_bound(prefix); it != store_->items.end(); ++it) {
       if (it->first.compare(0, prefix.size(), prefix) != 0) break;
       response->set_count(response->count() + 1);
       if (request->count_only() || it->first <= request->page_token()) continue;
-      if (static_cast<size_t>(response->items_size()) == page_items_) {
+      if (static_cast<size_t>(response->items_size()) == items_max) {
         response->set_next_page_token(last);
         break;
       }
@@ -215,6 +227,7 @@ class FakeNode final : public v1::Config::Service, public v1::Cluster::Service {
     item.set_mod_revision(++store_->revision);
     if (current == 0) item.set_create_revision(store_->revision);
     item.set_version(item.version() + 1);
+    item.set_ttl_id(request->ttl_id());
     store_->notes[request->key()] = request->note();
     FillHeader(response->mutable_header());
     response->set_create_revision(item.create_revision());
@@ -227,6 +240,7 @@ class FakeNode final : public v1::Config::Service, public v1::Cluster::Service {
   grpc::Status History(grpc::ServerContext*, const v1::HistoryRequest* request,
                        v1::HistoryResponse* response) override {
     const std::lock_guard lock(store_->mutex);
+    last_read_ = request->read();
     if (const auto failure = NextFailure()) return failure->status;
     FillHeader(response->mutable_header());
     size_t at = request->page_token().empty() ? 0 : std::stoul(request->page_token());
@@ -264,6 +278,7 @@ class FakeNode final : public v1::Config::Service, public v1::Cluster::Service {
   grpc::Status Delete(grpc::ServerContext*, const v1::DeleteRequest* request,
                       v1::DeleteResponse* response) override {
     const std::lock_guard lock(store_->mutex);
+    last_delete_ = *request;
     if (const auto failure = NextFailure()) return failure->status;
     if (request->has_key()) {
       response->set_deleted(store_->items.erase(request->key()));
@@ -314,6 +329,8 @@ class FakeNode final : public v1::Config::Service, public v1::Cluster::Service {
   std::map<std::string, grpc::Status> bad_keys_;  // protected by store_->mutex
   int calls_ = 0;                                 // protected by store_->mutex
   v1::ReadOptions last_read_;                     // protected by store_->mutex
+  std::vector<v1::ListRequest> lists_;            // protected by store_->mutex
+  v1::DeleteRequest last_delete_;                 // protected by store_->mutex
   int port_ = 0;
   std::unique_ptr<grpc::Server> server_;
 };

@@ -18,6 +18,8 @@ namespace {
 constexpr Duration kConfigRetryDelay = std::chrono::milliseconds(200);
 // Without a leader a linearizable read asks again after this.
 constexpr Duration kIndexRetryDelay = std::chrono::milliseconds(20);
+// A question that is to be answered so soon does not wait for the next Tick of an idle node.
+constexpr Duration kAnswerSoon = std::chrono::milliseconds(200);
 constexpr Duration kDeadlineSlack = std::chrono::milliseconds(5);
 // This build restores nothing.
 constexpr uint64_t kRestores = 0;
@@ -136,6 +138,13 @@ grpc::Status ShuttingDown() {
                    kConfigRetryDelay);
 }
 
+grpc::Status NotConfirmed() {
+  return MakeError(grpc::StatusCode::UNAVAILABLE, "NO_LEADER",
+                   "no leader has confirmed before the deadline that this read would show "
+                   "everything acknowledged; try again, or read with consistency LOCAL",
+                   {}, kConfigRetryDelay);
+}
+
 grpc::Status TooManyReads() {
   return MakeError(grpc::StatusCode::RESOURCE_EXHAUSTED, "TOO_MANY_READS",
                    "this node has too many reads waiting; try again or ask another", {},
@@ -170,8 +179,9 @@ struct ConfigService::Read {
   std::function<grpc::Status(const storage::ReadLimits&)> execute;
   // Set: a read index is needed, got in this way.
   std::optional<raft::ReadMode> mode;
-  Instant ask_index_at;                // not before
-  std::optional<Instant> lease_until;  // its index came by this node's own lease
+  Instant ask_index_at;                       // not before
+  std::optional<AskedReads::iterator> asked;  // its question is under way; the service's mutex
+  std::optional<Instant> lease_until;         // its index came by this node's own lease
 };
 
 ConfigService::ConfigService(std::string node_id, ReadPool* pool, std::function<Instant()> now)
@@ -378,17 +388,19 @@ void ConfigService::StartRead(ReadPtr read, const v1::ReadOptions& options) {
 
 void ConfigService::AskIndex(const ReadPtr& read, bool wake) {
   const Instant now = now_();
-  if (now >= LastMoment(read->wish)) {
-    return read->done(
-        MakeError(
-            grpc::StatusCode::UNAVAILABLE, "NO_LEADER",
-            "no leader has confirmed before the deadline that this read would show everything "
-            "acknowledged; try again, or read with consistency LOCAL",
-            {}, kConfigRetryDelay),
-        "");
-  }
+  const Instant last_moment = LastMoment(read->wish);
+  if (now >= last_moment) return read->done(NotConfirmed(), "");
   if (now < read->ask_index_at) return Park(read, wake);
   read->wish.index_asked = now;
+  bool stopped = false;
+  {
+    std::lock_guard lock(mutex_);
+    stopped = stopped_;
+    if (!stopped) read->asked = asked_.emplace(last_moment, read);
+    asked_count_.store(asked_.size());
+  }
+  if (stopped) return read->done(ShuttingDown(), "");
+  if (wake && wake_ && last_moment - now < kAnswerSoon) wake_();
   read->backend->read_index(*read->mode, [this, read](const raft::ReadResult& result) {
     // On the node's thread, which must not wait for anything.
     if (!pool_->Submit([this, read, result] { TakeIndex(read, result); })) TakeIndex(read, result);
@@ -396,6 +408,12 @@ void ConfigService::AskIndex(const ReadPtr& read, bool wake) {
 }
 
 void ConfigService::TakeIndex(const ReadPtr& read, const raft::ReadResult& result) {
+  {
+    std::lock_guard lock(mutex_);
+    if (!read->asked) return;  // it was answered meanwhile
+    asked_.erase(*std::exchange(read->asked, std::nullopt));
+    asked_count_.store(asked_.size());
+  }
   switch (result.outcome) {
     case raft::ReadOutcome::kConfirmed:
       read->wish.index = result.index;
@@ -409,6 +427,21 @@ void ConfigService::TakeIndex(const ReadPtr& read, const raft::ReadResult& resul
       break;
   }
   Judge(read);
+}
+
+void ConfigService::RefuseUnanswered() {
+  const Instant now = now_();
+  std::vector<ReadPtr> reads;
+  {
+    std::lock_guard lock(mutex_);
+    while (!asked_.empty() && asked_.begin()->first <= now) {
+      reads.push_back(asked_.begin()->second);
+      reads.back()->asked.reset();
+      asked_.erase(asked_.begin());
+    }
+    asked_count_.store(asked_.size());
+  }
+  for (const ReadPtr& read : reads) read->done(NotConfirmed(), "");
 }
 
 void ConfigService::Judge(const ReadPtr& read, bool wake) {
@@ -511,6 +544,7 @@ void ConfigService::RunRead(const ReadPtr& read, std::optional<Instant> fresh_as
 }
 
 void ConfigService::Tick() {
+  if (has_asked()) RefuseUnanswered();
   if (!has_waiting()) return;
   std::vector<ReadPtr> reads;
   {
@@ -528,6 +562,12 @@ void ConfigService::Stop() {
     stopped_ = true;
     reads.swap(waiting_);
     waiting_count_.store(0);
+    for (const auto& [last_moment, read] : asked_) {
+      read->asked.reset();
+      reads.push_back(read);
+    }
+    asked_.clear();
+    asked_count_.store(0);
   }
   for (const ReadPtr& read : reads) read->done(ShuttingDown(), "");
 }

@@ -76,13 +76,16 @@ class ConfigService {
   // yet answers UNIMPLEMENTED naming it. `done` runs exactly once.
   void Handle(std::string_view method, std::string request, CallPtr call, CallDone done);
 
-  // Judges the parked reads again. To be called every few milliseconds while has_waiting(), and
+  // Judges the parked reads again, and refuses those whose question for a read index has not been
+  // answered in time. To be called every few milliseconds while has_waiting() or has_asked(), and
   // when the node's status has changed.
   void Tick();
   // `wake` is called when a read begins to wait, so that Tick comes soon: on any thread, without a
   // lock; must not block. Set before SetBackend.
   void OnWaiting(std::function<void()> wake) { wake_ = std::move(wake); }
   bool has_waiting() const { return waiting_count_.load() > 0; }
+  // Reads whose question is under way.
+  bool has_asked() const { return asked_count_.load() > 0; }
 
   // Answers what is parked, what waits for the pool or is being read, and every later read and
   // write UNAVAILABLE (SHUTTING_DOWN). Writes that the ingress has are answered by it.
@@ -120,6 +123,10 @@ class ConfigService {
   // Asks for the read index that this read needs; parks or refuses when it may not yet.
   void AskIndex(const ReadPtr& read, bool wake);
   void TakeIndex(const ReadPtr& read, const raft::ReadResult& result);
+  // Whose question is under way, by when it is refused for want of an answer. Who takes a read out
+  // answers it.
+  using AskedReads = std::multimap<Instant, ReadPtr>;
+  void RefuseUnanswered();
   void Park(const ReadPtr& read, bool wake);
   // Serves, parks or refuses; `wake` unless Tick asks. REQUIRES: mutex_ is not held.
   void Judge(const ReadPtr& read, bool wake = true);
@@ -143,11 +150,13 @@ class ConfigService {
   TtlKeeper ttl_keeper_;
 
   std::atomic<size_t> waiting_count_ = 0;
+  std::atomic<size_t> asked_count_ = 0;
   // Set under mutex_, so that nothing is parked after Stop; read everywhere.
   std::atomic<bool> stopped_ = false;
   mutable std::mutex mutex_;  // protects what follows
   std::shared_ptr<const ConfigBackend> backend_;
   std::vector<ReadPtr> waiting_;
+  AskedReads asked_;
 };
 
 // The header of an answer by `node_id` with this status. `revision` and `staleness` are the

@@ -295,7 +295,8 @@ CallPtr MakeCallContext(const grpc::ServerContextBase& context, Duration default
   const auto left = context.deadline() - std::chrono::system_clock::now();
   // gRPC's "no deadline" is an instant centuries away.
   const bool given = left < std::chrono::hours(24 * 365);
-  const Duration time = given ? std::chrono::duration_cast<Duration>(left) : default_deadline;
+  const Duration time =
+      given ? CallersTime(std::chrono::duration_cast<Duration>(left)) : default_deadline;
   std::map<std::string, std::string> metadata;
   for (const char* key : kPassed) {
     const auto it = context.client_metadata().find(key);

@@ -29,8 +29,8 @@ using Handler =
 using CallObserver =
     std::function<void(std::string_view method, grpc::StatusCode code, Duration elapsed)>;
 
-// A call's deadline (when it has none, `default_deadline` from now) and the metadata that are
-// passed on.
+// A call's deadline as its caller sees it (CallersTime; when it has none, `default_deadline` from
+// now) and the metadata that are passed on.
 CallPtr MakeCallContext(const grpc::ServerContextBase& context, Duration default_deadline);
 
 // A message as one string. False when gRPC cannot give it.

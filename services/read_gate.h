@@ -30,9 +30,9 @@ namespace quorate::services {
 
 // How long a read waits for the first leader after a restart.
 inline constexpr Duration kFirstLeaderWait = std::chrono::seconds(1);
-// An answer leaves this long before the caller's deadline, so that it still arrives; when the
-// caller gave little time, a quarter of that.
-inline constexpr Duration kReadDeadlineMargin = std::chrono::milliseconds(50);
+// A refusal leaves this long before the caller's deadline, so that it still arrives, as with writes
+// (ingress); when the caller gave little time, a quarter of that.
+inline constexpr Duration kReadDeadlineMargin = std::chrono::milliseconds(100);
 
 // What this node knows of itself when it judges.
 struct ReadState {

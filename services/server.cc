@@ -332,7 +332,8 @@ void Server::Impl::Housekeep() {
     lock.unlock();
     Engine* engine = this->engine();
     HousekeepOnce(engine != nullptr ? engine->node()->status() : nullptr);
-    const bool busy = engine != nullptr && (!caught_up_ || config_.has_waiting());
+    const bool waited_for = config_.has_waiting() || config_.has_asked();
+    const bool busy = engine != nullptr && (!caught_up_ || waited_for);
     lock.lock();
     changed_.wait_for(lock, busy ? kBusyInterval : kIdleInterval,
                       [this] { return housekeeping_ends_ || status_changed_; });

@@ -27,7 +27,7 @@ std::vector<char*> PointersTo(std::vector<std::string>& texts) {
   if (own_group) setpgid(0, 0);
   struct sigaction action = {};
   action.sa_handler = SIG_DFL;
-  for (const int each : {SIGPIPE, SIGINT, SIGTERM}) sigaction(each, &action, nullptr);
+  for (const int each : {SIGPIPE, SIGINT, SIGTERM, SIGCHLD}) sigaction(each, &action, nullptr);
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   // It may have ended before that was set.
   if (getppid() != parent) _exit(127);
@@ -57,6 +57,8 @@ absl::StatusOr<Child> Child::Start(const std::vector<std::string>& arguments,
   // Closed by exec: who reads its end knows that the command runs.
   int pipe_ends[2];
   if (pipe2(pipe_ends, O_CLOEXEC) != 0) return absl::ErrnoToStatus(errno, "cannot make a pipe");
+  // Whoever has started us may ignore it; then nobody would be told how the child ended.
+  signal(SIGCHLD, SIG_DFL);
   const pid_t parent = getpid();
   const pid_t pid = fork();
   if (pid == 0) {
@@ -82,12 +84,15 @@ absl::StatusOr<Child> Child::Start(const std::vector<std::string>& arguments,
 std::optional<int> Child::Ended() {
   int status = 0;
   const pid_t ended = waitpid(pid_, &status, WNOHANG);
+  if (ended < 0 && errno == ECHILD) return kStatusUnknown;
   if (ended != pid_) return std::nullopt;
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
 bool Child::GroupRuns() const { return own_group_ && kill(-pid_, 0) == 0; }
 
-void Child::Signal(int signal) const { kill(own_group_ ? -pid_ : pid_, signal); }
+bool Child::Signal(int signal) const {
+  return kill(own_group_ ? -pid_ : pid_, signal) == 0 || errno != EPERM;
+}
 
 }  // namespace quorate::tools

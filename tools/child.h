@@ -25,12 +25,15 @@ class Child {
   static absl::StatusOr<Child> Start(const std::vector<std::string>& arguments,
                                      const Variables& variables, bool own_group = false);
 
-  // What a shell calls its exit status (128 + the signal that ended it); nullopt: it runs. After it
-  // has ended it is not asked again.
+  // It has ended, and the system does not say how.
+  static constexpr int kStatusUnknown = -1;
+  // What a shell calls its exit status (128 + the signal that ended it), or kStatusUnknown;
+  // nullopt: it runs. After it has ended it is not asked again.
   std::optional<int> Ended();
   // After it has ended: somebody of its group is still there.
   bool GroupRuns() const;
-  void Signal(int signal) const;
+  // False: it may not be signalled, because it runs as somebody else (`sudo`).
+  bool Signal(int signal) const;
 
  private:
   Child(pid_t pid, bool own_group) : pid_(pid), own_group_(own_group) {}

@@ -3,8 +3,11 @@
 // Who wants NAME puts a key of his own, `NAME/ID`, bound to a time-to-live whose id that is, and
 // holds it when no key of NAME was created before his. Each waits for the one before him only, so
 // one release wakes one waiter, in the order in which they came. Whoever ends, or is cut off, loses
-// his key with his time-to-live. The key's create revision grows from holder to holder: what
-// the command writes elsewhere can carry it, and be refused behind a later one.
+// his key with his time-to-live. Only keys of this form count: what else is below NAME (another
+// name's contenders, say) blocks nobody, nor does a key that is bound to nothing, because a
+// rollback has brought it back, which would block for ever. The key's create revision grows from
+// holder to holder: what the command writes elsewhere can carry it, and be refused behind a later
+// one.
 #include <unistd.h>
 
 #include <csignal>
@@ -14,7 +17,6 @@
 #include <thread>
 #include <vector>
 
-#include "services/configuration.h"
 #include "services/errors.h"
 #include "services/system_clock.h"
 #include "tools/child.h"
@@ -33,6 +35,10 @@ using std::chrono::milliseconds;
 // How long a killed process takes to be gone.
 constexpr Duration kKillTime = std::chrono::seconds(2);
 constexpr milliseconds kPoll(20);
+// What a life's end is early for us: a killed process takes a moment to be gone, and this machine's
+// clock may run slower than the leader's, by a five-hundredth at most.
+constexpr Duration kLossMarginMin = std::chrono::milliseconds(100);
+constexpr int kClockRates = 500;
 constexpr milliseconds kTtlMin(1000);
 constexpr milliseconds kTtlMax(24LL * 3600 * 1000);
 // Said again at most so often.
@@ -48,6 +54,11 @@ struct LockOptions {
   std::vector<std::string> command;
 };
 
+// Whether this key stands for somebody who wants `name`.
+bool IsContender(const std::string& name, const v1::Item& item) {
+  return !item.ttl_id().empty() && item.key() == name + "/" + item.ttl_id();
+}
+
 std::string DefaultValue() {
   char host[256] = {};
   gethostname(host, sizeof host - 1);
@@ -62,8 +73,9 @@ class Contender {
       : invocation_(invocation),
         client_(client),
         options_(options),
+        margin_(std::max<Duration>(kLossMarginMin, ttl / kClockRates)),
         // The command is told to end while it still holds it, and made to when it may not.
-        notice_(std::min<Duration>(ttl / 4, std::chrono::seconds(2))),
+        notice_(margin_ + std::min<Duration>(ttl / 4, std::chrono::seconds(2))),
         give_up_(give_up),
         holder_(client, ttl) {}
 
@@ -120,7 +132,6 @@ class Contender {
   Turn FindTurn(v1::Item* before) {
     v1::ListRequest request;
     request.set_prefix(options_.name + "/");
-    request.set_keys_only(true);
     request.mutable_read()->set_min_revision(revision_);
     before->Clear();
     bool there = false;
@@ -136,6 +147,7 @@ class Contender {
         return Turn::kFailed;
       }
       for (const v1::Item& item : response.items()) {
+        if (!IsContender(options_.name, item)) continue;
         there = there || (item.key() == key_ && item.create_revision() == revision_);
         if (item.create_revision() >= revision_) continue;
         if (item.create_revision() > before->create_revision()) *before = item;
@@ -151,8 +163,8 @@ class Contender {
     }
   }
 
-  // Until that key is gone (or its history too), or it is time to stop. False: it cannot be
-  // watched.
+  // Until something happens to that key (or its history is gone), or it is time to stop. False: it
+  // cannot be watched.
   bool WaitFor(const v1::Item& before) {
     if (!std::exchange(waiting_told_, true)) Note("waiting for " + Printable(before.key()));
     WatcherOptions watcher;
@@ -163,12 +175,7 @@ class Contender {
     const CallResult result = Watcher(
                                   client_, watcher,
                                   [](const v1::WatchResponse& message) {
-                                    bool deleted = message.reset();
-                                    for (const v1::WatchEvent& event : message.events()) {
-                                      deleted =
-                                          deleted || event.type() == v1::WatchEvent::TYPE_DELETE;
-                                    }
-                                    return !deleted;
+                                    return !message.reset() && message.events().empty();
                                   },
                                   [](const CallResult&, uint64_t) {})
                                   .Run();
@@ -177,7 +184,7 @@ class Contender {
     return false;
   }
 
-  bool Lost() const { return holder_.ended() || holder_.time_left() <= Duration::zero(); }
+  bool Lost() const { return holder_.lost() != nullptr || holder_.time_left() <= margin_; }
   // Why not to go on waiting.
   bool Stop() const { return Interrupted() || Lost() || (give_up_ && BootNow() >= *give_up_); }
   int Stopped() {
@@ -188,16 +195,18 @@ class Contender {
 
   int FailLost() {
     const std::string trouble = holder_.trouble();
-    return invocation_.Fail(
-        kExitUnavailable,
-        What() + ": lost: " +
-            (gone_             ? "its key is not there any more"
-             : holder_.ended() ? "it has ended"
-                               : "it could not be kept alive, and may have ended") +
-            (trouble.empty() ? "" : ": " + trouble));
+    const char* lost = holder_.lost();
+    return invocation_.Fail(kExitUnavailable,
+                            What() + ": lost: " +
+                                (lost != nullptr ? lost
+                                 : gone_         ? "its key is not there any more"
+                                         : "it could not be kept alive, and may have ended") +
+                                (trouble.empty() ? "" : ": " + trouble));
   }
 
   int Hold(const std::string& value) {
+    // The listing may have taken its time.
+    if (Interrupted() || Lost()) return Stopped();
     if (options_.command.empty()) return HoldAlone(value);
     absl::StatusOr<Child> child = Child::Start(
         options_.command,
@@ -210,24 +219,42 @@ class Contender {
     bool told = false, killed = false, interrupted = false;
     while (true) {
       if (const std::optional<int> status = child->Ended()) {
-        if (told || killed || Interrupted()) AwaitRest(*child);
-        if (told || killed) return FailLost();
-        return Interrupted() ? kExitInterrupted : *status;
+        // Also when it was lost a moment ago, and the command has not been told yet.
+        const bool lost = told || killed || Lost();
+        if (lost || Interrupted()) AwaitRest(*child);
+        if (lost) return FailLost();
+        if (Interrupted()) return kExitInterrupted;
+        if (*status != Child::kStatusUnknown) return *status;
+        return invocation_.Fail(kExitError,
+                                What() + ": the command has ended, and how cannot be known");
       }
       if (Interrupted() && !std::exchange(interrupted, true)) {
         // A terminal has sent Ctrl-C to both.
         const int signal = InterruptSignal();
-        if (signal != SIGINT || !invocation_.io.in_is_terminal) child->Signal(signal);
+        if (signal != SIGINT || !invocation_.io.in_is_terminal) End(*child, signal);
       }
       if (Lost() && !std::exchange(killed, true)) {
-        child->Signal(SIGKILL);
+        End(*child, SIGKILL);
       } else if (!killed && holder_.time_left() <= notice_ && !std::exchange(told, true)) {
         Note("cannot be kept alive: the command is told to end: " + holder_.trouble());
-        child->Signal(SIGTERM);
+        End(*child, SIGTERM);
       }
       SayTrouble();
-      std::this_thread::sleep_for(kPoll);
+      Pause();
     }
+  }
+
+  void End(const Child& child, int signal) const {
+    if (child.Signal(signal)) return;
+    invocation_.io.err
+        << "quorate: " << What()
+        << ": the command runs as somebody else and cannot be ended: end it by hand\n";
+  }
+
+  // Until the next look; not beyond the end.
+  void Pause() const {
+    std::this_thread::sleep_for(
+        std::clamp<Duration>(holder_.time_left() - margin_, milliseconds(1), kPoll));
   }
 
   // What the command has started was told to end as well; it is waited for, because the next holder
@@ -236,7 +263,7 @@ class Contender {
     std::optional<Instant> killed_at;
     while (child.GroupRuns()) {
       if (!killed_at && Lost()) {
-        child.Signal(SIGKILL);
+        End(child, SIGKILL);
         killed_at = BootNow();
       }
       // Only a process that nobody waits for is there so long after it was killed.
@@ -259,7 +286,7 @@ class Contender {
     while (!Interrupted()) {
       if (Lost()) return FailLost();
       SayTrouble();
-      std::this_thread::sleep_for(kPoll);
+      Pause();
     }
     return kExitInterrupted;
   }
@@ -282,6 +309,7 @@ class Contender {
   Invocation& invocation_;
   Client& client_;
   const LockOptions& options_;
+  const Duration margin_;
   const Duration notice_;
   const std::optional<Instant> give_up_;
   TtlHolder holder_;
@@ -339,6 +367,7 @@ class Listener {
   void Show() {
     const v1::Item* leader = nullptr;
     for (const auto& [key, item] : keys_) {
+      if (!IsContender(options_.name, item)) continue;
       if (leader == nullptr || item.create_revision() < leader->create_revision()) leader = &item;
     }
     const std::pair<std::string, uint64_t> now =
@@ -374,18 +403,9 @@ int RunLock(Invocation& invocation, const LockOptions& options) {
   if (options.verb == "lock" && options.command.empty()) {
     return fail("write the command to run: lock NAME -- CMD");
   }
-  const auto ttl = services::ParseDuration(options.ttl);
-  if (!ttl || *ttl < kTtlMin || *ttl > kTtlMax) {
-    return fail("--ttl " + options.ttl + ": write 1s to 24h as a whole number and ms, s or m");
-  }
+  const milliseconds ttl = ParseTime(options.ttl).value_or(kTtlMin);
   std::optional<Instant> give_up;
-  if (!options.wait.empty()) {
-    const auto wait = services::ParseDuration(options.wait);
-    if (!wait || *wait < Duration::zero()) {
-      return fail("--wait " + options.wait + ": write a whole number and ms, s or m, such as 30s");
-    }
-    give_up = BootNow() + *wait;
-  }
+  if (!options.wait.empty()) give_up = BootNow() + ParseTime(options.wait).value_or(kTtlMin);
   if (options.listen && (!options.command.empty() || !options.value.empty())) {
     return fail("--listen only watches: no --value and no command");
   }
@@ -394,9 +414,7 @@ int RunLock(Invocation& invocation, const LockOptions& options) {
   if (client == nullptr) return exit;
   GracefulInterrupts graceful;
   if (options.listen) return Listener(invocation, options).Run(*client);
-  return Contender(invocation, *client, options, std::chrono::duration_cast<milliseconds>(*ttl),
-                   give_up)
-      .Run();
+  return Contender(invocation, *client, options, ttl, give_up).Run();
 }
 
 CLI::App* AddContest(CLI::App& app, Invocation& invocation, const std::string& verb,
@@ -407,10 +425,14 @@ CLI::App* AddContest(CLI::App& app, Invocation& invocation, const std::string& v
       ->required();
   command
       ->add_option("--ttl", options->ttl,
-                   "how long it stays after its holder was cut off or killed")
+                   "how long it stays after its holder was cut off or killed, 1s to 24h")
+      ->check(TimeWithin(kTtlMin, kTtlMax))
       ->capture_default_str();
-  command->add_option("--wait", options->wait,
-                      "give up (exit 5) when it is not obtained within this; default: never");
+  command
+      ->add_option("--wait", options->wait,
+                   "give up (exit 5) when it is not obtained within this; 0s: only if it is free; "
+                   "default: never")
+      ->check(TimeWithin(milliseconds(0), milliseconds(366LL * 24 * 3600 * 1000)));
   command->add_option("--value", options->value, "of the key (default: host/process)");
   command->add_option("CMD", options->command,
                       "what to run while it is held, with QUORATE_LOCK_KEY and QUORATE_LOCK_TOKEN "

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <utility>
 
-#include "google/rpc/status.pb.h"
 #include "services/errors.h"
 #include "services/system_clock.h"
 #include "tools/failure.h"
+#include "tools/ttl_renewal.h"
 
 namespace quorate::tools {
 namespace {
@@ -17,13 +17,11 @@ using services::BootNow;
 constexpr Duration kAttemptMin = std::chrono::milliseconds(200);
 constexpr Duration kAttemptMax = std::chrono::seconds(2);
 constexpr Duration kRoundPause = std::chrono::milliseconds(50);
+constexpr Duration kCheckInterval = std::chrono::seconds(1);
+constexpr int64_t kKeyStalenessSeconds = 2;
 
 void SetDeadline(grpc::ClientContext* context, Duration timeout) {
   context->set_deadline(std::chrono::system_clock::now() + timeout);
-}
-
-bool HasReason(const grpc::Status& status, std::string_view reason) {
-  return services::DetailsOf(status).reason == reason;
 }
 
 }  // namespace
@@ -39,6 +37,8 @@ CallResult TtlHolder::Grant() {
   id_ = response.ttl_id();
   std::lock_guard lock(mutex_);
   lives_until_ = asked + ttl_;
+  renew_at_ = asked + ttl_ / 3;
+  check_at_ = BootNow() + CheckInterval();
   thread_ = std::thread([this] { Renew(); });
   return result;
 }
@@ -78,77 +78,86 @@ CallResult TtlHolder::Revoke() {
   return client_.Write(&v1::Config::Stub::RevokeTtl, request, &response);
 }
 
-// Every third of the time; after a failure at once, at the next endpoint, so that a node that has
-// stopped answering costs one attempt.
+// Renews every third of the time, and looks for the key in between; what fails is tried again at
+// once, at the next endpoint, so that a node that has stopped answering costs one attempt.
 void TtlHolder::Renew() {
-  const Duration attempt = std::clamp<Duration>(ttl_ / 6, kAttemptMin, kAttemptMax);
-  size_t at = 0;
-  size_t failures = 0;
   std::unique_lock lock(mutex_);
-  Duration pause = ttl_ / 3;
-  while (true) {
-    changed_.wait_for(lock, pause, [this] { return stopped_; });
-    if (stopped_) return;
+  while (!stopped_) {
+    const Instant next = std::min(renew_at_, check_at_);
+    const Duration pause = std::max<Duration>(next - BootNow(), Duration::zero());
+    if (changed_.wait_for(lock, pause, [this] { return stopped_; })) return;
     lock.unlock();
-    const Instant sent = BootNow();
-    Endpoint& endpoint = *client_.endpoints()[at];
-    const grpc::Status status = RenewAt(endpoint, attempt);
-    const bool gone = HasReason(status, "TTL_NOT_FOUND") || HasReason(status, "KEY_NOT_FOUND");
+    const bool goes_on = renew_at_ <= check_at_ ? RenewOnce() : CheckKeyOnce();
     lock.lock();
-    trouble_.clear();
-    if (status.ok()) {
-      lives_until_ = sent + ttl_;
-      failures = 0;
-      pause = std::max<Duration>(ttl_ / 3 - (BootNow() - sent), Duration::zero());
-      continue;
-    }
-    trouble_ = Describe({status, endpoint.address});
-    if (gone) {
-      ended_ = true;
-      return;
-    }
-    at = (at + 1) % client_.endpoints().size();
-    pause = ++failures % client_.endpoints().size() == 0 ? kRoundPause : Duration::zero();
+    if (!goes_on) return;
   }
 }
 
-grpc::Status TtlHolder::RenewAt(Endpoint& endpoint, Duration timeout) {
-  grpc::ClientContext context;
-  SetDeadline(&context, timeout);
-  const auto stream = endpoint.config->KeepAliveTtl(&context);
-  v1::KeepAliveTtlRequest request;
-  request.set_ttl_id(id_);
-  stream->Write(request);
-  stream->WritesDone();
-  v1::KeepAliveTtlResponse response;
-  const bool answered = stream->Read(&response);
-  grpc::Status status = stream->Finish();
-  if (!answered) {
-    return status.ok() ? grpc::Status(grpc::StatusCode::UNAVAILABLE, "no answer") : status;
+bool TtlHolder::RenewOnce() {
+  const Instant sent = BootNow();
+  const size_t count = client_.endpoints().size();
+  Endpoint& endpoint = *client_.endpoints()[renew_endpoint_];
+  const grpc::Status status = RenewAt(endpoint);
+  std::lock_guard lock(mutex_);
+  trouble_.clear();
+  if (status.ok()) {
+    lives_until_ = sent + ttl_;
+    failures_ = 0;
+    renew_at_ = sent + ttl_ / 3;
+    return true;
   }
-  if (response.code() != 0) {
-    google::rpc::Status proto;
-    if (proto.ParseFromString(response.status())) return services::FromProto(proto);
-    return grpc::Status(static_cast<grpc::StatusCode>(response.code()), response.message());
+  trouble_ = Describe({status, endpoint.address});
+  if (services::DetailsOf(status).reason == "TTL_NOT_FOUND") {
+    lost_ = "it has ended";
+    return false;
   }
-  return CheckKey(endpoint, timeout);
+  renew_endpoint_ = (renew_endpoint_ + 1) % count;
+  renew_at_ = BootNow() + (++failures_ % count == 0 ? kRoundPause : Duration::zero());
+  return true;
 }
 
-// A node that is behind does not know the key yet, and is not asked to wait for long.
-grpc::Status TtlHolder::CheckKey(Endpoint& endpoint, Duration timeout) {
+bool TtlHolder::CheckKeyOnce() {
+  check_at_ = BootNow() + CheckInterval();
   v1::GetRequest request;
+  uint64_t revision = 0;
   {
     std::lock_guard lock(mutex_);
-    if (key_.empty()) return grpc::Status::OK;
+    if (key_.empty()) return true;
     request.set_key(key_);
-    request.mutable_read()->set_min_revision(key_revision_);
+    revision = key_revision_;
   }
+  // A node that is behind does not know the key yet, and is not asked to wait for long.
+  request.mutable_read()->set_min_revision(revision);
+  request.mutable_read()->mutable_max_staleness()->set_seconds(kKeyStalenessSeconds);
   grpc::ClientContext context;
-  SetDeadline(&context, timeout);
+  SetDeadline(&context, Attempt());
   v1::GetResponse response;
-  const grpc::Status status = endpoint.config->Get(&context, request, &response);
-  // It was renewed; only that the key is gone counts.
-  return HasReason(status, "KEY_NOT_FOUND") ? status : grpc::Status::OK;
+  const grpc::Status status =
+      client_.endpoints()[check_endpoint_]->config->Get(&context, request, &response);
+  const bool gone = services::DetailsOf(status).reason == "KEY_NOT_FOUND";
+  if (!status.ok() && !gone) {
+    // That a node does not answer, or is behind, is told by the renewals. Another one is asked.
+    check_endpoint_ = (check_endpoint_ + 1) % client_.endpoints().size();
+    return true;
+  }
+  const v1::Item& item = response.item();
+  if (!gone && item.create_revision() == revision && item.ttl_id() == id_) return true;
+  lost_ = gone ? "its key is not there any more" : "its key was put by somebody else";
+  return false;
+}
+
+Duration TtlHolder::CheckInterval() const { return std::min<Duration>(ttl_ / 3, kCheckInterval); }
+
+Duration TtlHolder::Attempt() const {
+  return std::clamp<Duration>(ttl_ / 6, kAttemptMin, kAttemptMax);
+}
+
+grpc::Status TtlHolder::RenewAt(Endpoint& endpoint) const {
+  grpc::ClientContext context;
+  SetDeadline(&context, Attempt());
+  std::vector<v1::KeepAliveTtlResponse> answers;
+  const grpc::Status status = RenewTtlsAt(endpoint, &context, {id_}, &answers);
+  return status.ok() ? StatusOf(answers.front()) : status;
 }
 
 }  // namespace quorate::tools

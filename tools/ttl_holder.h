@@ -29,14 +29,15 @@ class TtlHolder {
   // Asks for it, and renews it from now on. Once.
   CallResult Grant();
   const std::string& id() const { return id_; }
-  // From now on it is lost as well when this key, bound to it since `revision`, is not there any
-  // more: somebody has deleted it.
+  // From now on it is lost as well when this key, bound to it and created at `revision`, is not
+  // what it was: somebody has deleted it, or put it anew. Any node is asked, every second or every
+  // third of the time, and must not be behind for longer than two seconds.
   void Guard(const std::string& key, uint64_t revision);
 
   // Any thread.
   Duration time_left() const;
-  // The cluster says that it has ended.
-  bool ended() const { return ended_; }
+  // Why it is certainly lost, for people; nullptr: it is not.
+  const char* lost() const { return lost_; }
   // Why it is not what it should be, for people; empty: nothing has gone wrong lately.
   std::string trouble() const;
 
@@ -46,14 +47,17 @@ class TtlHolder {
  private:
   void StopRenewing();
   void Renew();
-  // One renewal at one endpoint, done within `timeout`.
-  grpc::Status RenewAt(Endpoint& endpoint, Duration timeout);
-  grpc::Status CheckKey(Endpoint& endpoint, Duration timeout);
+  // One attempt each, at the endpoint that is next. False: it is lost.
+  bool RenewOnce();
+  bool CheckKeyOnce();
+  Duration CheckInterval() const;
+  Duration Attempt() const;  // how long one may take
+  grpc::Status RenewAt(Endpoint& endpoint) const;
 
   Client& client_;
   const std::chrono::milliseconds ttl_;
   std::string id_;  // constant after Grant
-  std::atomic<bool> ended_ = false;
+  std::atomic<const char*> lost_ = nullptr;
 
   mutable std::mutex mutex_;  // protects what follows
   std::condition_variable changed_;
@@ -63,6 +67,13 @@ class TtlHolder {
   uint64_t key_revision_ = 0;
   std::string trouble_;
   std::thread thread_;
+
+  // The thread's own.
+  Instant renew_at_;
+  Instant check_at_;
+  size_t renew_endpoint_ = 0;
+  size_t check_endpoint_ = 0;
+  size_t failures_ = 0;  // renewals, in a row
 };
 
 }  // namespace quorate::tools

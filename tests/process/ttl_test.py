@@ -390,6 +390,8 @@ class TimeToLive(unittest.TestCase):
     def test_elections(self):
         with Cluster(3) as cluster:
             cluster.start().wait_ready()
+            # Below the name, and nobody's: it neither leads nor holds anybody up.
+            cluster.nodes[0].put("boss/plain", "nobody")
             listener = Command(cluster, "elect", "boss", "--listen")
             commands = [listener]
             try:
@@ -401,7 +403,7 @@ class TimeToLive(unittest.TestCase):
                 second = Command(cluster, "elect", "boss", "--value", "bob", "--ttl", f"{TTL_S}s",
                                  "--", "/bin/sh", "-c", "echo $QUORATE_LOCK_KEY; exit 3")
                 commands.append(second)
-                eventually(lambda: len(cluster.nodes[0].list_all("boss/")) == 2, "two candidates")
+                eventually(lambda: len(cluster.nodes[0].list_all("boss/")) == 3, "two candidates")
                 # The nodes' own leader dies meanwhile.
                 cluster.leader().kill()
                 self.assertTrue(second.silent())

@@ -1,4 +1,6 @@
 // `quorate lock` and `quorate elect` against a node that keeps time-to-lives as it is told.
+#include <sys/wait.h>
+
 #include <csignal>
 #include <filesystem>
 #include <fstream>
@@ -74,12 +76,12 @@ TEST_F(CliLock, RunsTheCommandAndReleases) {
 
 TEST_F(CliLock, WaitsForTheOneBeforeItOnly) {
   // Two before it, on two pages with one behind it; and another name's.
-  node_.PutItem("job/z", "first");
-  node_.PutItem("job/y", "second");
-  node_.PutItem("jobs/x", "another");
+  node_.Contend("job", "z");
+  node_.Contend("job", "y");
+  node_.Contend("jobs", "x");
   std::thread others([this] {
     Await([this] { return node_.keys().size() == 4; });
-    node_.PutItem("job/a", "behind");
+    node_.Contend("job", "a");
     node_.Erase("job/z");  // not the one before it
     std::this_thread::sleep_for(milliseconds(100));
     EXPECT_EQ(Written(), "");
@@ -92,8 +94,34 @@ TEST_F(CliLock, WaitsForTheOneBeforeItOnly) {
   EXPECT_THAT(ran.err, HasSubstr("waiting for job/y"));
 }
 
+// Those of a name below, keys that are bound to something else, and those that a rollback has
+// brought back plain, after their holders have gone.
+TEST_F(CliLock, NobodyElseBelowItsNameCounts) {
+  node_.Contend("job/nightly", "z");
+  node_.PutItem("job/config", "x");
+  node_.PutItem("job/up", "x", "00000000000000ff");
+  node_.PutItem("job/0000000000000001", "x");
+  const RanLock ran = Lock("echo held > $F", {"--wait", "0s"});
+  EXPECT_EQ(ran.exit, 0) << ran.err;
+  EXPECT_EQ(Written(), "held\n");
+}
+
+// He does not stand for anybody any more.
+TEST_F(CliLock, OneBeforeItThatBecomesPlainIsNotWaitedFor) {
+  node_.Contend("job", "z");
+  std::thread other([this] {
+    Await([this] { return node_.keys().size() == 2; });
+    std::this_thread::sleep_for(milliseconds(50));
+    node_.PutItem("job/z", "plain");
+  });
+  const RanLock ran = Lock("echo held > $F");
+  other.join();
+  EXPECT_EQ(ran.exit, 0) << ran.err;
+  EXPECT_EQ(Written(), "held\n");
+}
+
 TEST_F(CliLock, GivesUpWaiting) {
-  node_.PutItem("job/z", "first");
+  node_.Contend("job", "z");
   const RanLock ran = Lock("echo held > $F", {"--wait", "200ms"});
   EXPECT_EQ(ran.exit, kExitUnavailable);
   EXPECT_THAT(ran.err, HasSubstr("not obtained within 200ms"));
@@ -127,20 +155,51 @@ TEST_F(CliLock, ACommandWhoseLockCannotBeKeptIsToldFirst) {
   EXPECT_GT(node_.renewals(), 3) << "it has tried";
 }
 
+// However long its time is.
 TEST_F(CliLock, AKeyThatSomebodyDeletesIsALostLock) {
   std::thread other([this] {
     Await([this] { return node_.keys().size() == 1; });
     node_.Erase("job/00000000000000a1");
   });
-  const RanLock ran = Lock("sleep 60", {"--ttl", "1s"});
+  const RanLock ran = Lock("sleep 60", {"--ttl", "24h"});
   other.join();
   EXPECT_EQ(ran.exit, kExitUnavailable);
-  EXPECT_THAT(ran.err, HasSubstr("KEY_NOT_FOUND"));
+  EXPECT_THAT(ran.err, HasSubstr("lost: its key is not there any more"));
+  EXPECT_EQ(node_.renewals(), 0);
+}
+
+TEST_F(CliLock, AKeyThatSomebodyPutsIsALostLock) {
+  std::thread other([this] {
+    Await([this] { return !Written().empty(); });
+    node_.PutItem("job/00000000000000a1", "plain");
+  });
+  const RanLock ran = Lock("echo held > $F; sleep 60", {"--ttl", "24h"});
+  other.join();
+  EXPECT_EQ(ran.exit, kExitUnavailable);
+  EXPECT_THAT(ran.err, HasSubstr("lost: its key was put by somebody else"));
+}
+
+// The listing takes longer than it can be kept.
+TEST_F(CliLock, WhatIsLostBeforeTheCommandStartsIsNotRun) {
+  node_.RefuseRenewals(
+      services::MakeError(grpc::StatusCode::UNAVAILABLE, "NO_LEADER", "no leader"));
+  node_.DelayLists(milliseconds(950));
+  const RanLock ran = Lock("echo held > $F", {"--ttl", "1s"});
+  EXPECT_EQ(ran.exit, kExitUnavailable);
+  EXPECT_THAT(ran.err, HasSubstr("could not be kept alive, and may have ended"));
+  EXPECT_EQ(Written(), "");
+}
+
+// Some supervisors ignore it, and what ends is then waited for by nobody.
+TEST_F(CliLock, AnIgnoredSigchldDoesNotHideTheEnd) {
+  signal(SIGCHLD, SIG_IGN);
+  EXPECT_EQ(Lock("exit 7").exit, 7);
+  signal(SIGCHLD, SIG_DFL);
 }
 
 // Whoever comes next has the lock alone: this one has no key any more that would hold him off.
 TEST_F(CliLock, OneWhoseKeyIsDeletedWhileItWaitsTakesNoTurn) {
-  node_.PutItem("job/z", "first");
+  node_.Contend("job", "z");
   std::thread other([this] {
     Await([this] { return node_.keys().size() == 2; });
     node_.Erase("job/00000000000000a1");
@@ -200,6 +259,7 @@ TEST_F(CliLock, UsageIsChecked) {
   EXPECT_EQ(Quorate({"lock", "", "--", "true"}).exit, kExitUsage);
   EXPECT_EQ(Lock("true", {"--ttl", "999ms"}).exit, kExitUsage);
   EXPECT_EQ(Lock("true", {"--ttl", "soon"}).exit, kExitUsage);
+  EXPECT_EQ(Lock("true", {"--ttl", "25h"}).exit, kExitUsage);
   EXPECT_EQ(Lock("true", {"--wait", "long"}).exit, kExitUsage);
   EXPECT_EQ(Quorate({"elect", "boss", "--listen", "--", "true"}).exit, kExitUsage);
   EXPECT_EQ(node_.ttls(), 0u);
@@ -228,6 +288,10 @@ TEST(Child, SaysHowItEnded) {
   sleeps->Signal(SIGTERM);
   EXPECT_EQ(end(*sleeps), 128 + SIGTERM);
   EXPECT_TRUE(absl::IsNotFound(Child::Start({"no-such-command"}, {}).status()));
+  auto taken = Child::Start({"true"}, {});
+  ASSERT_TRUE(taken.ok());
+  EXPECT_GT(waitpid(-1, nullptr, 0), 0);
+  EXPECT_EQ(end(*taken), Child::kStatusUnknown) << "somebody else was told";
 }
 
 }  // namespace

@@ -32,11 +32,13 @@ class TtlNode final : public v1::Config::Service, public v1::Cluster::Service {
   ~TtlNode() override { server_->Shutdown(std::chrono::system_clock::now()); }
 
   std::string address() const { return "127.0.0.1:" + std::to_string(port_); }
-  void PutItem(const std::string& key, const std::string& text) {
+  // By somebody else; plain without `ttl_id`.
+  void PutItem(const std::string& key, const std::string& text, const std::string& ttl_id = "") {
     const std::lock_guard lock(mutex_);
     v1::Item& item = items_[key];
     item.set_key(key);
     item.set_text(text);
+    item.set_ttl_id(ttl_id);
     item.set_mod_revision(++revision_);
     if (item.create_revision() == 0) item.set_create_revision(revision_);
   }
@@ -48,6 +50,15 @@ class TtlNode final : public v1::Config::Service, public v1::Cluster::Service {
   void RefuseRenewals(const grpc::Status& status) {
     const std::lock_guard lock(mutex_);
     renewal_ = status;
+  }
+  // Somebody else who wants `name`.
+  void Contend(const std::string& name, const std::string& id) {
+    PutItem(name + "/" + id, "x", id);
+  }
+  // Each listing takes so long.
+  void DelayLists(std::chrono::milliseconds delay) {
+    const std::lock_guard lock(mutex_);
+    list_delay_ = delay;
   }
   std::vector<std::string> keys() {
     const std::lock_guard lock(mutex_);
@@ -151,15 +162,25 @@ class TtlNode final : public v1::Config::Service, public v1::Cluster::Service {
     Fill(response->mutable_header());
     return grpc::Status::OK;
   }
-  grpc::Status Get(grpc::ServerContext*, const v1::GetRequest* request, v1::GetResponse*) override {
+  grpc::Status Get(grpc::ServerContext*, const v1::GetRequest* request,
+                   v1::GetResponse* response) override {
     const std::lock_guard lock(mutex_);
-    if (items_.contains(request->key())) return grpc::Status::OK;
+    Fill(response->mutable_header());
+    if (const auto found = items_.find(request->key()); found != items_.end()) {
+      *response->mutable_item() = found->second;
+      return grpc::Status::OK;
+    }
     return services::MakeError(grpc::StatusCode::NOT_FOUND, "KEY_NOT_FOUND", "no such key");
   }
   // Two items a page.
   grpc::Status List(grpc::ServerContext*, const v1::ListRequest* request,
                     v1::ListResponse* response) override {
-    const std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
+    if (const auto delay = list_delay_; delay.count() > 0) {
+      lock.unlock();
+      std::this_thread::sleep_for(delay);
+      lock.lock();
+    }
     Fill(response->mutable_header());
     for (const auto& [key, item] : items_) {
       if (!key.starts_with(request->prefix()) || key <= request->page_token()) continue;
@@ -168,10 +189,14 @@ class TtlNode final : public v1::Config::Service, public v1::Cluster::Service {
         break;
       }
       *response->add_items() = item;
+      if (request->keys_only()) {
+        response->mutable_items()->rbegin()->clear_value();
+        response->mutable_items()->rbegin()->clear_ttl_id();
+      }
     }
     return grpc::Status::OK;
   }
-  // Of a key: its deletion. Of a prefix: the state, again and again, as a new one each time.
+  // Of a key: its last change. Of a prefix: the state, again and again, as a new one each time.
   grpc::Status Watch(grpc::ServerContext* context, const v1::WatchRequest* request,
                      grpc::ServerWriter<v1::WatchResponse>* writer) override {
     uint64_t shown = 0;
@@ -181,10 +206,16 @@ class TtlNode final : public v1::Config::Service, public v1::Cluster::Service {
         const std::lock_guard lock(mutex_);
         Fill(message.mutable_header());
         message.set_resume_revision(revision_ + 1);
-        if (request->has_key() && !items_.contains(request->key())) {
+        const auto found = items_.find(request->key());
+        if (request->has_key() && found == items_.end()) {
           v1::WatchEvent* event = message.add_events();
           event->set_type(v1::WatchEvent::TYPE_DELETE);
           event->mutable_item()->set_key(request->key());
+        } else if (request->has_key() &&
+                   found->second.mod_revision() >= request->start_revision()) {
+          v1::WatchEvent* event = message.add_events();
+          event->set_type(v1::WatchEvent::TYPE_PUT);
+          *event->mutable_item() = found->second;
         }
         if (!request->has_key() && shown != revision_) {
           for (const auto& [key, item] : items_) {
@@ -209,6 +240,7 @@ class TtlNode final : public v1::Config::Service, public v1::Cluster::Service {
   int renewals_ = 0;
   std::map<std::string, v1::Item> items_;
   std::map<std::string, google::protobuf::Duration> ttls_;
+  std::chrono::milliseconds list_delay_{};
   grpc::Status renewal_;
   v1::GrantTtlRequest last_grant_;
   int port_ = 0;

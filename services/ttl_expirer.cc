@@ -5,10 +5,11 @@
 #include <utility>
 #include <vector>
 
+#include "storage/state_ttl.h"
+
 namespace quorate::services {
 namespace {
 
-constexpr size_t kExpiredAtOnceMax = 1000;
 constexpr std::chrono::milliseconds kDueWait(20);
 // A proposal that does not get through is made again by whoever leads then.
 constexpr Duration kProposalTime = std::chrono::seconds(5);
@@ -39,6 +40,9 @@ TtlSchedule::Decision TtlSchedule::Decide(Instant now, const View& view) {
     anchor_ = now;
     anchor_log_time_ms_ = view.log_time_ms;
   }
+  // It has not run for so long (suspended, say): its clients could not renew either.
+  if (now - looked_at_ > options_.grace) leads_since_ = now;
+  looked_at_ = now;
   if (view.ttls == 0 || now - leads_since_ < options_.grace) return {};
   const uint64_t log_time_ms = LogTimeAt(now);
   if (view.next_deadline_ms < log_time_ms) return {Action::kExpire, log_time_ms};
@@ -61,7 +65,7 @@ void TtlExpirer::Run(Instant now, bool leads, raft::Term term, storage::State* s
     storage::ReadLimits limits;
     limits.wait = kDueWait;
     const absl::StatusOr<std::vector<uint64_t>> due =
-        state->DueTtls(decision.log_time_ms, kExpiredAtOnceMax, limits);
+        state->DueTtls(decision.log_time_ms, storage::kTtlIdsPerCommandMax, limits);
     // No reader is free, or another has just been renewed: the next run looks again.
     if (!due.ok() || due->empty()) return;
     for (const uint64_t ttl : *due) command.mutable_expire_ttl()->add_ttl_id(ttl);

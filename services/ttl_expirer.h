@@ -28,8 +28,9 @@ namespace quorate::services {
 
 struct TtlExpirerOptions {
   // A new leader ends nothing before this: who was connected to the old one finds another node
-  // first. (etcd gives every lease its whole time again, because it does not know what was left of
-  // it. Here each renewal is in the log, so what was left is known.)
+  // first. Nor does one that has not run for so long: its clients come first. (etcd gives every
+  // lease its whole time again, because it does not know what was left of it. Here each renewal is
+  // in the log, so what was left is known.)
   Duration grace = std::chrono::seconds(1);
   // Marks come when log time is behind by an eighth of what is left of the shortest life, within
   // these bounds.
@@ -64,6 +65,7 @@ class TtlSchedule {
   bool leads_ = false;
   raft::Term term_;
   Instant leads_since_;
+  Instant looked_at_;  // while it leads
   // While it leads: at `anchor_` log time was this, or more. Since then it has gone on with the
   // clock, so what is counted from here is never ahead of the leader's own.
   Instant anchor_;

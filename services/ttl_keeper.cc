@@ -30,6 +30,9 @@ struct TtlKeeper::Batch {
   std::vector<RenewalPtr> renewals;
   CallPtr call;
   std::atomic<size_t> wanted = 0;
+  // The write has been handed over, and it has ended: who comes second sends the next.
+  std::atomic<int> steps = 0;
+  bool Step() { return steps.fetch_add(1) == 1; }
   // Of the answer.
   std::map<uint64_t, uint64_t> lives_ms;  // by time-to-live
   v1::ResponseHeader header;
@@ -89,10 +92,17 @@ void TtlKeeper::Renew(uint64_t ttl, const CallPtr& call, CallDone done) {
     // A write that nobody waits for any more is given up, so that the next one can go.
     if (batch != nullptr && batch->wanted.fetch_sub(1) == 1) batch->call->Cancel();
   });
-  if (send) SendNext();
+  if (send) SendAll();
 }
 
-void TtlKeeper::SendNext() {
+// A loop and no recursion: a write that is refused at once ends before it is handed over, and as
+// long as others come meanwhile there is a next one.
+void TtlKeeper::SendAll() {
+  while (SendOne()) {
+  }
+}
+
+bool TtlKeeper::SendOne() {
   auto batch = std::make_shared<Batch>();
   v1::Command command;
   {
@@ -112,7 +122,7 @@ void TtlKeeper::SendNext() {
     }
     waiting_.erase(waiting_.begin(), waiting_.begin() + static_cast<std::ptrdiff_t>(taken));
     sending_ = !batch->renewals.empty();
-    if (!sending_) return;
+    if (!sending_) return false;
     batch->call = std::make_shared<CallContext>(deadline, std::map<std::string, std::string>());
     batch->wanted = batch->renewals.size();
   }
@@ -138,6 +148,7 @@ void TtlKeeper::SendNext() {
         }
         return std::string();
       });
+  return batch->Step();
 }
 
 void TtlKeeper::Finish(const std::shared_ptr<Batch>& batch, const grpc::Status& status) {
@@ -157,7 +168,7 @@ void TtlKeeper::Finish(const std::shared_ptr<Batch>& batch, const grpc::Status& 
       renewal->End(grpc::Status::OK, response.SerializeAsString());
     }
   }
-  SendNext();
+  if (batch->Step()) SendAll();
 }
 
 }  // namespace quorate::services

@@ -48,7 +48,9 @@ class TtlKeeper {
   using RenewalPtr = std::shared_ptr<Renewal>;
   struct Batch;
 
-  void SendNext();
+  void SendAll();
+  // True: the write has ended already, so it is for the caller to send the next one.
+  bool SendOne();
   void Finish(const std::shared_ptr<Batch>& batch, const grpc::Status& status);
 
   const Write write_;

@@ -128,8 +128,20 @@ TEST_F(ConfigTtl, APutIsBound) {
   TtlEnd end;
   Call("Put", request, &end);
   EXPECT_EQ(node_.writes[0].command.transaction().then(0).put().ttl_id(), 0xa1u);
+}
+
+TEST_F(ConfigTtl, ABoundItemSaysToWhat) {
   node_.state.Put("a", "v");
   node_.state.items["a"].ttl = 0xa1;
+  node_.status.fresh_as_of = kTtlStart;
+  v1::GetRequest request;
+  request.set_key("a");
+  TtlEnd end;
+  Call("Get", request, &end);
+  pool_.Stop();  // it has answered
+  v1::GetResponse response;
+  ASSERT_TRUE(response.ParseFromString(end.response));
+  EXPECT_EQ(response.item().ttl_id(), "00000000000000a1");
 }
 
 TEST_F(ConfigTtl, RenewalsThatComeMeanwhileGoTogether) {

@@ -14,10 +14,18 @@ using std::chrono::seconds;
 using Action = TtlSchedule::Action;
 
 constexpr Instant kExpirerStart{seconds(1000)};
+constexpr Duration kLookInterval = milliseconds(500);
 
 class TtlScheduleTest : public ::testing::Test {
  protected:
+  // It looks at it all the time, as it should.
   Action After(Duration passed) {
+    for (; passed > kLookInterval; passed -= kLookInterval) {
+      schedule_.Decide(now_ += kLookInterval, view_);
+    }
+    return AfterAPause(passed);
+  }
+  Action AfterAPause(Duration passed) {
     now_ += passed;
     const TtlSchedule::Decision decision = schedule_.Decide(now_, view_);
     at_ = decision.log_time_ms;
@@ -110,6 +118,15 @@ TEST_F(TtlScheduleTest, WithoutAnyNothingIsWritten) {
   EXPECT_EQ(After(hours(100)), Action::kNothing);
 }
 
+// A single node, or all of them, was suspended: its clock went on, and nobody could renew.
+TEST_F(TtlScheduleTest, OneThatHasNotRunLetsItsClientsComeFirst) {
+  EXPECT_EQ(After({}), Action::kNothing);
+  EXPECT_EQ(AfterAPause(seconds(1)), Action::kMark) << "no pause yet";
+  EXPECT_EQ(AfterAPause(seconds(3600)), Action::kNothing);
+  EXPECT_EQ(After(milliseconds(999)), Action::kNothing);
+  EXPECT_EQ(After(milliseconds(1)), Action::kExpire);
+}
+
 // --- What it proposes ---
 
 class TtlExpirerTest : public ::testing::Test {
@@ -134,7 +151,7 @@ class TtlExpirerTest : public ::testing::Test {
 
   Instant now_ = kExpirerStart;
   FakeState state_;
-  TtlExpirer expirer_;
+  TtlExpirer expirer_{TtlExpirerOptions{.grace = {}}};
   std::vector<v1::Command> commands_;
   std::function<void(const ingress::Outcome&)> done_;
 };

@@ -107,13 +107,18 @@ int RunExport(Invocation& invocation, ExportFlags& flags) {
   }
   nlohmann::ordered_json json = {{"node", summary.node},       {"revision", summary.revision},
                                  {"written", summary.written}, {"refused", summary.refused},
-                                 {"failed", summary.failed},   {"bytes", summary.bytes}};
+                                 {"failed", summary.failed},   {"bound", summary.bound},
+                                 {"bytes", summary.bytes}};
   if (invocation.structured()) {
     PrintStructured(invocation.io.out, invocation.format, json);
   } else if (!invocation.globals.quiet) {
     invocation.io.out << "exported " << summary.written << " files (" << FormatBytes(summary.bytes)
                       << ") of revision " << summary.revision << " from " << summary.node << ", "
                       << summary.refused << " cannot be files, " << summary.failed << " failed\n";
+  }
+  if (summary.bound > 0 && !invocation.globals.quiet) {
+    err << "quorate: left out " << summary.bound
+        << " that are bound to a time-to-live: --bound exports them, too\n";
   }
   if (summary.interrupted) return kExitInterrupted;
   return summary.refused + summary.failed == 0 ? kExitOk : kExitError;
@@ -133,7 +138,8 @@ void AddTransferCommands(CLI::App& app, Invocation& invocation) {
       ->check(CLI::Range(1, 256))
       ->capture_default_str();
   importing->add_flag("--all", import_flags->options.all,
-                      "write also files whose value the node shows already");
+                      "write every file without a look at what is there: also over items that are "
+                      "bound to a time-to-live, which makes them plain");
   importing->callback([&invocation, import_flags] {
     invocation.action = [&invocation, import_flags] {
       return RunImport(invocation, *import_flags);
@@ -147,6 +153,8 @@ void AddTransferCommands(CLI::App& app, Invocation& invocation) {
   exporting->add_option("--prefix", export_flags->options.prefix,
                         "only what is below it; it is taken off the paths");
   exporting->add_flag("--force", export_flags->force, "write over what is in DIR");
+  exporting->add_flag("--bound", export_flags->options.bound,
+                      "also what is bound to a time-to-live; imported again it would be plain");
   AddReadFlags(exporting, &export_flags->read);
   exporting->callback([&invocation, export_flags] {
     invocation.action = [&invocation, export_flags] {

@@ -21,6 +21,11 @@ ExportSummary Export(Client& client, TreeWriter& writer, const ExportOptions& op
         summary.interrupted = true;
         return false;
       }
+      if (!item.ttl_id().empty() && !options.bound) {
+        ++summary.bound;
+        progress.Add();
+        continue;
+      }
       const std::string& bytes = item.has_data() ? item.data() : item.text();
       const std::string name = item.key().substr(prefix.size());
       const absl::Status status = writer.Write(name, bytes);

@@ -5,6 +5,7 @@
 #include <thread>
 #include <vector>
 
+#include "services/errors.h"
 #include "services/utf8.h"
 #include "tools/failure.h"
 #include "tools/interrupt.h"
@@ -13,6 +14,9 @@
 
 namespace quorate::tools {
 namespace {
+
+// How often a file is compared again because somebody else writes the item meanwhile.
+constexpr int kTriesMax = 3;
 
 // The writers' common state. Each takes the next file until there is none.
 class Importer {
@@ -63,55 +67,74 @@ class Importer {
       request.set_data(*bytes);
     }
     request.set_note(options_.note);
-    if (!options_.all) {
-      bool there = false;
-      if (const CallResult asked = IsThere(request, &there); !asked.reached) {
-        Failed(key, ExitCodeOf(asked), Describe(asked));
-        return;
-      }
-      if (there) {
-        const std::lock_guard lock(mutex_);
-        ++summary_.unchanged;
-        return;
-      }
+    if (options_.all) return Took(request, Put(request), bytes->size());
+    v1::ReadOptions read = options_.read;
+    CallResult result;
+    for (int tries = 0; tries < kTriesMax; ++tries) {
+      if (!Compare(read, &request)) return;
+      result = Put(request);
+      if (services::DetailsOf(result.status).reason != "REVISION_MISMATCH") break;
+      // Somebody has changed it, and the node does not show it yet.
+      read.set_consistency(v1::CONSISTENCY_LINEARIZABLE);
     }
-    Put(request, bytes->size());
+    Took(request, result, bytes->size());
   }
 
-  // Whether the asked node shows this very value. A failure to read is not one to write: only when
-  // nobody could be reached is there no need to try.
-  CallResult IsThere(const v1::PutRequest& wanted, bool* there) {
+  // Looks at what is there. True: the file is to be written, if that is there still.
+  bool Compare(const v1::ReadOptions& read, v1::PutRequest* wanted) {
     v1::GetRequest request;
-    request.set_key(wanted.key());
-    *request.mutable_read() = options_.read;
+    request.set_key(wanted->key());
+    *request.mutable_read() = read;
     v1::GetResponse response;
-    CallResult result =
+    const CallResult result =
         client_.Run(CallKind::kRead, [&](Endpoint& endpoint, grpc::ClientContext* context) {
           return endpoint.config->Get(context, request, &response);
         });
     const v1::Item& item = response.item();
-    *there = result.ok() && (wanted.has_data() ? item.has_data() && item.data() == wanted.data()
-                                               : item.has_text() && item.text() == wanted.text());
+    if (services::DetailsOf(result.status).reason == "KEY_NOT_FOUND") {
+      wanted->set_expected_revision(0);
+      return true;
+    }
+    if (!result.ok()) {
+      Failed(wanted->key(), ExitCodeOf(result), "cannot be compared: " + Describe(result));
+      return false;
+    }
+    const bool same = wanted->has_data() ? item.has_data() && item.data() == wanted->data()
+                                         : item.has_text() && item.text() == wanted->text();
+    if (same) {
+      const std::lock_guard lock(mutex_);
+      ++summary_.unchanged;
+      return false;
+    }
+    if (!item.ttl_id().empty()) {
+      Failed(wanted->key(), kExitConflict,
+             "is there with another value and bound to the time-to-live " +
+                 Printable(item.ttl_id()) + ", and a file would stay: --all writes over it");
+      return false;
+    }
+    wanted->set_expected_revision(item.mod_revision());
+    return true;
+  }
+
+  CallResult Put(const v1::PutRequest& request) {
+    v1::PutResponse response;
+    CallResult result = client_.Write(&v1::Config::Stub::Put, request, &response);
+    if (result.ok() && options_.verbose) {
+      progress_.Line("put " + Printable(request.key()) + " revision " +
+                     std::to_string(response.header().revision()));
+    }
     return result;
   }
 
-  void Put(const v1::PutRequest& request, size_t size) {
-    v1::PutResponse response;
-    const CallResult result = client_.Write(&v1::Config::Stub::Put, request, &response);
+  void Took(const v1::PutRequest& request, const CallResult& result, size_t size) {
     if (!result.ok()) {
       Failed(request.key(), ExitCodeOf(result), Describe(result), !result.outcome_known);
       return;
     }
-    {
-      const std::lock_guard lock(mutex_);
-      ++summary_.written;
-      summary_.bytes += size;
-      failures_in_row_ = 0;
-    }
-    if (options_.verbose) {
-      progress_.Line("put " + Printable(request.key()) + " revision " +
-                     std::to_string(response.header().revision()));
-    }
+    const std::lock_guard lock(mutex_);
+    ++summary_.written;
+    summary_.bytes += size;
+    failures_in_row_ = 0;
   }
 
   void Failed(const std::string& key, int exit, const std::string& why, bool unknown = false) {

@@ -36,8 +36,10 @@ struct ImportSummary {
 // cluster must be away (`kFailuresInRowMax`) end the import early.
 //
 // A rerun goes on where an earlier run ended: each file is compared with what the asked node shows
-// and left alone when it is the same. Somebody else's change that the node does not show yet is
-// thus not written over; `all` writes everything.
+// and left alone when it is the same. Otherwise it is written only if that is still what is there:
+// somebody else's change that the node does not show yet is looked at first. An item that is bound
+// to a time-to-live is not written over: a file has none, and what somebody registered for as long
+// as he lives would stay for ever. `all` writes everything, without a look.
 ImportSummary Import(Client& client, const Tree& tree, const ImportOptions& options,
                      Progress& progress);
 
@@ -48,12 +50,14 @@ inline constexpr size_t kValueBytesMax = 1u << 20;
 
 struct ExportOptions {
   std::string prefix;
+  bool bound = false;  // also what is bound to a time-to-live
   bool verbose = false;
   v1::ReadOptions read;
 };
 
 struct ExportSummary {
   uint64_t written = 0;
+  uint64_t bound = 0;    // left out: bound to a time-to-live
   uint64_t refused = 0;  // keys that no file can have
   uint64_t failed = 0;   // files that could not be written
   uint64_t bytes = 0;
@@ -63,7 +67,8 @@ struct ExportSummary {
   CallResult result;  // of the listing
 };
 
-// Writes every item of the prefix as one file, all at one revision.
+// Writes every item of the prefix as one file, all at one revision. What is bound to a time-to-live
+// is somebody's for as long as he lives, and no file says so: it is left out unless asked for.
 ExportSummary Export(Client& client, TreeWriter& writer, const ExportOptions& options,
                      Progress& progress);
 

@@ -218,6 +218,60 @@ TEST_F(CliTest, AWriteThatMayHaveBeenDoneIsCountedAsUnknown) {
   EXPECT_THAT(ran.err, HasSubstr("outcome unknown: a: UNAVAILABLE: Socket closed"));
 }
 
+// What somebody has registered for as long as he lives does not become permanent unnoticed.
+TEST_F(CliTest, ImportDoesNotWriteOverWhatIsBound) {
+  Make("in/up", "file");
+  Make("in/same", "registered");
+  for (const char* key : {"up", "same"}) {
+    Quorate({"put", key, "registered", "--ttl-id", "00000000000000a1"});
+  }
+  const Ran ran = Quorate({"import", directory_ + "/in"});
+  EXPECT_EQ(ran.exit, kExitConflict);
+  EXPECT_THAT(ran.err, HasSubstr("not imported: up: is there with another value and bound to the "
+                                 "time-to-live 00000000000000a1"));
+  EXPECT_THAT(ran.out, StartsWith("imported 0 of 2 files (0 B), 1 unchanged, 1 failed"));
+  EXPECT_EQ(store_->Item("up").text(), "registered");
+  EXPECT_EQ(store_->Item("same").ttl_id(), "00000000000000a1");
+  EXPECT_EQ(Quorate({"import", "--all", directory_ + "/in"}).exit, 0);
+  EXPECT_EQ(store_->Item("up").text(), "file");
+  EXPECT_EQ(store_->Item("up").ttl_id(), "");
+}
+
+// (1) The file is compared. (2) Somebody writes the item. (3) It is compared again, with what is
+// there then.
+TEST_F(CliTest, ImportLooksAgainAtWhatSomebodyHasWrittenMeanwhile) {
+  Make("in/a", "file");
+  a_.FailNextPut(services::MakeError(grpc::StatusCode::ABORTED, "REVISION_MISMATCH", "changed",
+                                     {{"current_revision", "7"}}));
+  const Ran ran = Quorate({"import", directory_ + "/in"});
+  EXPECT_EQ(ran.exit, 0) << ran.err;
+  EXPECT_EQ(store_->Item("a").text(), "file");
+  EXPECT_EQ(a_.last_read().consistency(), v1::CONSISTENCY_LINEARIZABLE);
+  EXPECT_TRUE(a_.last_put().has_expected_revision());
+  // For ever is too long.
+  Make("in/a", "another");
+  for (int i = 0; i < 3; ++i) {
+    a_.FailNextPut(services::MakeError(grpc::StatusCode::ABORTED, "REVISION_MISMATCH", "changed"));
+  }
+  const Ran busy = Quorate({"import", directory_ + "/in"});
+  EXPECT_EQ(busy.exit, kExitConflict);
+  EXPECT_EQ(store_->Item("a").text(), "file");
+}
+
+TEST_F(CliTest, ExportLeavesOutWhatIsBound) {
+  Quorate({"put", "plain", "x"});
+  Quorate({"put", "up", "registered", "--ttl-id", "00000000000000a1"});
+  const Ran ran = Quorate({"export", directory_ + "/out"});
+  EXPECT_EQ(ran.exit, 0);
+  EXPECT_THAT(ran.out, StartsWith("exported 1 files"));
+  EXPECT_THAT(ran.err, HasSubstr("left out 1 that are bound to a time-to-live"));
+  EXPECT_FALSE(fs::exists(directory_ + "/out/up"));
+  EXPECT_THAT(Quorate({"export", "-o", "json", directory_ + "/out2"}).out,
+              HasSubstr("\"bound\": 1"));
+  EXPECT_EQ(Quorate({"export", "--bound", directory_ + "/all"}).exit, 0);
+  EXPECT_EQ(Content("all/up"), "registered");
+}
+
 TEST_F(CliTest, ImportSkipsLinksAndNamesThem) {
   Make("in/a", "1");
   fs::create_symlink("a", directory_ + "/in/link");

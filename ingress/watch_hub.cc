@@ -221,6 +221,7 @@ bool WatchHub::Impl::NeedsRead(Instant now, const Watch& watch) const {
 WatchRead WatchHub::Impl::MakeRead(Watch& watch) {
   WatchRead read;
   read.ticket = watch.ticket = next_ticket_++;
+  read.watch = watch.id;
   tickets_[read.ticket] = watch.id;
   read.filter = watch.spec.filter;
   read.bytes_max = options_.read_bytes_max;

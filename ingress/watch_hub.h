@@ -102,6 +102,7 @@ struct WatchMessage {
 // Something to be read; answer each with one of OnChanges, OnState and OnReadFailed.
 struct WatchRead {
   uint64_t ticket = 0;
+  WatchId watch{};     // whose it is; when that has ended nobody wants it any more
   bool state = false;  // else history
   KeyFilter filter;
   size_t bytes_max = 0;

@@ -7,11 +7,7 @@
 #include "services/system_clock.h"
 
 namespace quorate::services {
-namespace {
-
-constexpr Duration kCallRetryDelay = std::chrono::milliseconds(200);
-
-}  // namespace
+namespace {}  // namespace
 
 // One completion queue, and how many calls may still need it.
 struct CallQueues::Queue {
@@ -75,10 +71,7 @@ class CallQueues::Call {
     call_ = MakeCallContext(context_, kDefaultDeadline);
     std::string bytes;
     if (too_many) {
-      return End(MakeError(grpc::StatusCode::RESOURCE_EXHAUSTED, "TOO_MANY_CALLS",
-                           "this node has too many calls under way; try again or ask another", {},
-                           kCallRetryDelay),
-                 "");
+      return End(TooManyCalls(), "");
     }
     if (!ToBytes(request_, &bytes)) {
       return End(MakeError(grpc::StatusCode::INTERNAL, "READ_FAILED", "the request cannot be read"),

@@ -1,6 +1,7 @@
 #include "services/grpc_dispatch.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <map>
 #include <memory>
@@ -26,6 +27,7 @@ using grpc::CallbackServerContext;
 
 // Metadata that passes through the proxy hop.
 constexpr const char* kPassed[] = {"authorization", "x-request-id", "traceparent"};
+constexpr Duration kCallRetryDelay = std::chrono::milliseconds(200);
 constexpr size_t kPassedBytesMax = 4096;  // of one value: what is longer is left out
 
 // What a service's calls have in common. Outlives them all.
@@ -33,6 +35,8 @@ struct Shared {
   std::string service;  // quorate.v1.Config
   Handler handler;
   CallObserver observer;
+  size_t calls_max = kUnaryCallsMax;
+  std::shared_ptr<std::atomic<size_t>> calls = std::make_shared<std::atomic<size_t>>(0);
 };
 
 class UnaryCall final : public grpc::ServerUnaryReactor {
@@ -45,6 +49,7 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
         started_(BootNow()),
         call_(MakeCallContext(*context, kDefaultDeadline)) {
     std::string bytes;
+    if (shared_.calls->fetch_add(1) >= shared_.calls_max) return End(TooManyCalls(), "");
     if (!ToBytes(*request, &bytes)) {
       End(MakeError(grpc::StatusCode::INTERNAL, "READ_FAILED", "the request cannot be read"), "");
       return;
@@ -68,7 +73,11 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
   }
 
   void OnCancel() override { call_->Cancel(); }
-  void OnDone() override { delete this; }
+  // Its answer is sent: until then it is held.
+  void OnDone() override {
+    shared_.calls->fetch_sub(1);
+    delete this;
+  }
 
   const Shared& shared_;
   const char* const method_;
@@ -307,10 +316,17 @@ CallPtr MakeCallContext(const grpc::ServerContextBase& context, Duration default
                                        std::move(metadata));
 }
 
+grpc::Status TooManyCalls() {
+  return MakeError(grpc::StatusCode::RESOURCE_EXHAUSTED, "TOO_MANY_CALLS",
+                   "this node has too many calls under way; try again or ask another", {},
+                   kCallRetryDelay);
+}
+
 std::unique_ptr<grpc::Service> MakeConfigGrpc(Handler handler, CallObserver observer,
                                               WatchService* watch, CallQueues* hot,
-                                              WriteStreams* writes) {
-  Shared shared{v1::Config::service_full_name(), std::move(handler), std::move(observer)};
+                                              WriteStreams* writes, size_t calls_max) {
+  Shared shared{v1::Config::service_full_name(), std::move(handler), std::move(observer),
+                calls_max};
   if (hot == nullptr) return std::make_unique<CallbackConfigGrpc>(std::move(shared), watch, writes);
   return std::make_unique<QueuedConfigGrpc>(std::move(shared), watch, writes, hot);
 }

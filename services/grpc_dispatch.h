@@ -33,6 +33,11 @@ using CallObserver =
 // now) and the metadata that are passed on.
 CallPtr MakeCallContext(const grpc::ServerContextBase& context, Duration default_deadline);
 
+// Calls of one service under way, not counting what queues take (CallQueuesOptions::calls_max) and
+// streams. Beyond, and what queues and streams say beyond theirs: TooManyCalls.
+inline constexpr size_t kUnaryCallsMax = 16'384;
+grpc::Status TooManyCalls();
+
 // A message as one string. False when gRPC cannot give it.
 bool ToBytes(const grpc::ByteBuffer& buffer, std::string* bytes);
 
@@ -42,11 +47,13 @@ class WriteStreams;
 // The gRPC services, to be registered with a server that ends before the handlers do.
 // Without `watch`, which outlives the service, Watch is refused as not in this build. With `hot`,
 // which ends before the service does, Get and Put are taken by these queues. `writes`, which
-// outlives the service, has the streams of writes; without it they end with their clients only.
+// outlives the service, has the streams of writes; without it they end with their clients only. At
+// most `calls_max` calls are under way, without those of `hot` and streams.
 std::unique_ptr<grpc::Service> MakeConfigGrpc(Handler handler, CallObserver observer,
                                               WatchService* watch = nullptr,
                                               CallQueues* hot = nullptr,
-                                              WriteStreams* writes = nullptr);
+                                              WriteStreams* writes = nullptr,
+                                              size_t calls_max = kUnaryCallsMax);
 std::unique_ptr<grpc::Service> MakeClusterGrpc(Handler handler, CallObserver observer);
 
 }  // namespace quorate::services

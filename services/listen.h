@@ -13,6 +13,10 @@
 
 namespace quorate::services {
 
+// Calls and streams of one connection. What comes beyond waits at the client, whose library does
+// not say so: hence above the number of watches that a node has at most, which have no deadline.
+inline constexpr int kConnectionStreamsMax = 16'384;
+
 // Keepalive pings of clients every 5 s are tolerated, connections are closed after 30 minutes, and
 // a client that vanished without a word is noticed within a minute.
 void SetClientServerOptions(grpc::ServerBuilder* builder);

@@ -47,11 +47,11 @@ Change FromItem(storage::Item item) {
   return change;
 }
 
-absl::StatusOr<ingress::WatchStatePortion> ReadPortion(storage::State* state,
-                                                       const WatchRead& read) {
+absl::StatusOr<ingress::WatchStatePortion> ReadPortion(storage::State* state, const WatchRead& read,
+                                                       const storage::ReadLimits& limits) {
   ingress::WatchStatePortion portion;
   if (!read.filter.is_prefix) {
-    auto [item, revision] = state->Get(read.filter.text, read.at);
+    auto [item, revision] = state->Get(read.filter.text, read.at, limits);
     if (!item.ok() && !absl::IsNotFound(item.status())) return item.status();
     portion.revision = revision;
     if (item.ok()) portion.items.push_back(FromItem(*std::move(item)));
@@ -62,7 +62,7 @@ absl::StatusOr<ingress::WatchStatePortion> ReadPortion(storage::State* state,
   query.after = read.after;
   query.at = read.at;
   query.bytes_max = read.bytes_max;
-  absl::StatusOr<storage::ListPage> page = state->List(query);
+  absl::StatusOr<storage::ListPage> page = state->List(query, limits);
   if (!page.ok()) return page.status();
   portion.revision = page->revision;
   portion.more = page->more;
@@ -184,6 +184,7 @@ void WatchService::OnGone(WatchId id) {
   (void)inbox_->Post([this, id](Instant) {
     hub_->Cancel(id);
     sinks_.erase(id);
+    GiveUpRead(id);
   });
 }
 
@@ -295,6 +296,7 @@ void WatchService::Deliver(Instant now) {
       CHECK(found != sinks_.end());
       found->second->End(StatusOf(end));
       sinks_.erase(found);
+      GiveUpRead(id);
     }
   }
   if (const WatchHub::Wants wants = hub_->wants(); wants != collected_) {
@@ -308,8 +310,18 @@ void WatchService::Deliver(Instant now) {
   stats_ = {hub_->watches(), hub_->catching_up(), hub_->queued_bytes(), hub_->counters()};
 }
 
+void WatchService::GiveUpRead(WatchId id) {
+  const auto found = reads_.find(id);
+  if (found == reads_.end()) return;
+  *found->second = true;
+  reads_.erase(found);
+}
+
 void WatchService::Read(WatchRead read) {
   const uint64_t ticket = read.ticket;
+  // One at a time of each watch, so the one before has ended.
+  const auto given_up = std::make_shared<std::atomic<bool>>(false);
+  reads_[read.watch] = given_up;
   const auto fail = [this, ticket](WatchHub::ReadFailure failure, std::string message) {
     return [this, ticket, failure, message = std::move(message)](Instant now) {
       hub_->OnReadFailed(now, ticket, failure, message);
@@ -317,9 +329,12 @@ void WatchService::Read(WatchRead read) {
   };
   // Holds nothing of this but what tasks use, which run only while its thread does.
   const bool submitted = pool_->Submit(
-      [this, backend = backend_, inbox = inbox_, read = std::move(read), ticket, fail] {
+      [this, backend = backend_, inbox = inbox_, read = std::move(read), ticket, given_up, fail] {
         if (read.state) {
-          auto portion = ReadPortion(backend->state, read);
+          // Few items may be among many that have been changed since: it can take its time.
+          storage::ReadLimits limits;
+          limits.abandon = [given_up] { return given_up->load(); };
+          auto portion = ReadPortion(backend->state, read, limits);
           if (!portion.ok()) {
             (void)inbox->Post(
                 fail(FailureOf(portion.status()), std::string(portion.status().message())));

@@ -94,6 +94,8 @@ class WatchService {
   void Work(std::vector<Task> tasks, Instant now);
   void Deliver(Instant now);
   void Read(ingress::WatchRead read);
+  // The watch has ended: what is being read for it is not read to its end.
+  void GiveUpRead(ingress::WatchId id);
   std::string Header(const v1::ResponseHeader& base, Revision revision) const;
   grpc::Status StatusOf(const ingress::WatchEnd& end) const;
 
@@ -114,6 +116,8 @@ class WatchService {
   // The hub thread's own; made before it.
   std::unique_ptr<ingress::WatchHub> hub_;
   std::map<ingress::WatchId, std::shared_ptr<WatchSink>> sinks_;
+  // The latest read of each watch: set when it is given up.
+  std::map<ingress::WatchId, std::shared_ptr<std::atomic<bool>>> reads_;
   ingress::WatchHub::Wants collected_ = ingress::WatchHub::Wants::kNothing;
 };
 

@@ -82,13 +82,18 @@ class WriteStreams::Stream final : public grpc::ServerBidiReactor<ByteBuffer, By
                                    public std::enable_shared_from_this<Stream> {
  public:
   Stream(std::string method, const Handler& handler, const CallObserver& observer,
-         grpc::CallbackServerContext* context, ErrorResponseMaker error_response, Instant ends)
+         grpc::CallbackServerContext* context, ErrorResponseMaker error_response, Instant ends,
+         std::atomic<size_t>* alive)
       : ends_(ends),
+        alive_(alive),
         error_response_(error_response),
         method_(std::move(method)),
         handler_(handler),
         observer_(observer),
-        context_(MakeCallContext(*context, kUnlimited)) {}
+        context_(MakeCallContext(*context, kUnlimited)) {
+    alive_->fetch_add(1);
+  }
+  ~Stream() override { alive_->fetch_sub(1); }
 
   // Before gRPC has it.
   void Start() {
@@ -224,6 +229,7 @@ class WriteStreams::Stream final : public grpc::ServerBidiReactor<ByteBuffer, By
   }
 
   const Instant ends_;
+  std::atomic<size_t>* const alive_;
   const ErrorResponseMaker error_response_;
   const std::string method_;
   const Handler& handler_;
@@ -249,8 +255,10 @@ grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>* WriteStreams::New(
     grpc::CallbackServerContext* context, ErrorResponseMaker error_response) {
   // Spread over the last tenth, in steps that have no common period.
   const Duration earlier = age_max_ / 10 * (made_.fetch_add(1) * 37 % 101) / 101;
-  const auto stream = std::make_shared<Stream>(std::move(method), handler, observer, context,
-                                               error_response, BootNow() + age_max_ - earlier);
+  const auto stream =
+      std::make_shared<Stream>(std::move(method), handler, observer, context, error_response,
+                               BootNow() + age_max_ - earlier, &alive_);
+  const bool too_many = alive_ > streams_max_;
   stream->Start();
   bool stopped = false;
   {
@@ -258,7 +266,11 @@ grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>* WriteStreams::New(
     stopped = stopped_;
     if (!stopped) streams_.push_back(stream);
   }
-  if (stopped) stream->Retire(StreamEnd("SHUTTING_DOWN", "this node is stopping"));
+  if (stopped) {
+    stream->Retire(StreamEnd("SHUTTING_DOWN", "this node is stopping"));
+  } else if (too_many) {
+    stream->Retire(TooManyCalls());
+  }
   // Not before gRPC has it can it be done.
   return stream.get();
 }

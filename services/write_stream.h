@@ -25,6 +25,8 @@
 namespace quorate::services {
 
 inline constexpr size_t kStreamedWritesMax = 1024;
+// Of a node; one more is ended at once (TOO_MANY_CALLS).
+inline constexpr size_t kWriteStreamsMax = 16'384;
 // Of requests, and of answers that wait to be sent; one may exceed it.
 inline constexpr size_t kStreamedBytesMax = 8u << 20;
 // What a transaction that reads counts for until its answer is there (storage/state_apply.h,
@@ -41,7 +43,9 @@ class WriteStreams {
  public:
   // A stream is ended at this age, or up to a tenth earlier, so that not all end at once: as
   // watches are (ingress/watch_hub.h), so no connection has to be kept for longer.
-  explicit WriteStreams(Duration age_max = std::chrono::minutes(25)) : age_max_(age_max) {}
+  explicit WriteStreams(Duration age_max = std::chrono::minutes(25),
+                        size_t streams_max = kWriteStreamsMax)
+      : age_max_(age_max), streams_max_(streams_max) {}
 
   // The reactor of one stream; it deletes itself. `method` is the full name: the handler is asked
   // for what follows its last slash, and every single write is observed under it. Handler and
@@ -59,7 +63,9 @@ class WriteStreams {
   class Stream;
 
   const Duration age_max_;
+  const size_t streams_max_;
   std::atomic<uint32_t> made_ = 0;
+  std::atomic<size_t> alive_ = 0;
 
   std::mutex mutex_;  // protects what follows
   std::vector<std::weak_ptr<Stream>> streams_;

@@ -141,6 +141,64 @@ TEST_F(GrpcDispatchTest, BytesComeInAndGoOut) {
 
 // gRPC sends what is left of a deadline rounded up: 19.999 s as 20.1 s, 199.999 s as 201 s. Whoever
 // answers a moment before such a deadline answers a caller that has gone.
+TEST_F(GrpcDispatchTest, MoreCallsThanMayBeUnderWayAreRefused) {
+  server_->Shutdown();
+  WriteStreams writes(seconds(1000), /*streams_max=*/1);
+  std::unique_ptr<grpc::Service> config = MakeConfigGrpc(
+      [this](std::string_view method, std::string request, CallPtr call, CallDone done) {
+        std::lock_guard lock(mutex_);
+        seen_.push_back(
+            {std::string(method), std::move(request), std::move(call), std::move(done)});
+        changed_.notify_all();
+      },
+      [](std::string_view, grpc::StatusCode, Duration) {}, nullptr, nullptr, &writes,
+      /*calls_max=*/2);
+  grpc::ServerBuilder builder;
+  SetClientServerOptions(&builder);
+  int port = 0;
+  builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+  builder.RegisterService(config.get());
+  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  const auto stub = v1::Config::NewStub(
+      grpc::CreateChannel("127.0.0.1:" + std::to_string(port), grpc::InsecureChannelCredentials()));
+  const auto list = [&stub] {
+    grpc::ClientContext context;
+    v1::ListResponse response;
+    return stub->List(&context, v1::ListRequest(), &response);
+  };
+  std::vector<std::thread> callers;
+  std::vector<Seen> held;
+  for (int i = 0; i < 2; ++i) {
+    callers.push_back(Run([&] { EXPECT_TRUE(list().ok()); }));
+    held.push_back(WaitSeen());
+  }
+  const grpc::Status refused = list();
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(DetailsOf(refused).reason, "TOO_MANY_CALLS");
+  EXPECT_TRUE(DetailsOf(refused).retry_delay.has_value());
+  for (const Seen& each : held) each.done(grpc::Status::OK, "");
+  for (std::thread& caller : callers) caller.join();
+  std::thread again = Run([&] { EXPECT_TRUE(list().ok()) << "they have ended"; });
+  WaitSeen().done(grpc::Status::OK, "");
+  again.join();
+
+  grpc::ClientContext first_context, second_context;
+  const auto first = stub->Write(&first_context);
+  v1::WriteRequest write;
+  write.mutable_delete_()->set_key("a");
+  first->Write(write);
+  const Seen seen = WaitSeen();
+  const auto second = stub->Write(&second_context);
+  v1::WriteResponse response;
+  EXPECT_FALSE(second->Read(&response));
+  EXPECT_EQ(DetailsOf(second->Finish()).reason, "TOO_MANY_CALLS");
+  seen.done(grpc::Status::OK, "");
+  first->WritesDone();
+  EXPECT_TRUE(first->Read(&response));
+  EXPECT_TRUE(first->Finish().ok());
+  server->Shutdown();
+}
+
 TEST_F(GrpcDispatchTest, ADeadlineIsNotLaterThanTheCallersOwn) {
   for (const Duration time : {seconds(20), seconds(200)}) {
     Duration late = seconds(1000);

@@ -8,9 +8,11 @@
 #include <deque>
 #include <functional>
 #include <mutex>
+#include <thread>
 
 #include "services/errors.h"
 #include "services/system_clock.h"
+#include "tests/services/fake_backend.h"
 #include "tests/storage/state_fixture.h"
 
 namespace quorate::services {
@@ -460,6 +462,42 @@ TEST_F(WatchServiceTest, AWatchThatIsRefusedAndGoneAtOnceIsNobodysEnd) {
   EXPECT_EQ(gone->count(), 0u);
   service_->OnGone(first);
   WatchAndWait(Prefix(""));
+}
+
+// Few items among many that have changed since: without an end it would hold a reader for long.
+TEST(WatchReads, WhatNobodyWantsAnyMoreIsNotReadToItsEnd) {
+  FakeNode node;
+  node.status.fresh_as_of = BootNow();
+  std::atomic<int> reading = 0, given_up = 0;
+  const auto patience = std::chrono::steady_clock::now() + seconds(30);
+  const auto await = [&](const std::function<bool()>& is_so) {
+    while (!is_so() && std::chrono::steady_clock::now() < patience) std::this_thread::yield();
+    return is_so();
+  };
+  node.state.on_read = [&](const storage::ReadLimits& limits) {
+    ++reading;
+    if (await(limits.abandon)) ++given_up;
+  };
+  ReadPool pool(2, 10);
+  WatchService service("n1", &pool, BootNow);
+  service.SetBackend(node.Backend());
+  std::vector<std::shared_ptr<Client>> clients;
+  for (int i = 0; i < 2; ++i) {
+    auto client = std::make_shared<Client>(&service, true);
+    client->shared_ = [weak = std::weak_ptr<Client>(client)] { return weak.lock(); };
+    v1::WatchRequest request;
+    request.set_prefix("");
+    request.set_with_initial_state(true);
+    client->Open(request);
+    clients.push_back(client);
+  }
+  EXPECT_TRUE(await([&] { return reading == 2; }));
+  EXPECT_EQ(given_up, 0);
+  clients[0]->Go();
+  EXPECT_TRUE(await([&] { return given_up == 1; })) << "its client has gone";
+  service.Stop();
+  EXPECT_TRUE(await([&] { return given_up == 2; })) << "the node stops";
+  pool.Stop();
 }
 
 TEST_F(WatchServiceTest, BadRequestsAreRefusedByName) {

@@ -151,6 +151,7 @@ int Run(int argc, const char* const* argv, Io& io) {
   AddLockCommands(app, invocation);
   AddTtlCommands(app, invocation);
   AddTxnCommands(app, invocation);
+  AddWriteCommands(app, invocation);
   AddHistoryCommands(app, invocation);
   AddTransferCommands(app, invocation);
   AddClusterCommands(app, invocation);

@@ -79,6 +79,7 @@ void AddWatchCommands(CLI::App& app, Invocation& invocation);     // watch
 void AddLockCommands(CLI::App& app, Invocation& invocation);      // lock elect
 void AddTtlCommands(CLI::App& app, Invocation& invocation);       // ttl grant keep-alive revoke
 void AddTxnCommands(CLI::App& app, Invocation& invocation);       // txn apply
+void AddWriteCommands(CLI::App& app, Invocation& invocation);     // write
 void AddHistoryCommands(CLI::App& app, Invocation& invocation);   // history diff rollback
 void AddTransferCommands(CLI::App& app, Invocation& invocation);  // import export
 void AddClusterCommands(CLI::App& app, Invocation& invocation);   // status member health

@@ -177,7 +177,7 @@ std::string NewRequestId() {
   return id;
 }
 
-CallResult Client::AskRevision(uint64_t* revision) {
+CallResult Client::SeenRevision(uint64_t* revision) {
   CallResult result;
   if (seen_revision_ == 0) {
     v1::StatusResponse response;

@@ -81,7 +81,7 @@ class Client {
     CallResult result;
     if (request.request_revision() == 0) {
       uint64_t revision = 0;
-      if (result = AskRevision(&revision); !result.ok()) return result;
+      if (result = SeenRevision(&revision); !result.ok()) return result;
       request.set_request_revision(revision);
     }
     result = Run(request.request_revision() == 0 ? CallKind::kWrite : CallKind::kNamedWrite,
@@ -93,6 +93,9 @@ class Client {
   }
   // An answer has shown this revision of the store.
   void Saw(uint64_t revision);
+  // A revision that an answer has shown; 0: the cluster does not say one. The result is that of
+  // asking for it, if there was none yet.
+  CallResult SeenRevision(uint64_t* revision);
 
   // Runs `call` against this endpoint only, once.
   CallResult RunAt(Endpoint& endpoint, const Call& call);
@@ -107,9 +110,6 @@ class Client {
  private:
   using Clock = std::chrono::system_clock;  // gRPC deadlines
   bool Connect(Endpoint& endpoint, Clock::time_point deadline);
-  // A revision that an answer has shown; 0: the cluster does not say one. The result is that of
-  // asking for it.
-  CallResult AskRevision(uint64_t* revision);
 
   const ClientOptions options_;
   std::vector<std::unique_ptr<Endpoint>> endpoints_;

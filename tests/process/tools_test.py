@@ -249,9 +249,10 @@ class Tools(unittest.TestCase):
     def time_to_lives_and_bounds(self, cluster):
         """The flags of reads and writes, and `quorate ttl`, at the leader and at a follower."""
         for node in (cluster.leader(), cluster.followers()[0]):
-            def run(*arguments, code=0, timeout="20s"):
+            def run(*arguments, code=0, timeout="20s", stdin=""):
                 done = subprocess.run([BINARY, "--endpoints", node.address, "--timeout", timeout,
-                                       *arguments], capture_output=True, text=True, timeout=120)
+                                       *arguments], capture_output=True, text=True, input=stdin,
+                                      timeout=120)
                 self.assertEqual(done.returncode, code, f"{node.name} {arguments}: {done.stderr}")
                 return done.stdout
             head = node.config.List(config_pb2.ListRequest(count_only=True),
@@ -279,6 +280,14 @@ class Tools(unittest.TestCase):
             self.assertEqual(run("history", key, "--limit", "1", "-o", "raw"), second + "\n")
             self.assertIn("values differ", run("diff", key, f"{first}..", "--min-revision",
                                                 second))
+
+            answers = run("write", code=4, stdin="".join(json.dumps(w) + "\n" for w in (
+                {"put": {"key": key + "/w", "text": "1"}},
+                {"put": {"key": key + "/w", "text": "2", "expectedRevision": "1"}},
+                {"txn": {"then": [{"put": {"key": key + "/w", "text": "3"}}]}},
+                {"delete": {"key": key + "/w"}})))
+            self.assertEqual([a.split(":")[0] for a in answers.splitlines()], ["1", "3", "4"])
+            self.assertIn("4: deleted 1, ", answers)
 
             ttl = run("ttl", "grant", "1h").strip()
             bound = run("put", key + "/bound", "x", "--ttl-id", ttl, "-o", "raw").strip()

@@ -93,6 +93,12 @@ class FakeNode final : public v1::Config::Service, public v1::Cluster::Service {
     const std::lock_guard lock(store_->mutex);
     bad_keys_[key] = std::move(status);
   }
+  // The next Write stream breaks when it has done so many writes and answered so many.
+  void BreakNextStream(int done, int answered) {
+    const std::lock_guard lock(store_->mutex);
+    break_done_ = done;
+    break_answered_ = answered;
+  }
   // How many calls reached the node.
   int calls() {
     const std::lock_guard lock(store_->mutex);
@@ -275,6 +281,44 @@ class FakeNode final : public v1::Config::Service, public v1::Cluster::Service {
     return grpc::Status::OK;
   }
 
+  grpc::Status Write(
+      grpc::ServerContext* context,
+      grpc::ServerReaderWriter<v1::WriteResponse, v1::WriteRequest>* stream) override {
+    int done_max = -1, answered_max = -1;
+    {
+      const std::lock_guard lock(store_->mutex);
+      std::swap(done_max, break_done_);
+      std::swap(answered_max, break_answered_);
+    }
+    v1::WriteRequest request;
+    for (int done = 0; done != done_max && stream->Read(&request); ++done) {
+      v1::WriteResponse response;
+      const grpc::Status status = WriteOne(context, request, &response);
+      response.set_code(status.error_code());
+      response.set_message(status.error_message());
+      if (!status.ok()) response.set_status(services::ToProto(status).SerializeAsString());
+      if (answered_max < 0 || done < answered_max) stream->Write(response);
+    }
+    if (done_max < 0) return grpc::Status::OK;
+    return grpc::Status(grpc::StatusCode::UNAVAILABLE, "Socket closed");
+  }
+  grpc::Status WriteOne(grpc::ServerContext* context, const v1::WriteRequest& request,
+                        v1::WriteResponse* response) {
+    switch (request.write_case()) {
+      case v1::WriteRequest::kPut:
+        return Put(context, &request.put(), response->mutable_put());
+      case v1::WriteRequest::kDelete:
+        return Delete(context, &request.delete_(), response->mutable_delete_());
+      case v1::WriteRequest::kTxn:
+        return Txn(context, &request.txn(), response->mutable_txn());
+      case v1::WriteRequest::kRollback:
+        return Rollback(context, &request.rollback(), response->mutable_rollback());
+      case v1::WriteRequest::WRITE_NOT_SET:
+        break;
+    }
+    return services::MakeError(grpc::StatusCode::INVALID_ARGUMENT, "OPERATION_MISSING", "nothing");
+  }
+
   grpc::Status Delete(grpc::ServerContext*, const v1::DeleteRequest* request,
                       v1::DeleteResponse* response) override {
     const std::lock_guard lock(store_->mutex);
@@ -327,6 +371,8 @@ class FakeNode final : public v1::Config::Service, public v1::Cluster::Service {
   }();
   v1::PutRequest last_put_;                       // protected by store_->mutex
   std::map<std::string, grpc::Status> bad_keys_;  // protected by store_->mutex
+  int break_done_ = -1;                           // protected by store_->mutex
+  int break_answered_ = -1;                       // protected by store_->mutex
   int calls_ = 0;                                 // protected by store_->mutex
   v1::ReadOptions last_read_;                     // protected by store_->mutex
   std::vector<v1::ListRequest> lists_;            // protected by store_->mutex

@@ -7,7 +7,6 @@
 #include "services/system_clock.h"
 
 namespace quorate::services {
-namespace {}  // namespace
 
 // One completion queue, and how many calls may still need it.
 struct CallQueues::Queue {

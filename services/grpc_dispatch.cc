@@ -49,7 +49,10 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
         started_(BootNow()),
         call_(MakeCallContext(*context, kDefaultDeadline)) {
     std::string bytes;
-    if (shared_.calls->fetch_add(1) >= shared_.calls_max) return End(TooManyCalls(), "");
+    if (shared_.calls->fetch_add(1) >= shared_.calls_max) {
+      End(TooManyCalls(), "");
+      return;
+    }
     if (!ToBytes(*request, &bytes)) {
       End(MakeError(grpc::StatusCode::INTERNAL, "READ_FAILED", "the request cannot be read"), "");
       return;

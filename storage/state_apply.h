@@ -136,8 +136,8 @@ class ItemTable {
   };
   // Sets changes.refusal when the chain is too long.
   absl::StatusOr<Then> FindThen(RowId row, Revision at, Changes& changes);
-  absl::Status RollBackRange(std::string first, const std::optional<std::string>& end, Revision to,
-                             Changes& changes, v1::OperationResult& result);
+  absl::Status RollBackRange(const std::string& first, const std::optional<std::string>& end,
+                             Revision to, Changes& changes, v1::OperationResult& result);
   absl::Status RollBackKey(std::string_view key, const ItemRow& now, Revision to, Changes& changes,
                            v1::OperationResult& result);
   absl::StatusOr<uint64_t> CountChangedSince(std::string_view first,
@@ -145,8 +145,15 @@ class ItemTable {
   absl::Status Put(const v1::PutOperation& put, Changes& changes, v1::OperationResult& result);
   absl::Status Delete(const v1::DeleteOperation& remove, Changes& changes,
                       v1::OperationResult& result);
-  absl::Status DeleteRange(std::string first, const std::optional<std::string>& end,
+  absl::Status DeleteRange(const std::string& first, const std::optional<std::string>& end,
                            Changes& changes, v1::OperationResult& result);
+  // Calls `act` with each item that `select` (live_, all_ and theirs) finds in the range, in order,
+  // until it returns false or an error. It may change the items: they are read a portion at a time.
+  // `changed_from`: for a `select` that asks for it.
+  using Act = std::function<absl::StatusOr<bool>(const std::string& key, const ItemRow& item)>;
+  static absl::Status ForEach(Statement& select, std::string first,
+                              const std::optional<std::string>& end, RowId changed_from,
+                              const Act& act);
   // `ttl`: what the key is bound to from now on; 0: nothing.
   absl::Status Write(std::string_view key, std::string_view value, RowKind kind,
                      const ItemRow& before, const ItemRow& after, Changes& changes,

@@ -12,8 +12,8 @@ namespace {
 
 using Operations = google::protobuf::RepeatedPtrField<v1::Operation>;
 
-// A range deletion takes its keys in portions, so that memory stays bounded.
-constexpr uint64_t kDeletePortion = 256;
+// A range is read in portions, so that memory stays bounded.
+constexpr uint64_t kRangePortion = 256;
 
 bool IsUtf8(std::string_view text) {
   size_t i = 0;
@@ -373,17 +373,30 @@ absl::Status ItemTable::Delete(const v1::DeleteOperation& remove, Changes& chang
   return Write(remove.key(), {}, RowKind::kDelete, *before, ItemRow{}, changes);
 }
 
-absl::Status ItemTable::DeleteRange(std::string first, const std::optional<std::string>& end,
+absl::Status ItemTable::DeleteRange(const std::string& first, const std::optional<std::string>& end,
                                     Changes& changes, v1::OperationResult& result) {
-  Statement& select = end ? live_until_ : live_;
+  return ForEach(end ? live_until_ : live_, first, end, RowId(),
+                 [&](const std::string& key, const ItemRow& before) -> absl::StatusOr<bool> {
+                   result.set_deleted(result.deleted() + 1);
+                   absl::Status status =
+                       Write(key, {}, RowKind::kDelete, before, ItemRow{}, changes);
+                   if (!status.ok()) return status;
+                   return true;
+                 });
+}
+
+absl::Status ItemTable::ForEach(Statement& select, std::string first,
+                                const std::optional<std::string>& end, RowId changed_from,
+                                const Act& act) {
   std::vector<std::pair<std::string, ItemRow>> portion;
   do {
     portion.clear();
     {
       ResetAtExit reset(select);
       select.BindBytes(1, first);
-      select.BindUint(2, kDeletePortion);
+      select.BindUint(2, kRangePortion);
       if (end) select.BindBytes(3, *end);
+      if (changed_from) select.BindUint(4, changed_from.value());
       while (true) {
         absl::StatusOr<bool> row = select.Step();
         if (!row.ok()) return row.status();
@@ -393,13 +406,13 @@ absl::Status ItemTable::DeleteRange(std::string first, const std::optional<std::
             ItemRow{RowId(select.Uint(1)), Revision(select.Uint(2)), select.Uint(3)});
       }
     }
-    for (const auto& [key, before] : portion) {
-      absl::Status status = Write(key, {}, RowKind::kDelete, before, ItemRow{}, changes);
-      if (!status.ok()) return status;
+    for (const auto& [key, item] : portion) {
+      absl::StatusOr<bool> more = act(key, item);
+      if (!more.ok()) return more.status();
+      if (!*more) return absl::OkStatus();
     }
-    result.set_deleted(result.deleted() + portion.size());
     if (!portion.empty()) first = portion.back().first + '\0';
-  } while (portion.size() == kDeletePortion);
+  } while (portion.size() == kRangePortion);
   return absl::OkStatus();
 }
 

@@ -9,8 +9,6 @@
 namespace quorate::storage {
 namespace {
 
-constexpr uint64_t kRollbackPortion = 256;
-
 // The first row of what was changed after a revision.
 RowId After(Revision revision) { return RowId(revision + 1, 0); }
 
@@ -75,34 +73,15 @@ absl::Status ItemTable::Rollback(const v1::Rollback& rollback, const Context& co
   return absl::OkStatus();
 }
 
-absl::Status ItemTable::RollBackRange(std::string first, const std::optional<std::string>& end,
-                                      Revision to, Changes& changes, v1::OperationResult& result) {
-  Statement& select = end ? all_until_ : all_;
-  std::vector<std::pair<std::string, ItemRow>> portion;
-  do {
-    portion.clear();
-    {
-      ResetAtExit reset(select);
-      select.BindBytes(1, first);
-      select.BindUint(2, kRollbackPortion);
-      if (end) select.BindBytes(3, *end);
-      select.BindUint(4, After(to).value());
-      while (true) {
-        absl::StatusOr<bool> row = select.Step();
-        if (!row.ok()) return row.status();
-        if (!*row) break;
-        portion.emplace_back(
-            std::string(select.Bytes(0)),
-            ItemRow{RowId(select.Uint(1)), Revision(select.Uint(2)), select.Uint(3)});
-      }
-    }
-    for (const auto& [key, now] : portion) {
-      absl::Status status = RollBackKey(key, now, to, changes, result);
-      if (!status.ok() || changes.refusal) return status;
-    }
-    if (!portion.empty()) first = portion.back().first + '\0';
-  } while (portion.size() == kRollbackPortion);
-  return absl::OkStatus();
+absl::Status ItemTable::RollBackRange(const std::string& first,
+                                      const std::optional<std::string>& end, Revision to,
+                                      Changes& changes, v1::OperationResult& result) {
+  return ForEach(end ? all_until_ : all_, first, end, After(to),
+                 [&](const std::string& key, const ItemRow& now) -> absl::StatusOr<bool> {
+                   absl::Status status = RollBackKey(key, now, to, changes, result);
+                   if (!status.ok()) return status;
+                   return !changes.refusal.has_value();  // what was done is undone then
+                 });
 }
 
 absl::StatusOr<uint64_t> ItemTable::CountChangedSince(std::string_view first,

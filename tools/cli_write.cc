@@ -201,8 +201,7 @@ grpc::Status StreamWrites(Endpoint& endpoint, grpc::ClientContext* context,
     take(response);
     ++*done;
   }
-  if (*done < batch.size()) context->TryCancel();  // it has ended; a sender that waits ends as well
-  sender.join();
+  sender.join();  // when the stream has ended its writes fail
   grpc::Status status = stream->Finish();
   if (*done == batch.size()) return grpc::Status::OK;
   return status.ok() ? grpc::Status(grpc::StatusCode::UNAVAILABLE, "not every write was answered")
@@ -330,7 +329,7 @@ class StreamWriter {
   int exit_ = kExitOk;
 };
 
-int WriteAll(Invocation& invocation, const WriteOptions& options) {
+int RunWrite(Invocation& invocation, const WriteOptions& options) {
   // Its own, or not ours to end.
   std::shared_ptr<std::istream> in(&invocation.io.in, [](std::istream*) {});
   if (options.file != "-") {
@@ -361,7 +360,7 @@ void AddWriteCommands(CLI::App& app, Invocation& invocation) {
       ->capture_default_str();
   write->footer(kWriteForm);
   write->callback([&invocation, options] {
-    invocation.action = [&invocation, options] { return WriteAll(invocation, *options); };
+    invocation.action = [&invocation, options] { return RunWrite(invocation, *options); };
   });
 }
 

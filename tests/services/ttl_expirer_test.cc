@@ -54,7 +54,7 @@ TEST_F(TtlScheduleTest, EndsWhatIsOverByItsOwnClock) {
 TEST_F(TtlScheduleTest, EntriesBringItForward) {
   EXPECT_EQ(After({}), Action::kNothing);
   view_.log_time_ms = 52'500;
-  EXPECT_EQ(After(seconds(1)), Action::kNothing);
+  EXPECT_EQ(AfterAPause(seconds(1)), Action::kNothing);
   view_.log_time_ms = 52'600;  // late: the clock is further
   EXPECT_EQ(After(milliseconds(400)), Action::kNothing);
   EXPECT_EQ(After(milliseconds(101)), Action::kExpire);

@@ -207,6 +207,7 @@ class LinearizableRead(unittest.TestCase):
 
             self.switch_leases(cluster, leader, follower, other)
 
+            cluster.wait_equal()  # or the one that is left may not know that the last write is done
             leader.kill()
             other.kill()
             # First while its question may still be under way, then longer than an election.

@@ -54,6 +54,11 @@ class WatchNode final : public v1::Config::Service {
     const std::lock_guard lock(mutex_);
     return asked_;
   }
+  // Of the last one.
+  int64_t progress_ms() {
+    const std::lock_guard lock(mutex_);
+    return progress_ms_;
+  }
 
  private:
   grpc::Status Watch(grpc::ServerContext* context, const v1::WatchRequest* request,
@@ -68,6 +73,8 @@ class WatchNode final : public v1::Config::Service {
                        : request->start_revision() != 0
                            ? "from " + std::to_string(request->start_revision())
                            : "now");
+      const auto& interval = request->progress_interval();
+      progress_ms_ = interval.seconds() * 1000 + interval.nanos() / 1'000'000;
       stream = std::move(streams_.front());
       streams_.pop_front();
     }
@@ -80,6 +87,7 @@ class WatchNode final : public v1::Config::Service {
   std::mutex mutex_;  // protects what follows
   std::deque<Stream> streams_;
   std::vector<std::string> asked_;
+  int64_t progress_ms_ = 0;
   int port_ = 0;
   std::unique_ptr<grpc::Server> server_;
 };
@@ -198,6 +206,26 @@ TEST_F(CliWatchTest, SaysThatTheLeaderIsLost) {
   EXPECT_THAT(ran.err, HasSubstr("n1 has lost its leader"));
   EXPECT_THAT(ran.err, HasSubstr("n1 has a leader again"));
   EXPECT_EQ(ran.out, "5 put a 1\n");
+}
+
+// Whoever is asked to says how far it has come, so that the next run can go on from there.
+TEST_F(CliWatchTest, SaysItsProgressWhenAsked) {
+  v1::WatchResponse progress = Message(9, 10);
+  progress.set_progress(true);
+  for (int i = 0; i < 3; ++i) {
+    a_.Play({{Started(5), progress, Put("a", "1", 10)}, std::nullopt});
+  }
+  EXPECT_THAT(Quorate({"watch", "--count", "1"}).err, IsEmpty());
+  EXPECT_EQ(a_.progress_ms(), 5000);
+  const RanWatch said = Quorate({"watch", "--count", "1", "--progress", "1500ms"});
+  EXPECT_THAT(said.err, HasSubstr("nothing up to revision 9 is missing"));
+  EXPECT_EQ(said.out, "10 put a 1\n");
+  EXPECT_EQ(a_.progress_ms(), 1500);
+  const RanWatch json = Quorate({"watch", "--count", "1", "--progress", "1s", "-o", "json"});
+  ASSERT_EQ(std::count(json.out.begin(), json.out.end(), '\n'), 2) << json.out;
+  const auto first = nlohmann::json::parse(json.out.substr(0, json.out.find('\n')));
+  EXPECT_EQ(first["progress"], true);
+  EXPECT_EQ(first["resumeRevision"], "10");
 }
 
 TEST_F(CliWatchTest, PrintsOneLineOfJsonForAMessage) {

@@ -38,9 +38,11 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address,
                                    grpc::InsecureChannelCredentials(), arguments);
 }
 
-// Whether a write that ended so was certainly done or certainly not. A deadline leaves it open,
-// also when the server says so; what gRPC makes of a broken stream (CANCELLED, INTERNAL, UNKNOWN)
-// too.
+// Of a bounded attempt.
+constexpr std::chrono::milliseconds kBoundedAttemptMin(500);
+
+}  // namespace
+
 bool OutcomeIsKnown(grpc::StatusCode code, bool ours) {
   switch (code) {
     case grpc::StatusCode::OK:
@@ -56,16 +58,11 @@ bool OutcomeIsKnown(grpc::StatusCode code, bool ours) {
   }
 }
 
-// Whether this answer holds for every attempt under one request id: only what the state machine
-// keeps with the id does. Anything else is said of one attempt, and an earlier one may have been
-// done, or be under way.
 bool HoldsForEveryAttempt(grpc::StatusCode code, const std::string& reason) {
   return code == grpc::StatusCode::OK || code == grpc::StatusCode::ABORTED ||
          reason == "TOO_MANY_CHANGES" || reason == "TXN_RESULT_TOO_LARGE" ||
          reason == "REVISION_COMPACTED";
 }
-
-}  // namespace
 
 Client::Client(ClientOptions options) : options_(std::move(options)) {
   for (const std::string& address : options_.endpoints) {
@@ -103,7 +100,11 @@ bool Client::Connect(Endpoint& endpoint, Clock::time_point deadline) {
 }
 
 CallResult Client::RunAt(Endpoint& endpoint, const Call& call) {
-  const auto deadline = Clock::now() + options_.timeout;
+  return RunAt(endpoint, call, options_.timeout);
+}
+
+CallResult Client::RunAt(Endpoint& endpoint, const Call& call, std::chrono::milliseconds timeout) {
+  const auto deadline = Clock::now() + timeout;
   if (!Connect(endpoint, deadline)) {
     return {grpc::Status(grpc::StatusCode::UNAVAILABLE, "cannot connect"), endpoint.address, true,
             false};
@@ -113,12 +114,13 @@ CallResult Client::RunAt(Endpoint& endpoint, const Call& call) {
   return {call(endpoint, &context), endpoint.address};
 }
 
-CallResult Client::Run(CallKind kind, const Call& call) {
+CallResult Client::Run(CallKind kind, const Call& call, Attempts attempts) {
   const auto deadline = Clock::now() + options_.timeout;
   const size_t count = endpoints_.size();
+  const bool bounded = attempts == Attempts::kBounded && kind != CallKind::kWrite && count > 1;
   CallResult last{grpc::Status(grpc::StatusCode::UNAVAILABLE, "cannot connect"),
                   endpoints_[preferred_ % count]->address, true, false};
-  bool maybe_done = false;  // a named write was under way when a connection broke
+  bool maybe_done = false;  // a named write was under way when a connection broke or time was over
   for (;;) {
     bool anyone_answered = false;
     auto delay = options_.retry_delay;
@@ -132,13 +134,26 @@ CallResult Client::Run(CallKind kind, const Call& call) {
         continue;
       }
       grpc::ClientContext context;
-      context.set_deadline(deadline);
-      last = {call(endpoint, &context), endpoint.address};
-      const services::ErrorDetails details = services::DetailsOf(last.status);
+      const auto left = deadline - Clock::now();
+      const bool whole = !bounded || left < 2 * kBoundedAttemptMin;
+      context.set_deadline(whole ? deadline : deadline - left / 2);
+      const CallResult answer{call(endpoint, &context), endpoint.address};
+      const services::ErrorDetails details = services::DetailsOf(answer.status);
       const bool ours = !details.reason.empty();
-      const grpc::StatusCode code = last.status.error_code();
+      const grpc::StatusCode code = answer.status.error_code();
+      const bool late = code == grpc::StatusCode::DEADLINE_EXCEEDED;
+      if (late) preferred_ = (at + 1) % count;
+      if (late && !whole) {
+        // A reason that another one gave says more than that this one hangs.
+        if (ours || services::DetailsOf(last.status).reason.empty()) last = answer;
+        if (kind == CallKind::kNamedWrite) maybe_done = true;
+        last.outcome_known = !maybe_done;
+        anyone_answered = true;
+        continue;
+      }
+      last = answer;
       if (code != grpc::StatusCode::UNAVAILABLE) {
-        preferred_ = at;
+        if (!late) preferred_ = at;
         last.outcome_known = kind == CallKind::kRead || OutcomeIsKnown(code, ours);
         if (maybe_done && !HoldsForEveryAttempt(code, details.reason)) last.outcome_known = false;
         return last;
@@ -181,9 +196,12 @@ CallResult Client::SeenRevision(uint64_t* revision) {
   CallResult result;
   if (seen_revision_ == 0) {
     v1::StatusResponse response;
-    result = Run(CallKind::kRead, [&](Endpoint& endpoint, grpc::ClientContext* context) {
-      return endpoint.cluster->Status(context, v1::StatusRequest(), &response);
-    });
+    result = Run(
+        CallKind::kRead,
+        [&](Endpoint& endpoint, grpc::ClientContext* context) {
+          return endpoint.cluster->Status(context, v1::StatusRequest(), &response);
+        },
+        Attempts::kBounded);
     if (result.ok()) Saw(response.header().revision());
   }
   *revision = seen_revision_;

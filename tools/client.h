@@ -4,10 +4,10 @@
 // not accepted, so anything may be tried again. UNAVAILABLE without it comes from gRPC when a
 // connection breaks under a call: a read is tried elsewhere, a write is not, because it may have
 // been done; a write with a request id of its own (Write) is, too, because it cannot be done twice.
-// An endpoint that cannot be connected to
-// was not called at all, so both go on to the next one. When every endpoint has refused, they are
-// asked again after the delay that they named, until the timeout; when none can be connected to,
-// the call fails at once.
+// An endpoint that cannot be connected to was not called at all, so both go on to the next one.
+// When every endpoint has refused, they are asked again after the delay that they named, until the
+// timeout; when none can be connected to, the call fails at once. Who lets a deadline pass is not
+// asked first the next time.
 //
 // Thread-safe: all methods from any thread; calls run at the same time.
 #pragma once
@@ -52,6 +52,20 @@ enum class CallKind {
   kNamedWrite,  // has a request id and a request revision: a repeat of it is known
 };
 
+enum class Attempts {
+  kWhole,    // each attempt may take all the time that is left
+  kBounded,  // with several endpoints half of it, so that one that hangs leaves time for others
+};
+
+// Whether a write that ended so was certainly done or certainly not. `ours`: has our ErrorInfo. A
+// deadline leaves it open, also when the server says so; what gRPC makes of a broken stream
+// (CANCELLED, INTERNAL, UNKNOWN) too.
+bool OutcomeIsKnown(grpc::StatusCode code, bool ours);
+// Whether this answer holds for every attempt under one request id: only what the state machine
+// keeps with the id does. Anything else is said of one attempt, and an earlier one may have been
+// done, or be under way.
+bool HoldsForEveryAttempt(grpc::StatusCode code, const std::string& reason);
+
 struct ClientOptions {
   std::vector<std::string> endpoints;                            // host:port, at least one
   std::chrono::milliseconds timeout = std::chrono::seconds(10);  // of one call, fail-over included
@@ -69,7 +83,8 @@ class Client {
   // Runs `call` against one endpoint after the other until it ends (see above). The context has its
   // deadline; `call` may run several times and overwrites its response each time.
   using Call = std::function<grpc::Status(Endpoint&, grpc::ClientContext*)>;
-  CallResult Run(CallKind kind, const Call& call);
+  // Attempts of a kWrite, which is not repeated, are never bounded.
+  CallResult Run(CallKind kind, const Call& call, Attempts attempts = Attempts::kWhole);
 
   // Sends one write under a request id and a request revision, which are filled in here unless it
   // has them. The first one of a client asks the cluster for its revision before.
@@ -84,10 +99,12 @@ class Client {
       if (result = SeenRevision(&revision); !result.ok()) return result;
       request.set_request_revision(revision);
     }
-    result = Run(request.request_revision() == 0 ? CallKind::kWrite : CallKind::kNamedWrite,
-                 [&](Endpoint& endpoint, grpc::ClientContext* context) {
-                   return (endpoint.config.get()->*method)(context, request, response);
-                 });
+    result = Run(
+        request.request_revision() == 0 ? CallKind::kWrite : CallKind::kNamedWrite,
+        [&](Endpoint& endpoint, grpc::ClientContext* context) {
+          return (endpoint.config.get()->*method)(context, request, response);
+        },
+        Attempts::kBounded);
     if (result.ok()) Saw(response->header().revision());
     return result;
   }
@@ -97,8 +114,9 @@ class Client {
   // asking for it, if there was none yet.
   CallResult SeenRevision(uint64_t* revision);
 
-  // Runs `call` against this endpoint only, once.
+  // Runs `call` against this endpoint only, once, for the options' timeout or this one.
   CallResult RunAt(Endpoint& endpoint, const Call& call);
+  CallResult RunAt(Endpoint& endpoint, const Call& call, std::chrono::milliseconds timeout);
 
   // From now on asks only the endpoint whose node has this name. The result is that of the search:
   // NOT_FOUND when every endpoint answered with another name. Before any other call.

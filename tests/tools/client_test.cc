@@ -259,6 +259,34 @@ TEST_F(ClientTest, ARestartedNodeIsFoundAgain) {
   EXPECT_TRUE(Put(second).ok());
 }
 
+// A node that takes calls and does not answer: nobody can have what its store's mutex protects.
+TEST_F(ClientTest, ANodeThatHangsLeavesTimeForAnother) {
+  const auto own = std::make_shared<FakeStore>();
+  FakeNode hung("h", own);
+  const std::lock_guard hold(own->mutex);
+  v1::PutRequest request;
+  request.set_key("k");
+  request.set_text("v");
+  {
+    Client client = Make({hung.address(), b_.address()}, milliseconds(2000));
+    const CallResult result = client.Write(&v1::Config::Stub::Put, request, &put_);
+    EXPECT_TRUE(result.ok()) << Describe(result);
+  }
+  Client client = Make({hung.address(), b_.address()}, milliseconds(2000));
+  client.Saw(1);
+  b_.FailNextPut(
+      services::MakeError(grpc::StatusCode::RESOURCE_EXHAUSTED, "QUEUE_FULL", "too many writes"));
+  const CallResult refused = client.Write(&v1::Config::Stub::Put, request, &put_);
+  EXPECT_EQ(refused.address, b_.address());
+  EXPECT_FALSE(refused.outcome_known) << "who hangs may have it";
+  EXPECT_TRUE(client.Write(&v1::Config::Stub::Put, request, &put_).ok());
+
+  // An attempt that may take all the time ends with it; the next call is asked of another.
+  Client whole = Make({hung.address(), b_.address()}, milliseconds(300));
+  EXPECT_EQ(List(whole).status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_TRUE(List(whole).ok());
+}
+
 // --- Errors ---
 
 TEST_F(ClientTest, NobodyThereEndsAtOnce) {

@@ -24,13 +24,6 @@ grpc::Status RenewTtlsAt(Endpoint& endpoint, grpc::ClientContext* context,
                      : status;
 }
 
-CallResult RenewTtls(Client& client, const std::vector<std::string>& ids,
-                     std::vector<v1::KeepAliveTtlResponse>* answers) {
-  return client.Run(CallKind::kRead, [&](Endpoint& endpoint, grpc::ClientContext* context) {
-    return RenewTtlsAt(endpoint, context, ids, answers);
-  });
-}
-
 grpc::Status StatusOf(const v1::KeepAliveTtlResponse& answer) {
   if (answer.code() == 0) return grpc::Status::OK;
   google::rpc::Status proto;

@@ -12,14 +12,10 @@
 namespace quorate::tools {
 
 // Renews these (1,000 at most) at one endpoint; `context` has the deadline. OK: `answers` has one
-// for each, in order, and each a status of its own.
+// for each, in order, and each a status of its own. Otherwise it has those that came before.
 grpc::Status RenewTtlsAt(Endpoint& endpoint, grpc::ClientContext* context,
                          const std::vector<std::string>& ids,
                          std::vector<v1::KeepAliveTtlResponse>* answers);
-
-// The same over all endpoints: a renewal may be made twice.
-CallResult RenewTtls(Client& client, const std::vector<std::string>& ids,
-                     std::vector<v1::KeepAliveTtlResponse>* answers);
 
 // An answer's own status, with its details.
 grpc::Status StatusOf(const v1::KeepAliveTtlResponse& answer);

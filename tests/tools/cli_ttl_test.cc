@@ -6,6 +6,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
+#include "tests/tools/fake_node.h"
 #include "tests/tools/ttl_node.h"
 #include "tools/cli.h"
 
@@ -14,6 +15,7 @@ namespace {
 
 using std::chrono::milliseconds;
 using testing::HasSubstr;
+using testing::Not;
 
 constexpr char kFirst[] = "00000000000000a1";
 
@@ -26,7 +28,7 @@ class CliTtl : public testing::Test {
   };
   Ran Quorate(std::vector<std::string> arguments) {
     arguments.insert(arguments.begin(),
-                     {"quorate", "--endpoints", node_.address(), "--timeout", "5s"});
+                     {"quorate", "--endpoints", endpoints_, "--timeout", timeout_});
     std::vector<const char*> argv;
     for (const std::string& argument : arguments) argv.push_back(argument.c_str());
     std::istringstream in;
@@ -44,6 +46,9 @@ class CliTtl : public testing::Test {
   }
 
   TtlNode node_;
+  TtlNode other_;
+  std::string endpoints_ = node_.address();
+  std::string timeout_ = "5s";
 };
 
 TEST_F(CliTtl, GrantPrintsTheId) {
@@ -106,6 +111,42 @@ TEST_F(CliTtl, KeepAliveGoesOnUntilTheLastHasEnded) {
   EXPECT_THAT(ran.err, HasSubstr("trying again"));
 }
 
+TEST_F(CliTtl, RawSaysWhichOfSeveralInTheirOrder) {
+  Quorate({"ttl", "grant", "10s"});
+  Quorate({"ttl", "grant", "20s"});
+  const Ran ran = Quorate({"ttl", "keep-alive", "--once", "-o", "raw", "00000000000000a2",
+                           "00000000000000ff", kFirst, "00000000000000a2"});
+  EXPECT_EQ(ran.exit, kExitNotFound);
+  EXPECT_EQ(ran.out, "00000000000000a2 20000\n00000000000000ff -\n00000000000000a1 10000\n");
+}
+
+// (1) Both nodes are of one cluster. (2) The first is cut off from the others, or hangs. (3) What
+// is bound lives on: the second one renews, and goes on to be asked.
+TEST_F(CliTtl, ANodeThatDoesNotRenewIsLeftForAnother) {
+  endpoints_ = other_.address();
+  Quorate({"ttl", "grant", "2s"});
+  endpoints_ = node_.address() + "," + other_.address();
+  for (const bool hangs : {false, true}) {
+    node_.HoldRenewals(hangs);
+    node_.RefuseRenewals(
+        hangs ? grpc::Status::OK
+              : services::MakeError(grpc::StatusCode::UNAVAILABLE, "NO_LEADER", "no leader"));
+    const Ran once = Quorate({"ttl", "keep-alive", "--once", kFirst});
+    EXPECT_EQ(once.exit, 0) << once.err;
+    EXPECT_EQ(once.out, "00000000000000a1: kept alive for 2.0s\n") << "hangs: " << hangs;
+  }
+  const int before = node_.renewals();
+  std::thread other([this, before = other_.renewals()] {
+    Await([&] { return other_.renewals() >= before + 3; });
+    other_.EndTtl(kFirst);
+  });
+  const Ran ran = Quorate({"ttl", "keep-alive", kFirst});
+  other.join();
+  EXPECT_EQ(ran.exit, kExitNotFound) << ran.err;
+  EXPECT_LE(node_.renewals(), before + 1) << "who hangs is not asked again and again";
+  EXPECT_THAT(ran.err, Not(HasSubstr("trying again"))) << "somebody renewed it";
+}
+
 // --- Errors ---
 
 TEST_F(CliTtl, WhatIsNotThereOrNotAnIdEnds) {
@@ -115,8 +156,24 @@ TEST_F(CliTtl, WhatIsNotThereOrNotAnIdEnds) {
   const Ran ran = Quorate({"ttl", "keep-alive", "x"});
   EXPECT_EQ(ran.exit, kExitError);
   EXPECT_THAT(ran.err, HasSubstr("INVALID_VALUE"));
+  EXPECT_EQ(node_.renewals(), 2) << "asked again";
+  // Until the timeout, with or without --once: nobody has renewed it.
+  timeout_ = "700ms";
   node_.RefuseRenewals(services::MakeError(grpc::StatusCode::UNAVAILABLE, "NO_LEADER", "nobody"));
   EXPECT_EQ(Quorate({"ttl", "keep-alive", "--once", kFirst}).exit, kExitUnavailable);
+  const int before = node_.renewals();
+  EXPECT_THAT(Quorate({"ttl", "keep-alive", kFirst}).err,
+              HasSubstr("keep-alive 00000000000000a1: UNAVAILABLE (NO_LEADER)"));
+  EXPECT_GE(node_.renewals(), before + 2);
+}
+
+TEST_F(CliTtl, KeepAliveWithoutANodeEnds) {
+  const DeadPort dead;
+  endpoints_ = dead.address();
+  timeout_ = "5m";
+  const Ran ran = Quorate({"ttl", "keep-alive", kFirst});
+  EXPECT_EQ(ran.exit, kExitUnavailable);
+  EXPECT_THAT(ran.err, HasSubstr("no node answered"));
 }
 
 TEST_F(CliTtl, UsageIsChecked) {

@@ -51,6 +51,11 @@ class TtlNode final : public v1::Config::Service, public v1::Cluster::Service {
     const std::lock_guard lock(mutex_);
     renewal_ = status;
   }
+  // Renewals get no answer as long as this is so.
+  void HoldRenewals(bool held) {
+    const std::lock_guard lock(mutex_);
+    renewals_held_ = held;
+  }
   // Somebody else who wants `name`.
   void Contend(const std::string& name, const std::string& id) {
     PutItem(name + "/" + id, "x", id);
@@ -109,15 +114,17 @@ class TtlNode final : public v1::Config::Service, public v1::Cluster::Service {
     Fill(response->mutable_header());
     return grpc::Status::OK;
   }
-  grpc::Status KeepAliveTtl(grpc::ServerContext*,
+  grpc::Status KeepAliveTtl(grpc::ServerContext* context,
                             grpc::ServerReaderWriter<v1::KeepAliveTtlResponse,
                                                      v1::KeepAliveTtlRequest>* stream) override {
     v1::KeepAliveTtlRequest request;
     while (stream->Read(&request)) {
       v1::KeepAliveTtlResponse response;
+      bool held = false;
       {
         const std::lock_guard lock(mutex_);
         ++renewals_;
+        held = renewals_held_;
         response.set_ttl_id(request.ttl_id());
         const auto found = ttls_.find(request.ttl_id());
         grpc::Status status = renewal_;
@@ -130,6 +137,11 @@ class TtlNode final : public v1::Config::Service, public v1::Cluster::Service {
         } else {
           *response.mutable_remaining() = found->second;
         }
+      }
+      while (held && !context->IsCancelled()) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+        const std::lock_guard lock(mutex_);
+        held = renewals_held_;
       }
       stream->Write(response);
     }
@@ -242,6 +254,7 @@ class TtlNode final : public v1::Config::Service, public v1::Cluster::Service {
   std::map<std::string, google::protobuf::Duration> ttls_;
   std::chrono::milliseconds list_delay_{};
   grpc::Status renewal_;
+  bool renewals_held_ = false;
   v1::GrantTtlRequest last_grant_;
   int port_ = 0;
   std::unique_ptr<grpc::Server> server_;

@@ -306,9 +306,9 @@ void Server::Impl::OnHalt(const std::string& reason) {
   changes_.BeginStop();
   if (raft_service_ != nullptr) raft_service_->StopServing();
   if (Engine* engine = this->engine()) engine->Stop();
+  write_streams_.Stop();  // first: what they do not take any more is not refused one by one
   config_.Stop();
   watch_.Stop();
-  write_streams_.Stop();
   changes_.Stop();
 }
 
@@ -423,9 +423,9 @@ void Server::Impl::Stop() {
   stopping_ = true;
   if (started_) LogInfo("stopping");
   if (health_ != nullptr) health_->Shutdown();
+  write_streams_.Stop();  // first: what they do not take any more is not refused one by one
   config_.Stop();
   watch_.Stop();
-  write_streams_.Stop();
   changes_.BeginStop();
   if (client_server_ != nullptr) {
     client_server_->Shutdown(std::chrono::system_clock::now() + kClientGrace);

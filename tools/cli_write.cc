@@ -1,5 +1,10 @@
-// write: many writes on one stream.
+// write: many writes, pipelined on streams.
+//
+// What there is goes as a batch, on a stream of its own; what a broken stream, or a node that does
+// not accept writes, has left is sent again, elsewhere, under the same names.
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <fstream>
@@ -10,6 +15,7 @@
 
 #include "google/rpc/status.pb.h"
 #include "services/errors.h"
+#include "services/server.h"
 #include "services/utf8.h"
 #include "tools/cli.h"
 #include "tools/documents.h"
@@ -24,6 +30,10 @@ constexpr size_t kBatchBytesMax = 4u << 20;
 // Read ahead of what is sent.
 constexpr size_t kLinesAheadMax = 1024;
 constexpr size_t kLineBytesAheadMax = 16u << 20;
+// A request at its limit whose every byte is escaped.
+constexpr size_t kLineBytesMax = 6 * static_cast<size_t>(services::kClientMessageBytesMax);
+// What a name of ours adds to a request.
+constexpr size_t kNameBytes = 64;
 // How long a thread that reads may take to notice that nobody waits for it.
 constexpr std::chrono::seconds kReaderEnd(1);
 
@@ -35,7 +45,9 @@ constexpr char kWriteForm[] =
     "  {\"rollback\": {\"prefix\": \"c/\", \"toRevision\": \"5\"}}\n"
     "They are applied in this order, each by itself: one that is refused does not hold up the "
     "others.\n"
-    "When a connection breaks, what has no answer is sent again, and done once.";
+    "They go in batches of what is there, each pipelined on a stream. When a connection breaks, or "
+    "a\n"
+    "node does not accept writes, what has no answer is sent again to another, and done once.";
 
 struct WriteOptions {
   std::string file = "-";
@@ -45,6 +57,15 @@ struct OneWrite {
   uint64_t line = 0;
   v1::WriteRequest request;
   size_t bytes = 0;
+  bool too_large = false;  // to be sent; it is a batch of its own
+};
+
+// A batch on its way. In order: answered, then perhaps done, then the rest.
+struct Batch {
+  std::vector<OneWrite> writes;
+  size_t done = 0;        // so many are answered
+  size_t maybe_done = 0;  // those before it were on a stream that broke before their answers
+  bool whole() const { return done == writes.size(); }
 };
 
 absl::Status ParseLine(const std::string& text, v1::WriteRequest* request) {
@@ -60,6 +81,26 @@ absl::Status ParseLine(const std::string& text, v1::WriteRequest* request) {
     return absl::InvalidArgumentError("write one of put, delete, txn and rollback");
   }
   return absl::OkStatus();
+}
+
+enum class LineRead { kLine, kEnd, kTooLong };
+
+LineRead ReadLine(std::istream& in, std::string* line) {
+  line->clear();
+  std::array<char, 4096> part;
+  while (true) {
+    in.getline(part.data(), part.size());
+    const auto count = static_cast<size_t>(in.gcount());
+    if (in.bad()) return LineRead::kEnd;
+    if (in.good()) {  // the newline counts, and is not stored
+      line->append(part.data(), count - 1);
+      return line->size() <= kLineBytesMax ? LineRead::kLine : LineRead::kTooLong;
+    }
+    line->append(part.data(), count);
+    if (in.eof()) return line->empty() ? LineRead::kEnd : LineRead::kLine;
+    if (line->size() > kLineBytesMax) return LineRead::kTooLong;
+    in.clear();  // the part was full
+  }
 }
 
 // Reads lines on a thread of its own, so that those that are there go together, and one that comes
@@ -100,18 +141,25 @@ class WriteLines {
       std::string text;
       uint64_t number = 0;
       std::string wrong;
-      while (wrong.empty() && std::getline(*in, text)) {
-        ++number;
+      for (LineRead read; wrong.empty();) {
+        if (read = ReadLine(*in, &text); read == LineRead::kEnd) break;
+        const std::string name = "line " + std::to_string(++number) + ": ";
+        if (read == LineRead::kTooLong) {
+          wrong = name + "is longer than " + std::to_string(kLineBytesMax >> 20) + " MiB";
+          break;
+        }
         if (text.find_first_not_of(" \t\r") == std::string::npos) continue;
         OneWrite write;
         write.line = number;
         write.bytes = text.size();
         const absl::Status parsed = ParseLine(text, &write.request);
         if (!parsed.ok()) {
-          wrong = "line " + std::to_string(number) + ": " + std::string(parsed.message());
-        } else if (!Add(std::move(write))) {
+          wrong = name + std::string(parsed.message());
           break;
         }
+        write.too_large = write.request.ByteSizeLong() + kNameBytes >
+                          static_cast<size_t>(services::kClientMessageBytesMax);
+        if (!Add(std::move(write))) break;
       }
       if (wrong.empty() && in->bad()) wrong = "the input cannot be read";
       const std::lock_guard lock(mutex);
@@ -140,9 +188,12 @@ class WriteLines {
       size_t taken_bytes = 0;
       while (!lines.empty() && taken.size() < kBatchWritesMax &&
              (taken.empty() || taken_bytes + lines.front().bytes <= kBatchBytesMax)) {
+        const bool alone = lines.front().too_large;
+        if (alone && !taken.empty()) break;
         taken_bytes += lines.front().bytes;
         taken.push_back(std::move(lines.front()));
         lines.pop_front();
+        if (alone) break;
       }
       bytes -= taken_bytes;
       changed.notify_all();
@@ -184,28 +235,67 @@ void NameWrite(uint64_t revision, v1::WriteRequest* request) {
   }
 }
 
-// Sends the batch on one stream from `*done` on, and calls `take` with each answer, in order. OK:
-// all are answered.
-grpc::Status StreamWrites(Endpoint& endpoint, grpc::ClientContext* context,
-                          const std::vector<OneWrite>& batch, size_t* done,
+grpc::Status StatusOf(const v1::WriteResponse& response) {
+  google::rpc::Status proto;
+  if (response.code() != 0 && proto.ParseFromString(response.status())) {
+    return services::FromProto(proto);
+  }
+  return grpc::Status(static_cast<grpc::StatusCode>(response.code()), response.message());
+}
+
+bool IsOurs(const grpc::Status& status) { return !services::DetailsOf(status).reason.empty(); }
+
+// Not accepted, for certain: it may be sent again.
+bool IsNotAccepted(const grpc::Status& status) {
+  return status.error_code() == grpc::StatusCode::UNAVAILABLE && IsOurs(status);
+}
+
+// Sends what is left of the batch on one stream, and calls `take` with each answer, in order,
+// before it counts. OK: all are answered.
+//
+// A write that this node did not accept is sent again, with all behind it, as long as none of those
+// can have been done: it would come after them. When one can, it is refused for good.
+grpc::Status StreamWrites(Endpoint& endpoint, grpc::ClientContext* context, Batch* batch,
                           const std::function<void(const v1::WriteResponse&)>& take) {
   const auto stream = endpoint.config->Write(context);
-  std::thread sender([&stream, &batch, from = *done] {
-    for (size_t i = from; i < batch.size(); ++i) {
-      if (!stream->Write(batch[i].request)) return;
+  const size_t size = batch->writes.size();
+  std::atomic<size_t> sent = batch->done;
+  std::thread sender([&] {
+    while (sent < size) {
+      if (!stream->Write(batch->writes[sent++].request)) return;
     }
     stream->WritesDone();
   });
+  std::vector<v1::WriteResponse> not_accepted;
+  const auto take_these = [&] {
+    for (const v1::WriteResponse& each : not_accepted) {
+      take(each);
+      ++batch->done;
+    }
+    not_accepted.clear();
+  };
   v1::WriteResponse response;
-  while (*done < batch.size() && stream->Read(&response)) {
-    take(response);
-    ++*done;
+  while (batch->done + not_accepted.size() < size && stream->Read(&response)) {
+    const bool again = IsNotAccepted(StatusOf(response));
+    if (!again) take_these();
+    not_accepted.push_back(response);
+    if (!again) take_these();
   }
   sender.join();  // when the stream has ended its writes fail
   grpc::Status status = stream->Finish();
-  if (*done == batch.size()) return grpc::Status::OK;
-  return status.ok() ? grpc::Status(grpc::StatusCode::UNAVAILABLE, "not every write was answered")
-                     : status;
+  if (batch->whole()) return grpc::Status::OK;
+  const size_t answered = batch->done + not_accepted.size();
+  if (status.ok() || answered == size) {
+    status = answered == size
+                 ? StatusOf(not_accepted.front())
+                 : grpc::Status(grpc::StatusCode::UNAVAILABLE, "not every write was answered");
+  }
+  // A stream that its node has ended has answered what was accepted.
+  if (answered < sent && !OutcomeIsKnown(status.error_code(), IsOurs(status))) {
+    batch->maybe_done = std::max(batch->maybe_done, sent.load());
+    take_these();
+  }
+  return not_accepted.empty() ? status : StatusOf(not_accepted.front());
 }
 
 class StreamWriter {
@@ -214,51 +304,71 @@ class StreamWriter {
 
   int Run(WriteLines& lines) {
     while (true) {
-      std::vector<OneWrite> batch = lines.Take();
-      if (batch.empty()) break;
-      if (!Send(&batch)) break;
-      if (!invocation_.io.out) break;
+      Batch batch{lines.Take()};
+      if (batch.writes.empty()) break;
+      sent_all_ = Send(&batch) && invocation_.io.out;
+      if (!sent_all_) break;
     }
     return exit_;
   }
+  // False: it has ended before what it was given.
+  bool sent_all() const { return sent_all_; }
 
  private:
   // False: it makes no sense to go on.
-  bool Send(std::vector<OneWrite>* batch) {
+  bool Send(Batch* batch) {
+    if (batch->writes.front().too_large) {
+      RefuseTooLarge(batch->writes.front());
+      return true;
+    }
     uint64_t revision = 0;
     CallResult result = client_.SeenRevision(&revision);
-    if (!result.ok()) {
-      Keep(Report(invocation_.io.err, "write", result));
-      return false;
+    if (result.ok()) {
+      for (OneWrite& write : batch->writes) NameWrite(revision, &write.request);
+      result = SendNamed(batch);
+      invocation_.io.out.flush();
+      if (batch->whole()) return true;
     }
-    for (OneWrite& write : *batch) NameWrite(revision, &write.request);
-    size_t done = 0;
-    result = client_.Run(CallKind::kNamedWrite, [&](Endpoint& endpoint,
-                                                    grpc::ClientContext* context) {
-      return StreamWrites(endpoint, context, *batch, &done, [&](const v1::WriteResponse& response) {
-        Answered((*batch)[done], response, endpoint.address);
-      });
-    });
-    invocation_.io.out.flush();
-    if (done == batch->size()) return true;
-    const std::string what = "write: line " + std::to_string((*batch)[done].line) + " and the " +
-                             std::to_string(batch->size() - done - 1) + " behind it";
+    const uint64_t first = batch->writes[batch->done].line;
+    const uint64_t last = batch->writes.back().line;
+    std::string what = "write: line " + std::to_string(first);
+    if (last != first)
+      what = "write: lines " + std::to_string(first) + " to " + std::to_string(last);
     Keep(Report(invocation_.io.err, what, result));
+    invocation_.io.err << "  nothing behind line " << last << " was sent\n";
     return false;
   }
 
+  CallResult SendNamed(Batch* batch) {
+    CallResult result =
+        client_.Run(CallKind::kNamedWrite, [&](Endpoint& endpoint, grpc::ClientContext* context) {
+          return StreamWrites(endpoint, context, batch, [&](const v1::WriteResponse& response) {
+            Answered(batch->writes[batch->done], response, endpoint.address,
+                     /*maybe_done=*/batch->done < batch->maybe_done);
+          });
+        });
+    result.outcome_known = batch->maybe_done <= batch->done;
+    return result;
+  }
+
+  // gRPC would refuse it at the node, and end the stream.
+  void RefuseTooLarge(const OneWrite& write) {
+    v1::WriteResponse response;
+    response.set_code(grpc::StatusCode::INVALID_ARGUMENT);
+    response.set_message("the request is larger than " +
+                         std::to_string(services::kClientMessageBytesMax >> 20) +
+                         " MiB, and was not sent");
+    Answered(write, response, "this command", /*maybe_done=*/false);
+  }
+
   void Answered(const OneWrite& write, const v1::WriteResponse& response,
-                const std::string& address) {
-    CallResult result;
-    result.address = address;
-    if (response.code() != 0) {
-      google::rpc::Status proto;
-      result.status =
-          proto.ParseFromString(response.status())
-              ? services::FromProto(proto)
-              : grpc::Status(static_cast<grpc::StatusCode>(response.code()), response.message());
-      const bool known = result.status.error_code() != grpc::StatusCode::DEADLINE_EXCEEDED;
-      result.outcome_known = known && !services::DetailsOf(result.status).reason.empty();
+                const std::string& address, bool maybe_done) {
+    CallResult result{StatusOf(response), address};
+    const grpc::StatusCode code = result.status.error_code();
+    result.outcome_known = OutcomeIsKnown(code, IsOurs(result.status));
+    // What is said of this attempt need not be true of the one before.
+    if (maybe_done && !HoldsForEveryAttempt(code, services::DetailsOf(result.status).reason)) {
+      result.outcome_known = false;
     }
     client_.Saw(HeaderOf(response).revision());
     Show(write, response);
@@ -327,6 +437,7 @@ class StreamWriter {
   Invocation& invocation_;
   Client& client_;
   int exit_ = kExitOk;
+  bool sent_all_ = true;
 };
 
 int RunWrite(Invocation& invocation, const WriteOptions& options) {
@@ -343,8 +454,10 @@ int RunWrite(Invocation& invocation, const WriteOptions& options) {
   Client* client = invocation.client(&exit);
   if (client == nullptr) return exit;
   WriteLines lines(std::move(in));
-  exit = StreamWriter(invocation, *client).Run(lines);
-  const std::string error = lines.error();
+  StreamWriter writer(invocation, *client);
+  exit = writer.Run(lines);
+  // Lines behind those that it did not come to are not its matter.
+  const std::string error = writer.sent_all() ? lines.error() : "";
   if (error.empty()) return exit;
   const int usage = invocation.Fail(kExitUsage, "write: " + error + "; what is before it was sent");
   return exit == kExitOk ? usage : exit;
@@ -354,7 +467,7 @@ int RunWrite(Invocation& invocation, const WriteOptions& options) {
 
 void AddWriteCommands(CLI::App& app, Invocation& invocation) {
   CLI::App* write =
-      app.add_subcommand("write", "many writes on one stream, each answered by itself, in order");
+      app.add_subcommand("write", "many writes, pipelined, each answered by itself, in order");
   auto options = std::make_shared<WriteOptions>();
   write->add_option("-f,--file", options->file, "a JSON object a line; - for stdin")
       ->capture_default_str();

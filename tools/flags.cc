@@ -67,8 +67,8 @@ void AddWriteFlags(CLI::App* command, WriteFlags* flags, bool noted) {
   if (noted) command->add_option("--note", flags->note, "why; kept in the history");
   CLI::Option* id = command->add_option(
       "--request-id", flags->request_id,
-      "names this write, so that the same command run again is not done twice; best random "
-      "(default: one of its own for each run)");
+      "names this write, so that the same command run again within ten minutes is not done twice, "
+      "and with --request-revision never; best random (default: one of its own for each run)");
   command
       ->add_option("--request-revision", flags->request_revision,
                    "a revision seen before the write was first tried, the same for its repeats: "

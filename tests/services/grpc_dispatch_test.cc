@@ -139,8 +139,6 @@ TEST_F(GrpcDispatchTest, BytesComeInAndGoOut) {
   EXPECT_EQ(WaitObserved(), "quorate.v1.Config/Get 0");
 }
 
-// gRPC sends what is left of a deadline rounded up: 19.999 s as 20.1 s, 199.999 s as 201 s. Whoever
-// answers a moment before such a deadline answers a caller that has gone.
 TEST_F(GrpcDispatchTest, MoreCallsThanMayBeUnderWayAreRefused) {
   server_->Shutdown();
   WriteStreams writes(seconds(1000), /*streams_max=*/1);
@@ -199,6 +197,8 @@ TEST_F(GrpcDispatchTest, MoreCallsThanMayBeUnderWayAreRefused) {
   server->Shutdown();
 }
 
+// gRPC sends what is left of a deadline rounded up: 19.999 s as 20.1 s, 199.999 s as 201 s. Whoever
+// answers a moment before such a deadline answers a caller that has gone.
 TEST_F(GrpcDispatchTest, ADeadlineIsNotLaterThanTheCallersOwn) {
   for (const Duration time : {seconds(20), seconds(200)}) {
     Duration late = seconds(1000);

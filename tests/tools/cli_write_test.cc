@@ -11,6 +11,7 @@ namespace quorate::tools {
 namespace {
 
 using testing::HasSubstr;
+using testing::Not;
 
 class CliWrite : public testing::Test {
  protected:
@@ -32,6 +33,17 @@ class CliWrite : public testing::Test {
     return {exit, out.str(), err.str()};
   }
 
+  // A put of each key, a line each.
+  static std::string Puts(const std::vector<std::string>& keys) {
+    std::string input;
+    for (const std::string& key : keys) {
+      input += "{\"put\": {\"key\": \"" + key + "\", \"text\": \"v\"}}\n";
+    }
+    return input;
+  }
+
+  const grpc::Status no_leader_ =
+      services::MakeError(grpc::StatusCode::UNAVAILABLE, "NO_LEADER", "no leader");
   std::shared_ptr<FakeStore> store_ = std::make_shared<FakeStore>();
   FakeNode a_{"a", store_};
   FakeNode b_{"b", store_};
@@ -91,7 +103,83 @@ TEST_F(CliWrite, MoreThanOneBatchGoes) {
   EXPECT_EQ(store_->Item("k").version(), 1500u);
 }
 
+// (1) The first node stops, and says of each line that it does not take it. (2) All of them go to
+// the second one, in their order.
+TEST_F(CliWrite, WhatANodeDoesNotAcceptGoesToAnother) {
+  for (const char* key : {"k0", "k1", "k2"}) a_.FailKey(key, no_leader_);
+  const Ran ran = Quorate(Puts({"k0", "k1", "k2", "k0"}));
+  EXPECT_EQ(ran.exit, 0) << ran.err;
+  EXPECT_EQ(ran.out,
+            "1: put, version 1, revision 2\n2: put, version 1, revision 3\n"
+            "3: put, version 1, revision 4\n4: put, version 2, revision 5\n");
+}
+
+TEST_F(CliWrite, LinesOfEveryLengthAreRead) {
+  std::string input;
+  std::vector<size_t> lengths;
+  for (size_t length = 4000; length < 4110; ++length) lengths.push_back(length);
+  lengths.insert(lengths.end(), {1, 8189, 8190, 8191, 100'000});
+  for (size_t i = 0; i < lengths.size(); ++i) {
+    if (i > 0) input += '\n';
+    input += "{\"put\": {\"key\": \"k" + std::to_string(lengths[i]) + "\", \"text\": \"" +
+             std::string(lengths[i], 'x') + "\"}}";
+  }
+  const Ran ran = Quorate(input);
+  EXPECT_EQ(ran.exit, 0) << ran.err;
+  for (const size_t length : lengths) {
+    EXPECT_EQ(store_->Item("k" + std::to_string(length)).text().size(), length);
+  }
+}
+
 // --- Errors ---
+
+// (1) The first node takes four lines, and breaks when two are answered. (2) The second one refuses
+// the third. That says nothing of the first attempt.
+TEST_F(CliWrite, ARefusalAfterABrokenStreamLeavesTheOutcomeOpen) {
+  b_.FailKey("k2", services::MakeError(grpc::StatusCode::INVALID_ARGUMENT, "VALUE_TOO_LARGE", "x"));
+  a_.BreakNextStream(/*done=*/4, /*answered=*/2);
+  const Ran ran = Quorate(Puts({"k0", "k1", "k2", "k3"}));
+  EXPECT_EQ(ran.exit, kExitError);
+  EXPECT_THAT(ran.err, HasSubstr("write: line 3: INVALID_ARGUMENT (VALUE_TOO_LARGE)"));
+  EXPECT_THAT(ran.err, HasSubstr("may or may not have been done"));
+  EXPECT_THAT(ran.out, HasSubstr("4: put, version 1")) << "known by its name, or not sent before";
+  EXPECT_EQ(store_->Item("k2").version(), 1u) << "it was done";
+}
+
+// What is refused cannot be done behind what was sent after it: the last one would not win.
+TEST_F(CliWrite, WhatWasOvertakenIsNotSentAgain) {
+  a_.FailKey("k1", no_leader_);
+  const Ran ran = Quorate(Puts({"k0", "k1", "k2"}));
+  // Read in time they go together; a line that comes alone goes on alone.
+  if (ran.exit == 0) {
+    EXPECT_THAT(ran.out, HasSubstr("2: put, version 1, revision 3\n3: put, version 1, revision 4"));
+    return;
+  }
+  EXPECT_EQ(ran.exit, kExitUnavailable);
+  EXPECT_EQ(ran.out, "1: put, version 1, revision 2\n3: put, version 1, revision 3\n");
+  EXPECT_THAT(ran.err, HasSubstr("write: line 2: UNAVAILABLE (NO_LEADER)"));
+  EXPECT_THAT(ran.err, HasSubstr("nothing was changed"));
+}
+
+TEST_F(CliWrite, WhenNobodyAcceptsItNothingBehindIsSent) {
+  for (FakeNode* node : {&a_, &b_}) node->FailKey("k0", no_leader_);
+  const Ran ran = Quorate(Puts({"k0"}) + "nonsense\n", {"--timeout", "500ms"});
+  EXPECT_EQ(ran.exit, kExitUnavailable);
+  EXPECT_THAT(ran.err, HasSubstr("write: line 1: UNAVAILABLE (NO_LEADER)"));
+  EXPECT_THAT(ran.err, HasSubstr("nothing behind line 1 was sent"));
+  EXPECT_THAT(ran.err, Not(HasSubstr("what is before it was sent")));
+}
+
+TEST_F(CliWrite, ALineOrARequestHasABound) {
+  const Ran large = Quorate("{\"put\": {\"key\": \"a\", \"text\": \"" + std::string(8 << 20, 'x') +
+                            "\"}}\n" + Puts({"b"}));
+  EXPECT_EQ(large.exit, kExitError);
+  EXPECT_THAT(large.err, HasSubstr("write: line 1: INVALID_ARGUMENT: the request is larger than"));
+  EXPECT_EQ(large.out, "2: put, version 1, revision 2\n") << "the others go on";
+  const Ran longer = Quorate(Puts({"b"}) + std::string((48 << 20) + 1, 'x'));
+  EXPECT_EQ(longer.exit, kExitUsage);
+  EXPECT_THAT(longer.err, HasSubstr("write: line 2: is longer than 48 MiB; what is before it"));
+}
 
 TEST_F(CliWrite, ALineThatIsNoWriteEndsIt) {
   for (const char* bad : {"nonsense", "[]", "{}", "{\"put\": {\"keys\": \"a\"}}",
@@ -114,14 +202,12 @@ TEST_F(CliWrite, WithoutAFileOrANodeItSaysSo) {
 }
 
 TEST_F(CliWrite, AStreamThatIsRefusedSaysWhatIsOpen) {
-  for (FakeNode* node : {&a_, &b_}) {
-    for (int i = 0; i < 1; ++i) node->BreakNextStream(/*done=*/1, /*answered=*/0);
-  }
+  for (FakeNode* node : {&a_, &b_}) node->BreakNextStream(/*done=*/1, /*answered=*/0);
   const Ran ran = Quorate(
       "{\"put\": {\"key\": \"a\", \"text\": \"1\"}}\n"
       "{\"put\": {\"key\": \"b\", \"text\": \"1\"}}\n");
   EXPECT_EQ(ran.exit, kExitUnavailable);
-  EXPECT_THAT(ran.err, HasSubstr("behind it: UNAVAILABLE: Socket closed"));
+  EXPECT_THAT(ran.err, HasSubstr(": UNAVAILABLE: Socket closed"));
   EXPECT_THAT(ran.err, HasSubstr("may or may not have been done"));
 }
 

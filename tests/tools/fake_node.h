@@ -93,7 +93,7 @@ class FakeNode final : public v1::Config::Service, public v1::Cluster::Service {
     const std::lock_guard lock(store_->mutex);
     bad_keys_[key] = std::move(status);
   }
-  // The next Write stream breaks when it has done so many writes and answered so many.
+  // A Write stream breaks when so many writes more are done, of which so many, fewer, are answered.
   void BreakNextStream(int done, int answered) {
     const std::lock_guard lock(store_->mutex);
     break_done_ = done;
@@ -284,22 +284,25 @@ class FakeNode final : public v1::Config::Service, public v1::Cluster::Service {
   grpc::Status Write(
       grpc::ServerContext* context,
       grpc::ServerReaderWriter<v1::WriteResponse, v1::WriteRequest>* stream) override {
-    int done_max = -1, answered_max = -1;
-    {
-      const std::lock_guard lock(store_->mutex);
-      std::swap(done_max, break_done_);
-      std::swap(answered_max, break_answered_);
-    }
+    bool breaks = false;
     v1::WriteRequest request;
-    for (int done = 0; done != done_max && stream->Read(&request); ++done) {
+    for (bool last = false; !last && stream->Read(&request);) {
       v1::WriteResponse response;
       const grpc::Status status = WriteOne(context, request, &response);
       response.set_code(status.error_code());
       response.set_message(status.error_message());
       if (!status.ok()) response.set_status(services::ToProto(status).SerializeAsString());
-      if (answered_max < 0 || done < answered_max) stream->Write(response);
+      {
+        const std::lock_guard lock(store_->mutex);
+        last = break_done_ > 0 && --break_done_ == 0;
+        breaks = breaks || last || (break_done_ > 0 && break_answered_ == 0);
+        if (break_answered_ > 0) --break_answered_;
+      }
+      if (!breaks) stream->Write(response);
     }
-    if (done_max < 0) return grpc::Status::OK;
+    if (!breaks) return grpc::Status::OK;
+    const std::lock_guard lock(store_->mutex);
+    break_done_ = 0;
     return grpc::Status(grpc::StatusCode::UNAVAILABLE, "Socket closed");
   }
   grpc::Status WriteOne(grpc::ServerContext* context, const v1::WriteRequest& request,
@@ -371,8 +374,8 @@ class FakeNode final : public v1::Config::Service, public v1::Cluster::Service {
   }();
   v1::PutRequest last_put_;                       // protected by store_->mutex
   std::map<std::string, grpc::Status> bad_keys_;  // protected by store_->mutex
-  int break_done_ = -1;                           // protected by store_->mutex
-  int break_answered_ = -1;                       // protected by store_->mutex
+  int break_done_ = 0;                            // protected by store_->mutex
+  int break_answered_ = 0;                        // protected by store_->mutex
   int calls_ = 0;                                 // protected by store_->mutex
   v1::ReadOptions last_read_;                     // protected by store_->mutex
   std::vector<v1::ListRequest> lists_;            // protected by store_->mutex

@@ -8,6 +8,9 @@
 
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
 
 extern char** environ;
 
@@ -35,6 +38,37 @@ std::vector<char*> PointersTo(std::vector<std::string>& texts) {
   const int error = errno;
   if (write(error_pipe, &error, sizeof error) < 0) _exit(126);
   _exit(127);
+}
+
+enum class Members { kNone, kEnded, kLive };
+
+// What /proc says of a process group. proc(5): "pid (name) state parent group ...", where the name
+// may hold anything, and the number of threads is the 18th field behind it.
+Members LookForMembers(pid_t group) {
+  Members members = Members::kNone;
+  std::error_code error;
+  for (std::filesystem::directory_iterator each("/proc", error), end; !error && each != end;
+       each.increment(error)) {
+    const std::string name = each->path().filename();
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    std::ifstream file(each->path() / "stat");
+    const std::string stat{std::istreambuf_iterator<char>(file), {}};
+    const size_t behind = stat.rfind(')');
+    if (behind == std::string::npos) continue;  // it has ended meanwhile
+    std::istringstream fields(stat.substr(behind + 1));
+    char state = 0;
+    pid_t parent = 0, its_group = 0;
+    fields >> state >> parent >> its_group;
+    if (its_group != group) continue;
+    std::string skipped;
+    for (int i = 0; i < 14; ++i) fields >> skipped;
+    int threads = 0;
+    fields >> threads;
+    // One whose first thread has ended looks so too, while the others go on.
+    if ((state != 'Z' && state != 'X') || threads > 1) return Members::kLive;
+    members = Members::kEnded;
+  }
+  return members;
 }
 
 }  // namespace
@@ -82,17 +116,42 @@ absl::StatusOr<Child> Child::Start(const std::vector<std::string>& arguments,
 }
 
 std::optional<int> Child::Ended() {
+  ReapOrphans();
   int status = 0;
-  const pid_t ended = waitpid(pid_, &status, WNOHANG);
+  const pid_t ended = waitpid(pid_, &status, WNOHANG | WUNTRACED | WCONTINUED);
   if (ended < 0 && errno == ECHILD) return kStatusUnknown;
   if (ended != pid_) return std::nullopt;
+  stopped_ = WIFSTOPPED(status);
+  if (stopped_ || WIFCONTINUED(status)) return std::nullopt;
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-bool Child::GroupRuns() const { return own_group_ && kill(-pid_, 0) == 0; }
+// What it has started becomes ours when its parent ends, if this is the process that takes orphans
+// (the first one of a container): nobody else would ever wait for it.
+void Child::ReapOrphans() const {
+  if (!own_group_) return;
+  while (true) {
+    siginfo_t found = {};
+    if (waitid(P_PGID, static_cast<id_t>(pid_), &found, WEXITED | WNOHANG | WNOWAIT) != 0) return;
+    if (found.si_pid == 0 || found.si_pid == pid_) return;  // how that one ended is asked for
+    waitpid(found.si_pid, nullptr, WNOHANG);
+  }
+}
+
+bool Child::GroupRuns() const {
+  if (!own_group_) return false;
+  ReapOrphans();
+  if (kill(-pid_, 0) != 0 && errno == ESRCH) return false;
+  // There is somebody, but one that has ended stays there until its parent waits for it. Who is not
+  // shown may be hidden from us.
+  return LookForMembers(pid_) != Members::kEnded;
+}
 
 bool Child::Signal(int signal) const {
-  return kill(own_group_ ? -pid_ : pid_, signal) == 0 || errno != EPERM;
+  const pid_t to = own_group_ ? -pid_ : pid_;
+  const bool allowed = kill(to, signal) == 0 || errno != EPERM;
+  if (signal != 0 && signal != SIGKILL) kill(to, SIGCONT);
+  return allowed;
 }
 
 }  // namespace quorate::tools

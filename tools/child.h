@@ -30,15 +30,23 @@ class Child {
   // What a shell calls its exit status (128 + the signal that ended it), or kStatusUnknown;
   // nullopt: it runs. After it has ended it is not asked again.
   std::optional<int> Ended();
-  // After it has ended: somebody of its group is still there.
+  // When it was last asked whether it has ended, it was stopped (SIGSTOP, or SIGTTIN: one with a
+  // group of its own may not read from our terminal).
+  bool stopped() const { return stopped_; }
+  // After it has ended: somebody of its group is still there, also such as may not be signalled.
+  // One that has ended does not count, even if nobody has waited for it.
   bool GroupRuns() const;
-  // False: it may not be signalled, because it runs as somebody else (`sudo`).
+  // To the whole group when it has its own, and so that stopped ones hear of it; 0: to nobody.
+  // False: there are only such as may not be signalled, because they run as somebody else (`sudo`).
   bool Signal(int signal) const;
 
  private:
   Child(pid_t pid, bool own_group) : pid_(pid), own_group_(own_group) {}
+  void ReapOrphans() const;
+
   pid_t pid_ = 0;
   bool own_group_ = false;
+  bool stopped_ = false;
 };
 
 }  // namespace quorate::tools

@@ -10,10 +10,13 @@
 // one.
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <iostream>
-#include <map>
+#include <iterator>
 #include <optional>
+#include <set>
+#include <sstream>
 #include <thread>
 #include <vector>
 
@@ -21,6 +24,8 @@
 #include "services/system_clock.h"
 #include "tools/child.h"
 #include "tools/cli.h"
+#include "tools/cli_lock_contender.h"
+#include "tools/cli_lock_speaker.h"
 #include "tools/interrupt.h"
 #include "tools/text.h"
 #include "tools/ttl_holder.h"
@@ -35,10 +40,14 @@ using std::chrono::milliseconds;
 // How long a killed process takes to be gone.
 constexpr Duration kKillTime = std::chrono::seconds(2);
 constexpr milliseconds kPoll(20);
+// Between two looks at what a command has left behind: the longer it takes the longer.
+constexpr milliseconds kRestPollMin(5);
+constexpr milliseconds kRestPollMax(160);
 // What a life's end is early for us: a killed process takes a moment to be gone, and this machine's
 // clock may run slower than the leader's, by a five-hundredth at most.
 constexpr Duration kLossMarginMin = std::chrono::milliseconds(100);
 constexpr int kClockRates = 500;
+constexpr char kTtlDefault[] = "10s";
 constexpr milliseconds kTtlMin(1000);
 constexpr milliseconds kTtlMax(24LL * 3600 * 1000);
 // Said again at most so often.
@@ -47,17 +56,12 @@ constexpr Duration kTroubleInterval = std::chrono::seconds(5);
 struct LockOptions {
   std::string verb;  // lock or elect
   std::string name;
-  std::string ttl = "10s";
+  std::string ttl;  // kTtlDefault
   std::string wait;
   std::string value;
   bool listen = false;
   std::vector<std::string> command;
 };
-
-// Whether this key stands for somebody who wants `name`.
-bool IsContender(const std::string& name, const v1::Item& item) {
-  return !item.ttl_id().empty() && item.key() == name + "/" + item.ttl_id();
-}
 
 std::string DefaultValue() {
   char host[256] = {};
@@ -77,11 +81,12 @@ class Contender {
         // The command is told to end while it still holds it, and made to when it may not.
         notice_(margin_ + std::min<Duration>(ttl / 4, std::chrono::seconds(2))),
         give_up_(give_up),
-        holder_(client, ttl) {}
+        holder_(client, ttl),
+        speaker_(invocation.io.err) {}
 
   int Run() {
     CallResult result = holder_.Grant();
-    if (!result.ok()) return Report(invocation_.io.err, What(), result);
+    if (!result.ok()) return Failed(result);
     const int exit = RunGranted();
     // Also when nothing is bound to it: it counts towards the store's bound until it expires.
     result = holder_.Revoke();
@@ -95,6 +100,8 @@ class Contender {
 
  private:
   enum class Turn { kMine, kBehind, kStopped, kFailed };
+  // With their create revisions; a transaction makes several at one.
+  using Keys = std::set<std::pair<uint64_t, std::string>>;
 
   int RunGranted() {
     key_ = options_.name + "/" + holder_.id();
@@ -106,7 +113,7 @@ class Contender {
     put.set_note("quorate " + options_.verb);
     v1::PutResponse response;
     const CallResult result = client_.Write(&v1::Config::Stub::Put, put, &response);
-    if (!result.ok()) return Report(invocation_.io.err, What(), result);
+    if (!result.ok()) return Failed(result);
     revision_ = response.create_revision();
     holder_.Guard(key_, revision_);
     while (true) {
@@ -129,38 +136,71 @@ class Contender {
   // Who is before this one: what was created last before it. At a node that shows this one's key
   // nobody can come before it any more, so any node may be asked. One whose key is not there any
   // more (somebody deleted it, or rolled back) has no turn: others would take theirs beside it.
+  // Whatever else is below NAME may be large, and is not read.
   Turn FindTurn(v1::Item* before) {
+    Keys earlier;
+    if (!ListEarlier(&earlier)) return Turn::kFailed;
+    before->Clear();
+    while (!earlier.empty() && before->key().empty() && !gone_ && !Interrupted() && !Lost()) {
+      if (!GetEarlier(std::prev(earlier.end())->second, before)) return Turn::kFailed;
+      earlier.erase(std::prev(earlier.end()));
+    }
+    // All of that may have taken its time.
+    if (gone_ || Interrupted() || Lost()) return Turn::kStopped;
+    return before->key().empty() ? Turn::kMine : Turn::kBehind;
+  }
+
+  // The keys that may be before this one; what is not there any more is `gone_`. False: it failed.
+  bool ListEarlier(Keys* earlier) {
     v1::ListRequest request;
     request.set_prefix(options_.name + "/");
+    request.set_keys_only(true);
     request.mutable_read()->set_min_revision(revision_);
-    before->Clear();
     bool there = false;
-    while (true) {
-      if (Interrupted() || Lost()) return Turn::kStopped;
+    while (!Interrupted() && !Lost()) {
       v1::ListResponse response;
       const CallResult result =
           client_.Run(CallKind::kRead, [&](Endpoint& endpoint, grpc::ClientContext* context) {
             return endpoint.config->List(context, request, &response);
           });
       if (!result.ok()) {
-        exit_ = Report(invocation_.io.err, What(), result);
-        return Turn::kFailed;
+        exit_ = Failed(result);
+        return false;
       }
       for (const v1::Item& item : response.items()) {
-        if (!IsContender(options_.name, item)) continue;
         there = there || (item.key() == key_ && item.create_revision() == revision_);
-        if (item.create_revision() >= revision_) continue;
-        if (item.create_revision() > before->create_revision()) *before = item;
+        if (item.create_revision() >= revision_ || !MayContend(options_.name, item.key())) continue;
+        earlier->emplace(item.create_revision(), item.key());
       }
       if (response.next_page_token().empty()) {
         seen_ = response.header().revision();
         gone_ = !there;
-        if (gone_ || Interrupted() || Lost()) return Turn::kStopped;
-        return before->key().empty() ? Turn::kMine : Turn::kBehind;
+        break;
       }
       request.clear_read();
       request.set_page_token(response.next_page_token());
     }
+    return true;
+  }
+
+  // What that key is, if it is there and stands for somebody before this one. False: it failed.
+  bool GetEarlier(const std::string& key, v1::Item* before) {
+    v1::GetRequest request;
+    request.set_key(key);
+    request.mutable_read()->set_min_revision(seen_);
+    v1::GetResponse response;
+    const CallResult result =
+        client_.Run(CallKind::kRead, [&](Endpoint& endpoint, grpc::ClientContext* context) {
+          return endpoint.config->Get(context, request, &response);
+        });
+    if (services::DetailsOf(result.status).reason == "KEY_NOT_FOUND") return true;
+    if (!result.ok()) {
+      exit_ = Failed(result);
+      return false;
+    }
+    const v1::Item& item = response.item();
+    if (IsContender(options_.name, item) && item.create_revision() < revision_) *before = item;
+    return true;
   }
 
   // Until something happens to that key (or its history is gone), or it is time to stop. False: it
@@ -180,95 +220,113 @@ class Contender {
                                   [](const CallResult&, uint64_t) {})
                                   .Run();
     if (result.ok() || Stop()) return true;
-    exit_ = Report(invocation_.io.err, What(), result);
+    exit_ = Failed(result);
     return false;
   }
 
-  bool Lost() const { return holder_.lost() != nullptr || holder_.time_left() <= margin_; }
+  // Once so it stays so: a renewal that succeeds a moment later is too late for who has seen it.
+  bool Lost() {
+    if (holder_.lost() != nullptr || holder_.time_left() <= margin_) lost_ = true;
+    return lost_;
+  }
   // Why not to go on waiting.
-  bool Stop() const { return Interrupted() || Lost() || (give_up_ && BootNow() >= *give_up_); }
+  bool Stop() { return Interrupted() || Lost() || (give_up_ && BootNow() >= *give_up_); }
   int Stopped() {
     if (Interrupted()) return kExitInterrupted;
     if (Lost() || gone_) return FailLost();
-    return invocation_.Fail(kExitUnavailable, What() + ": not obtained within " + options_.wait);
+    return Fail(kExitUnavailable, "not obtained within " + options_.wait);
   }
 
   int FailLost() {
     const std::string trouble = holder_.trouble();
     const char* lost = holder_.lost();
-    return invocation_.Fail(kExitUnavailable,
-                            What() + ": lost: " +
-                                (lost != nullptr ? lost
-                                 : gone_         ? "its key is not there any more"
-                                         : "it could not be kept alive, and may have ended") +
-                                (trouble.empty() ? "" : ": " + trouble));
+    return Fail(kExitUnavailable, std::string("lost: ") +
+                                      (lost != nullptr ? lost
+                                       : gone_         ? "its key is not there any more"
+                                               : "it could not be kept alive, and may have ended") +
+                                      (trouble.empty() ? "" : ": " + trouble));
   }
 
   int Hold(const std::string& value) {
-    // The listing may have taken its time.
-    if (Interrupted() || Lost()) return Stopped();
     if (options_.command.empty()) return HoldAlone(value);
+    // What our terminal sends reaches this process only, not a command with a group of its own.
+    std::optional<UnstoppedByTerminal> unstopped;
+    if (own_group()) unstopped.emplace();
     absl::StatusOr<Child> child = Child::Start(
         options_.command,
         {{"QUORATE_LOCK_KEY", key_}, {"QUORATE_LOCK_TOKEN", std::to_string(revision_)}},
-        !invocation_.io.in_is_terminal);
+        own_group());
     if (!child.ok()) {
-      return invocation_.Fail(absl::IsNotFound(child.status()) ? kExitNotFound : kExitError,
-                              What() + ": " + std::string(child.status().message()));
+      return Fail(absl::IsNotFound(child.status()) ? kExitNotFound : kExitError,
+                  std::string(child.status().message()));
     }
-    bool told = false, killed = false, interrupted = false;
+    const int status = Watch(*child);
+    if (told_ || killed_ || Lost() || Interrupted()) {
+      // Also when it was lost a moment ago, and the command has not been told yet.
+      const bool lost = told_ || killed_ || Lost();
+      AwaitRest(*child);
+      return lost || Lost() ? FailLost() : kExitInterrupted;
+    }
+    if (status != Child::kStatusUnknown) return status;
+    return Fail(kExitError, "the command has ended, and how cannot be known");
+  }
+
+  // Until it has ended; how. Nothing here may wait for anything: it ends the command in time.
+  int Watch(Child& child) {
+    bool passed_on = false, stop_said = false;
     while (true) {
-      if (const std::optional<int> status = child->Ended()) {
-        // Also when it was lost a moment ago, and the command has not been told yet.
-        const bool lost = told || killed || Lost();
-        if (lost || Interrupted()) AwaitRest(*child);
-        if (lost) return FailLost();
-        if (Interrupted()) return kExitInterrupted;
-        if (*status != Child::kStatusUnknown) return *status;
-        return invocation_.Fail(kExitError,
-                                What() + ": the command has ended, and how cannot be known");
-      }
-      if (Interrupted() && !std::exchange(interrupted, true)) {
-        // A terminal has sent Ctrl-C to both.
-        const int signal = InterruptSignal();
-        if (signal != SIGINT || !invocation_.io.in_is_terminal) End(*child, signal);
-      }
-      if (Lost() && !std::exchange(killed, true)) {
-        End(*child, SIGKILL);
-      } else if (!killed && holder_.time_left() <= notice_ && !std::exchange(told, true)) {
+      if (const std::optional<int> status = child.Ended()) return *status;
+      if (Lost() && !std::exchange(killed_, true)) End(child, SIGKILL);
+      if (Interrupted() && !std::exchange(passed_on, true)) PassOn(child, InterruptSignal());
+      if (!killed_ && holder_.time_left() <= notice_ && !std::exchange(told_, true)) {
+        End(child, SIGTERM);
         Note("cannot be kept alive: the command is told to end: " + holder_.trouble());
-        End(*child, SIGTERM);
+      }
+      if (own_group() && child.stopped() && !std::exchange(stop_said, true)) {
+        Note("the command has stopped, and holds it on: does it read from the terminal?");
       }
       SayTrouble();
-      Pause();
+      Pause(kPoll);
     }
   }
 
-  void End(const Child& child, int signal) const {
-    if (child.Signal(signal)) return;
-    invocation_.io.err
-        << "quorate: " << What()
-        << ": the command runs as somebody else and cannot be ended: end it by hand\n";
+  void PassOn(const Child& child, int signal) {
+    // The terminal has sent these to both.
+    if (!own_group() && (signal == SIGINT || signal == SIGQUIT)) return;
+    // What SIGHUP means to a command is its own affair: many read their settings anew.
+    End(child, signal == SIGINT ? SIGINT : SIGTERM);
+  }
+
+  void End(const Child& child, int signal) {
+    if (!child.Signal(signal)) SayByHand();
+  }
+
+  void SayByHand() {
+    if (std::exchange(by_hand_said_, true)) return;
+    Say("the command, or what it has started, cannot be ended (does it run as somebody else?): end "
+        "it by hand");
   }
 
   // Until the next look; not beyond the end.
-  void Pause() const {
+  void Pause(milliseconds pause) const {
     std::this_thread::sleep_for(
-        std::clamp<Duration>(holder_.time_left() - margin_, milliseconds(1), kPoll));
+        std::clamp<Duration>(holder_.time_left() - margin_, milliseconds(1), pause));
   }
 
   // What the command has started was told to end as well; it is waited for, because the next holder
   // comes when this one is gone.
-  void AwaitRest(const Child& child) const {
+  void AwaitRest(const Child& child) {
     std::optional<Instant> killed_at;
+    milliseconds pause = kRestPollMin;
     while (child.GroupRuns()) {
+      if (!child.Signal(0)) SayByHand();
       if (!killed_at && Lost()) {
         End(child, SIGKILL);
         killed_at = BootNow();
       }
-      // Only a process that nobody waits for is there so long after it was killed.
-      if (killed_at && BootNow() - *killed_at > kKillTime) return;
-      std::this_thread::sleep_for(kPoll);
+      if (killed_at && BootNow() - *killed_at > kKillTime) return SayByHand();
+      pause = std::min(2 * pause, kRestPollMax);
+      killed_at ? std::this_thread::sleep_for(kPoll) : Pause(pause);
     }
   }
 
@@ -286,7 +344,7 @@ class Contender {
     while (!Interrupted()) {
       if (Lost()) return FailLost();
       SayTrouble();
-      Pause();
+      Pause(kPoll);
     }
     return kExitInterrupted;
   }
@@ -299,11 +357,21 @@ class Contender {
     Note("a renewal failed, and is tried at other nodes: " + trouble);
   }
 
+  bool own_group() const { return !invocation_.io.in_is_terminal; }
   std::string What() const { return options_.verb + " " + Printable(options_.name); }
-  void Note(const std::string& text) const {
-    if (!invocation_.globals.quiet) {
-      invocation_.io.err << "quorate: " << What() << ": " << text << '\n';
-    }
+  void Say(const std::string& text) { speaker_.Say("quorate: " + What() + ": " + text + '\n'); }
+  void Note(const std::string& text) {
+    if (!invocation_.globals.quiet) Say(text);
+  }
+  int Fail(ExitCode code, const std::string& text) {
+    Say(text);
+    return code;
+  }
+  int Failed(const CallResult& result) {
+    std::ostringstream text;
+    const int exit = Report(text, What(), result);
+    speaker_.Say(text.str());
+    return exit;
   }
 
   Invocation& invocation_;
@@ -313,84 +381,18 @@ class Contender {
   const Duration notice_;
   const std::optional<Instant> give_up_;
   TtlHolder holder_;
+  Speaker speaker_;
   std::string key_;
   uint64_t revision_ = 0;  // at which the key was created
   uint64_t seen_ = 0;      // what the last listing showed
   bool gone_ = false;      // the key is not there any more
+  std::atomic<bool> lost_ = false;
   bool waiting_told_ = false;
+  // The command: asked to end, because the time is nearly over; made to.
+  bool told_ = false, killed_ = false;
+  bool by_hand_said_ = false;
   int exit_ = kExitOk;
   Instant trouble_said_;
-};
-
-// Says who is elected, each time that it is somebody else.
-class Listener {
- public:
-  Listener(Invocation& invocation, const LockOptions& options)
-      : invocation_(invocation), options_(options) {}
-
-  int Run(Client& client) {
-    WatcherOptions watcher;
-    watcher.request.set_prefix(options_.name + "/");
-    watcher.request.set_with_initial_state(true);
-    watcher.request.mutable_progress_interval()->set_seconds(5);
-    watcher.timeout = invocation_.timeout;
-    watcher.stop = [] { return Interrupted(); };
-    const CallResult result =
-        Watcher(
-            client, watcher, [this](const v1::WatchResponse& message) { return Hear(message); },
-            [](const CallResult&, uint64_t) {})
-            .Run();
-    if (Interrupted()) return kExitInterrupted;
-    if (result.ok()) return kExitOk;
-    return Report(invocation_.io.err, "elect " + Printable(options_.name), result);
-  }
-
- private:
-  bool Hear(const v1::WatchResponse& message) {
-    // A state from the beginning takes the place of what is known.
-    if ((message.started() || message.reset()) && message.resume_revision() == 0) {
-      keys_.clear();
-      in_state_ = true;
-    }
-    if (message.synced()) in_state_ = false;
-    for (const v1::WatchEvent& event : message.events()) {
-      if (event.type() == v1::WatchEvent::TYPE_DELETE) {
-        keys_.erase(event.item().key());
-      } else {
-        keys_[event.item().key()] = event.item();
-      }
-    }
-    if (!in_state_ && !message.partial()) Show();
-    return static_cast<bool>(invocation_.io.out);
-  }
-
-  void Show() {
-    const v1::Item* leader = nullptr;
-    for (const auto& [key, item] : keys_) {
-      if (!IsContender(options_.name, item)) continue;
-      if (leader == nullptr || item.create_revision() < leader->create_revision()) leader = &item;
-    }
-    const std::pair<std::string, uint64_t> now =
-        leader == nullptr ? std::pair<std::string, uint64_t>("", 0)
-                          : std::pair(leader->key(), leader->mod_revision());
-    if (shown_ == now) return;
-    shown_ = now;
-    std::ostream& out = invocation_.io.out;
-    if (invocation_.format == OutputFormat::kJson) {
-      out << (leader == nullptr ? nlohmann::ordered_json() : ToJson(*leader)).dump() << '\n';
-    } else if (leader == nullptr) {
-      out << "-\n";
-    } else {
-      out << Printable(leader->key()) << ' ' << Printable(leader->text()) << '\n';
-    }
-    out.flush();
-  }
-
-  Invocation& invocation_;
-  const LockOptions& options_;
-  bool in_state_ = false;
-  std::map<std::string, v1::Item> keys_;
-  std::optional<std::pair<std::string, uint64_t>> shown_;
 };
 
 int RunLock(Invocation& invocation, const LockOptions& options) {
@@ -403,17 +405,20 @@ int RunLock(Invocation& invocation, const LockOptions& options) {
   if (options.verb == "lock" && options.command.empty()) {
     return fail("write the command to run: lock NAME -- CMD");
   }
-  const milliseconds ttl = ParseTime(options.ttl).value_or(kTtlMin);
+  if (options.listen && !(options.command.empty() && options.value.empty() && options.ttl.empty() &&
+                          options.wait.empty())) {
+    return fail("--listen only watches: no --value, --ttl, --wait and no command");
+  }
+  const milliseconds ttl =
+      ParseTime(options.ttl.empty() ? kTtlDefault : options.ttl).value_or(kTtlMin);
   std::optional<Instant> give_up;
   if (!options.wait.empty()) give_up = BootNow() + ParseTime(options.wait).value_or(kTtlMin);
-  if (options.listen && (!options.command.empty() || !options.value.empty())) {
-    return fail("--listen only watches: no --value and no command");
-  }
   int exit = kExitOk;
   Client* client = invocation.client(&exit);
   if (client == nullptr) return exit;
   GracefulInterrupts graceful;
-  if (options.listen) return Listener(invocation, options).Run(*client);
+  const HangupInterrupts hangups;
+  if (options.listen) return ListenToElection(invocation, *client, options.name);
   return Contender(invocation, *client, options, ttl, give_up).Run();
 }
 
@@ -427,7 +432,7 @@ CLI::App* AddContest(CLI::App& app, Invocation& invocation, const std::string& v
       ->add_option("--ttl", options->ttl,
                    "how long it stays after its holder was cut off or killed, 1s to 24h")
       ->check(TimeWithin(kTtlMin, kTtlMax))
-      ->capture_default_str();
+      ->default_str(kTtlDefault);
   command
       ->add_option("--wait", options->wait,
                    "give up (exit 5) when it is not obtained within this; 0s: only if it is free; "

@@ -18,8 +18,11 @@ static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<int>::is_alw
 
 void OnSignal(int signal) {
   interrupt_signal = signal;
-  if (graceful.load() == 0 || interrupted.exchange(true)) _exit(kExitInterrupted);
+  const bool again = interrupted.exchange(true) && signal != SIGHUP;
+  if (graceful.load() == 0 || again) _exit(kExitInterrupted);
 }
+
+void OnStop(int) {}
 
 }  // namespace
 
@@ -40,6 +43,26 @@ GracefulInterrupts::GracefulInterrupts() {
 }
 
 GracefulInterrupts::~GracefulInterrupts() { --graceful; }
+
+HandledSignals::HandledSignals(std::initializer_list<int> signals, void (*handler)(int)) {
+  struct sigaction action = {};
+  action.sa_handler = handler;
+  action.sa_flags = SA_RESTART;
+  for (const int each : signals) {
+    struct sigaction before;
+    if (sigaction(each, nullptr, &before) != 0 || before.sa_handler == SIG_IGN) continue;
+    sigaction(each, &action, nullptr);
+    before_.emplace_back(each, before);
+  }
+}
+
+HandledSignals::~HandledSignals() {
+  for (const auto& [signal, before] : before_) sigaction(signal, &before, nullptr);
+}
+
+HangupInterrupts::HangupInterrupts() : HandledSignals({SIGHUP, SIGQUIT}, OnSignal) {}
+
+UnstoppedByTerminal::UnstoppedByTerminal() : HandledSignals({SIGTSTP}, OnStop) {}
 
 bool Interrupted() { return interrupted.load(); }
 

@@ -1,70 +1,25 @@
 // `quorate lock` and `quorate elect` against a node that keeps time-to-lives as it is told.
-#include <sys/wait.h>
-
 #include <csignal>
-#include <filesystem>
 #include <fstream>
-#include <sstream>
 #include <thread>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "services/errors.h"
-#include "tests/tools/ttl_node.h"
-#include "tools/child.h"
-#include "tools/cli.h"
+#include "tests/tools/cli_lock_fixture.h"
 
 namespace quorate::tools {
 namespace {
 
 using std::chrono::milliseconds;
+using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
+using testing::IsSubsetOf;
 
-struct RanLock {
-  int exit;
-  std::string out;
-  std::string err;
-};
-
-class CliLock : public testing::Test {
- protected:
-  CliLock() { std::filesystem::remove(file_); }
-  ~CliLock() override { std::filesystem::remove(file_); }
-
-  RanLock Quorate(std::vector<std::string> arguments) {
-    arguments.insert(arguments.begin(),
-                     {"quorate", "--endpoints", node_.address(), "--timeout", "5s"});
-    std::vector<const char*> argv;
-    for (const std::string& argument : arguments) argv.push_back(argument.c_str());
-    std::istringstream in;
-    std::ostringstream out, err;
-    Io io{in, out, err};
-    const int exit = tools::Run(static_cast<int>(argv.size()), argv.data(), io);
-    return {exit, out.str(), err.str()};
-  }
-  // Runs `script` by a shell while holding "job"; $F is the file.
-  RanLock Lock(const std::string& script, std::vector<std::string> flags = {}) {
-    std::vector<std::string> arguments = {"lock", "job"};
-    arguments.insert(arguments.end(), flags.begin(), flags.end());
-    arguments.insert(arguments.end(), {"--", "/bin/sh", "-c", "F=" + file_ + "; " + script});
-    return Quorate(arguments);
-  }
-  std::string Written() const {
-    std::ifstream file(file_);
-    return {std::istreambuf_iterator<char>(file), {}};
-  }
-  void Await(const std::function<bool()>& is_so) {
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
-    while (!is_so()) {
-      ASSERT_LT(std::chrono::steady_clock::now(), deadline);
-      std::this_thread::sleep_for(milliseconds(5));
-    }
-  }
-
-  TtlNode node_;
-  const std::string file_ = testing::TempDir() + "/quorate-lock-test-" + std::to_string(getpid());
-};
+// Time-to-lives: sorted before and behind the one that the node grants first.
+const std::string kA = "0000000000000001", kX = "00000000000000f0", kY = "00000000000000f1",
+                  kZ = "00000000000000f2";
 
 TEST_F(CliLock, RunsTheCommandAndReleases) {
   const RanLock ran = Lock("echo $QUORATE_LOCK_KEY $QUORATE_LOCK_TOKEN > $F; exit 7");
@@ -76,28 +31,56 @@ TEST_F(CliLock, RunsTheCommandAndReleases) {
 
 TEST_F(CliLock, WaitsForTheOneBeforeItOnly) {
   // Two before it, on two pages with one behind it; and another name's.
-  node_.Contend("job", "z");
-  node_.Contend("job", "y");
-  node_.Contend("jobs", "x");
+  node_.Contend("job", kZ);
+  node_.Contend("job", kY);
+  node_.Contend("jobs", kX);
   std::thread others([this] {
-    Await([this] { return node_.keys().size() == 4; });
-    node_.Contend("job", "a");
-    node_.Erase("job/z");  // not the one before it
-    std::this_thread::sleep_for(milliseconds(100));
+    Await([this] { return !node_.watched().empty(); });
+    node_.Contend("job", kA);
+    node_.Erase("job/" + kZ);  // not the one before it
+    const int looks = node_.looks();
+    Await([&] { return node_.looks() > looks + 1; });
     EXPECT_EQ(Written(), "");
-    node_.Erase("job/y");
+    node_.Erase("job/" + kY);
   });
   const RanLock ran = Lock("echo held > $F");
   others.join();
   EXPECT_EQ(ran.exit, 0) << ran.err;
   EXPECT_EQ(Written(), "held\n");
-  EXPECT_THAT(ran.err, HasSubstr("waiting for job/y"));
+  EXPECT_THAT(ran.err, HasSubstr("waiting for job/" + kY));
+  EXPECT_THAT(node_.watched(), ElementsAre("job/" + kY));
+}
+
+// Configuration, say, and more of it than can be read in time.
+TEST_F(CliLock, ValuesBelowItsNameAreNotRead) {
+  node_.Contend("job", kZ);
+  node_.PutItem("job/config", "x");
+  node_.PutItem("job/config/00000000000000f1", "x");
+  node_.PutItem("job/00000000000000F1", "x");
+  std::thread other([this] {
+    Await([this] { return !node_.watched().empty(); });
+    node_.Erase("job/" + kZ);
+  });
+  const RanLock ran = Lock("echo held > $F");
+  other.join();
+  EXPECT_EQ(ran.exit, 0) << ran.err;
+  EXPECT_EQ(node_.values_listed(), 0);
+  // Its own is looked for while it is held.
+  EXPECT_THAT(node_.keys_got(), IsSubsetOf({"job/" + kZ, std::string("job/00000000000000a1")}));
+}
+
+TEST_F(CliLock, OneOfItsFormThatStandsForNobodyDoesNotHideOneBefore) {
+  node_.Contend("job", kZ);
+  node_.PutItem("job/" + kY, "plain");
+  const RanLock ran = Lock("echo held > $F", {"--wait", "0s"});
+  EXPECT_EQ(ran.exit, kExitUnavailable);
+  EXPECT_EQ(Written(), "");
 }
 
 // Those of a name below, keys that are bound to something else, and those that a rollback has
 // brought back plain, after their holders have gone.
 TEST_F(CliLock, NobodyElseBelowItsNameCounts) {
-  node_.Contend("job/nightly", "z");
+  node_.Contend("job/nightly", kZ);
   node_.PutItem("job/config", "x");
   node_.PutItem("job/up", "x", "00000000000000ff");
   node_.PutItem("job/0000000000000001", "x");
@@ -108,11 +91,10 @@ TEST_F(CliLock, NobodyElseBelowItsNameCounts) {
 
 // He does not stand for anybody any more.
 TEST_F(CliLock, OneBeforeItThatBecomesPlainIsNotWaitedFor) {
-  node_.Contend("job", "z");
+  node_.Contend("job", kZ);
   std::thread other([this] {
-    Await([this] { return node_.keys().size() == 2; });
-    std::this_thread::sleep_for(milliseconds(50));
-    node_.PutItem("job/z", "plain");
+    Await([this] { return !node_.watched().empty(); });
+    node_.PutItem("job/" + kZ, "plain");
   });
   const RanLock ran = Lock("echo held > $F");
   other.join();
@@ -121,7 +103,7 @@ TEST_F(CliLock, OneBeforeItThatBecomesPlainIsNotWaitedFor) {
 }
 
 TEST_F(CliLock, GivesUpWaiting) {
-  node_.Contend("job", "z");
+  node_.Contend("job", kZ);
   const RanLock ran = Lock("echo held > $F", {"--wait", "200ms"});
   EXPECT_EQ(ran.exit, kExitUnavailable);
   EXPECT_THAT(ran.err, HasSubstr("not obtained within 200ms"));
@@ -158,10 +140,10 @@ TEST_F(CliLock, ACommandWhoseLockCannotBeKeptIsToldFirst) {
 // However long its time is.
 TEST_F(CliLock, AKeyThatSomebodyDeletesIsALostLock) {
   std::thread other([this] {
-    Await([this] { return node_.keys().size() == 1; });
+    Await([this] { return !Written().empty(); });
     node_.Erase("job/00000000000000a1");
   });
-  const RanLock ran = Lock("sleep 60", {"--ttl", "24h"});
+  const RanLock ran = Lock("echo held > $F; exec sleep 60", {"--ttl", "24h"});
   other.join();
   EXPECT_EQ(ran.exit, kExitUnavailable);
   EXPECT_THAT(ran.err, HasSubstr("lost: its key is not there any more"));
@@ -199,11 +181,11 @@ TEST_F(CliLock, AnIgnoredSigchldDoesNotHideTheEnd) {
 
 // Whoever comes next has the lock alone: this one has no key any more that would hold him off.
 TEST_F(CliLock, OneWhoseKeyIsDeletedWhileItWaitsTakesNoTurn) {
-  node_.Contend("job", "z");
+  node_.Contend("job", kZ);
   std::thread other([this] {
     Await([this] { return node_.keys().size() == 2; });
     node_.Erase("job/00000000000000a1");
-    node_.Erase("job/z");
+    node_.Erase("job/" + kZ);
   });
   const RanLock ran = Lock("echo held > $F");
   other.join();
@@ -261,7 +243,16 @@ TEST_F(CliLock, UsageIsChecked) {
   EXPECT_EQ(Lock("true", {"--ttl", "soon"}).exit, kExitUsage);
   EXPECT_EQ(Lock("true", {"--ttl", "25h"}).exit, kExitUsage);
   EXPECT_EQ(Lock("true", {"--wait", "long"}).exit, kExitUsage);
-  EXPECT_EQ(Quorate({"elect", "boss", "--listen", "--", "true"}).exit, kExitUsage);
+  for (const std::vector<std::string>& no_listener : {std::vector<std::string>{"--", "true"},
+                                                      {"--wait", "5s"},
+                                                      {"--ttl", "5s"},
+                                                      {"--value", "x"}}) {
+    std::vector<std::string> arguments = {"elect", "boss", "--listen"};
+    arguments.insert(arguments.end(), no_listener.begin(), no_listener.end());
+    // One that listens all the same does so until it is refused.
+    node_.RefuseWatches();
+    EXPECT_EQ(Quorate(arguments).exit, kExitUsage) << no_listener.front();
+  }
   EXPECT_EQ(node_.ttls(), 0u);
 }
 
@@ -271,27 +262,6 @@ TEST_F(CliLock, ACommandThatCannotBeStarted) {
   EXPECT_THAT(ran.err, HasSubstr("/no/such/command"));
   EXPECT_EQ(node_.ttls(), 0u);
   EXPECT_EQ(Quorate({"lock", "job", "--", "/"}).exit, kExitError);
-}
-
-TEST(Child, SaysHowItEnded) {
-  const auto end = [](Child child) {
-    std::optional<int> status;
-    while (!(status = child.Ended())) std::this_thread::sleep_for(milliseconds(2));
-    return *status;
-  };
-  auto exits = Child::Start({"sh", "-c", "exit $CODE"}, {{"CODE", "5"}});
-  ASSERT_TRUE(exits.ok()) << exits.status();
-  EXPECT_EQ(end(*exits), 5);
-  auto sleeps = Child::Start({"sleep", "600"}, {});
-  ASSERT_TRUE(sleeps.ok());
-  EXPECT_FALSE(sleeps->Ended().has_value());
-  sleeps->Signal(SIGTERM);
-  EXPECT_EQ(end(*sleeps), 128 + SIGTERM);
-  EXPECT_TRUE(absl::IsNotFound(Child::Start({"no-such-command"}, {}).status()));
-  auto taken = Child::Start({"true"}, {});
-  ASSERT_TRUE(taken.ok());
-  EXPECT_GT(waitpid(-1, nullptr, 0), 0);
-  EXPECT_EQ(end(*taken), Child::kStatusUnknown) << "somebody else was told";
 }
 
 }  // namespace

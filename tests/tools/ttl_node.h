@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -60,6 +61,11 @@ class TtlNode final : public v1::Config::Service, public v1::Cluster::Service {
   void Contend(const std::string& name, const std::string& id) {
     PutItem(name + "/" + id, "x", id);
   }
+  // Watches are refused from now on.
+  void RefuseWatches() {
+    const std::lock_guard lock(mutex_);
+    watches_refused_ = true;
+  }
   // Each listing takes so long.
   void DelayLists(std::chrono::milliseconds delay) {
     const std::lock_guard lock(mutex_);
@@ -78,6 +84,24 @@ class TtlNode final : public v1::Config::Service, public v1::Cluster::Service {
   int renewals() {
     const std::lock_guard lock(mutex_);
     return renewals_;
+  }
+  // Items that listings have shown with their values; keys that were asked for, one by one.
+  int values_listed() {
+    const std::lock_guard lock(mutex_);
+    return values_listed_;
+  }
+  std::set<std::string> keys_got() {
+    const std::lock_guard lock(mutex_);
+    return keys_got_;
+  }
+  // Of which keys watches have begun, in order; how often any of them has looked since.
+  std::vector<std::string> watched() {
+    const std::lock_guard lock(mutex_);
+    return watched_;
+  }
+  int looks() {
+    const std::lock_guard lock(mutex_);
+    return looks_;
   }
   v1::GrantTtlRequest last_grant() {
     const std::lock_guard lock(mutex_);
@@ -178,6 +202,7 @@ class TtlNode final : public v1::Config::Service, public v1::Cluster::Service {
                    v1::GetResponse* response) override {
     const std::lock_guard lock(mutex_);
     Fill(response->mutable_header());
+    keys_got_.insert(request->key());
     if (const auto found = items_.find(request->key()); found != items_.end()) {
       *response->mutable_item() = found->second;
       return grpc::Status::OK;
@@ -204,6 +229,8 @@ class TtlNode final : public v1::Config::Service, public v1::Cluster::Service {
       if (request->keys_only()) {
         response->mutable_items()->rbegin()->clear_value();
         response->mutable_items()->rbegin()->clear_ttl_id();
+      } else {
+        ++values_listed_;
       }
     }
     return grpc::Status::OK;
@@ -212,6 +239,11 @@ class TtlNode final : public v1::Config::Service, public v1::Cluster::Service {
   grpc::Status Watch(grpc::ServerContext* context, const v1::WatchRequest* request,
                      grpc::ServerWriter<v1::WatchResponse>* writer) override {
     uint64_t shown = 0;
+    {
+      const std::lock_guard lock(mutex_);
+      if (watches_refused_) return {grpc::StatusCode::INVALID_ARGUMENT, "refused"};
+      watched_.push_back(request->key());
+    }
     while (!context->IsCancelled()) {
       v1::WatchResponse message;
       {
@@ -239,6 +271,7 @@ class TtlNode final : public v1::Config::Service, public v1::Cluster::Service {
           message.set_synced(true);
         }
         shown = revision_;
+        ++looks_;
       }
       if (message.reset() || message.events_size() > 0) writer->Write(message);
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
@@ -250,6 +283,11 @@ class TtlNode final : public v1::Config::Service, public v1::Cluster::Service {
   uint64_t revision_ = 1;
   uint64_t granted_ = 0;
   int renewals_ = 0;
+  int values_listed_ = 0;
+  int looks_ = 0;
+  bool watches_refused_ = false;
+  std::set<std::string> keys_got_;
+  std::vector<std::string> watched_;
   std::map<std::string, v1::Item> items_;
   std::map<std::string, google::protobuf::Duration> ttls_;
   std::chrono::milliseconds list_delay_{};

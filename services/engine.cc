@@ -321,11 +321,14 @@ void Engine::Start() {
 }
 
 void Engine::Stop() {
+  // The node first, for it waits for nobody but this store's own disk: a stream of the forwarder
+  // may be open until its peer's connection is given up, snapshots may have a file to sync, and
+  // meanwhile it would go on leading. What they ask it then is refused; writes that are in the log
+  // end as unknown when the forwarder closes, unless they were applied before.
+  const bool started = std::exchange(started_, false);
+  if (started) node_->Stop();
   if (forwarder_ != nullptr) forwarder_->Stop();
-  if (!std::exchange(started_, false)) return;
-  // The node first: snapshots may have a file to sync, and meanwhile it would go on leading. What
-  // they ask it then is refused.
-  node_->Stop();
+  if (!started) return;
   snapshot_sender_->Stop();
   snapshot_receiver_->Stop();
   transport_->Stop();

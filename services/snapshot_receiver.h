@@ -42,7 +42,10 @@ class SnapshotReceiver {
   ~SnapshotReceiver();  // Stop()s
 
   void Start(raft::Node* node);
-  // Ends what is under way; nothing is given to the node afterwards. While the node still runs.
+  // Ends what is under way; nothing is given to the node afterwards. The node may have stopped
+  // already: it refuses what it is given then, and that transfer fails. A state that the core was
+  // told of and does not answer for stays where it is: the next start opens what the log names, and
+  // removes the other.
   void Stop();
 
   // For RaftService: one inbound call.

@@ -3,11 +3,14 @@
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 
 #include "raft/birth_record.h"
 #include "raft/core/membership.h"
@@ -183,6 +186,37 @@ TEST_F(EngineTest, AWriteThatCameBeforeTheStartIsAnsweredWhenThereIsNone) {
   ASSERT_TRUE(outcome.has_value());
   EXPECT_EQ(outcome->kind, ingress::Outcome::Kind::kNotAccepted);
   EXPECT_EQ(outcome->reason, ingress::kReasonStopping);
+}
+
+// When another process has this store's identity nothing that waits for others comes before the
+// node's end: meanwhile it would vote, lead and acknowledge beside the other one.
+TEST_F(EngineTest, StoppingEndsTheNodeBeforeItWaitsForPeers) {
+  ASSERT_TRUE(Create().ok());
+  const auto engine = Open();
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  (*engine)->Start();
+  const auto eventually = [](const std::function<bool()>& is_so) {
+    for (const Instant until = BootNow() + std::chrono::seconds(30); !is_so();) {
+      if (BootNow() >= until) return false;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return true;
+  };
+  raft::Node* const node = (*engine)->node();
+  ASSERT_TRUE(eventually([node] { return node->status()->role == raft::Role::kLeader; }));
+  // A stream of another node that gRPC is not done with: its peer is cut off.
+  auto* const stream = (*engine)->forwarder()->Serve(nullptr);
+  std::atomic<bool> stopped = false;
+  std::thread stop([&] {
+    (*engine)->Stop();
+    stopped = true;
+  });
+  EXPECT_TRUE(eventually([node] {
+    return !node->Receive({StoreId(0xBAD), StoreId(0xBAD), raft::RequestVoteReply()});
+  })) << "the node takes messages while a stream is waited for";
+  EXPECT_FALSE(stopped) << "the stream is still open";
+  stream->OnDone();
+  stop.join();
 }
 
 TEST_F(EngineTest, WhatItPromisesToLeadersIsDurableBeforeItCan) {

@@ -421,6 +421,7 @@ std::shared_ptr<const NodeStatus> Node::Impl::MakeStatus() {
   status->installing = core_.installing();
   status->dropped_messages = inbox_.dropped();
   status->leases = core_.leases();
+  status->lease_answers = core_.lease_answers();
   return status;
 }
 

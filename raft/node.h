@@ -63,6 +63,7 @@ struct NodeStatus {
   bool installing = false;      // a received snapshot is being made the state
   uint64_t dropped_messages = 0;
   bool leases = false;
+  uint64_t lease_answers = 0;  // see Core::lease_answers
 };
 
 class Node {

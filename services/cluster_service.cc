@@ -26,7 +26,11 @@ void ClusterService::Handle(std::string_view method, const std::string& request,
     if (grpc::Status status = ParseRequest(request, &parsed); !status.ok()) {
       return done(std::move(status), "");
     }
-    return done(grpc::Status::OK, MakeSettings(view_()).SerializeAsString());
+    const ClusterView view = view_();
+    if (grpc::Status unknown = CheckSettingsKnown(view); !unknown.ok()) {
+      return done(std::move(unknown), "");
+    }
+    return done(grpc::Status::OK, MakeSettings(view).SerializeAsString());
   }
   if (changes_ != nullptr && ClusterChanges::Knows(method)) {
     return changes_->Handle(method, request, call, done);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "services/config_service.h"
+#include "services/errors.h"
 
 namespace quorate::services {
 namespace {
@@ -142,10 +143,26 @@ v1::ListMembersResponse MakeMembers(const ClusterView& view) {
   return response;
 }
 
+grpc::Status CheckSettingsKnown(const ClusterView& view) {
+  constexpr Duration kRetryDelay = std::chrono::milliseconds(250);
+  if (!view.state) {
+    return MakeError(grpc::StatusCode::UNAVAILABLE, "NOT_BORN",
+                     "this node is not part of a cluster yet; its status says what it lacks", {},
+                     kRetryDelay);
+  }
+  if (!view.caught_up) {
+    return MakeError(grpc::StatusCode::UNAVAILABLE, "NOT_CAUGHT_UP",
+                     "this node has not caught up with the cluster since its data directory was "
+                     "made, so it does not know what is set; ask another node or try again",
+                     {}, kRetryDelay);
+  }
+  return grpc::Status::OK;
+}
+
 v1::GetSettingsResponse MakeSettings(const ClusterView& view) {
   v1::GetSettingsResponse response;
   *response.mutable_header() = HeaderOf(view);
-  response.mutable_settings()->set_leases(view.state && view.state->leases);
+  response.mutable_settings()->set_leases(view.state->leases);
   return response;
 }
 

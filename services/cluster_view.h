@@ -11,6 +11,7 @@
 
 #include "base/ids.h"
 #include "base/time.h"
+#include "grpcpp/support/status.h"
 #include "quorate/v1/cluster.pb.h"
 #include "raft/birth.h"
 #include "raft/node.h"
@@ -32,6 +33,7 @@ struct ClusterView {
   uint64_t generation = 0;
   raft::Index snapshot_index;
   bool healthy = false;
+  bool caught_up = false;  // with a leader, since this store was made
   uint64_t log_bytes = 0;
   uint64_t database_bytes = 0;
   std::string own_address;                   // as advertised; empty without a peer port
@@ -39,7 +41,9 @@ struct ClusterView {
 };
 
 v1::StatusResponse MakeStatus(const ClusterView& view);
-// Before birth nothing is set.
+// Whether this node knows what is set: NOT_BORN, NOT_CAUGHT_UP (UNAVAILABLE) otherwise.
+grpc::Status CheckSettingsKnown(const ClusterView& view);
+// REQUIRES: CheckSettingsKnown.
 v1::GetSettingsResponse MakeSettings(const ClusterView& view);
 v1::ListMembersResponse MakeMembers(const ClusterView& view);
 v1::MemberStatus MakeMember(const ClusterView& view, const raft::Member& member);

@@ -123,6 +123,11 @@ std::vector<MetricFamily> Sampled(const std::string& node, const MetricsSample& 
   gauge("quorate_log_size_bytes", "Bytes of the log on disk.", s.log_bytes);
   gauge("quorate_database_size_bytes", "Bytes of the database and its WAL on disk.",
         s.database_bytes);
+  gauge("quorate_leases", "1 while this node, when it leads, may answer reads by its lease.",
+        s.leases);
+  counter("quorate_lease_answers_total",
+          "Read indexes that this leader gave by its lease; reads that share one count once.",
+          s.lease_answers);
   counter("quorate_peer_messages_dropped_total", "Messages of peers dropped: inbox full.",
           s.dropped_messages);
   counter("quorate_log_lines_dropped_total", "Log lines dropped: queue full.", s.dropped_log_lines);

@@ -44,6 +44,8 @@ struct MetricsSample {
   uint64_t boot = 0;
   bool fresh = false;  // `staleness` is known
   Duration staleness{};
+  bool leases = false;            // as raft::NodeStatus
+  uint64_t lease_answers = 0;     // the same
   uint64_t dropped_messages = 0;  // from peers, inbox full
   uint64_t dropped_log_lines = 0;
   // Exactly once, seen from three sides (ingress, leader, state machine).

@@ -58,6 +58,7 @@ ClusterView Server::Impl::View() const {
   view.birth = birth_->Status();
   view.cluster = view.birth.cluster;
   view.healthy = NotReady().empty();
+  view.caught_up = caught_up_;
   view.log_bytes = log_bytes_;
   view.database_bytes = database_bytes_;
   if (configuration_.raft) view.own_address = configuration_.raft->advertise_address;
@@ -106,6 +107,8 @@ MetricsSample Server::Impl::Sample() const {
     sample.fresh = true;
     sample.staleness = std::max(BootNow() - *status->fresh_as_of, Duration::zero());
   }
+  sample.leases = status->leases;
+  sample.lease_answers = status->lease_answers;
   sample.dropped_messages = status->dropped_messages;
   sample.writes_found_applied = writes.ingress.found_applied;
   sample.intake_duplicates = writes.duplicates_applied + writes.duplicates_pending;

@@ -466,6 +466,7 @@ bool Core::removed() const { return impl_->Removed(); }
 Duration Core::election_timeout() const { return impl_->election_timeout_; }
 std::optional<Instant> Core::lease_until() const { return impl_->LeaseUntil(); }
 bool Core::leases() const { return impl_->leases_; }
+uint64_t Core::lease_answers() const { return impl_->lease_answers_; }
 std::optional<Instant> Core::fresh_as_of(Instant now) const { return impl_->FreshAsOf(now); }
 uint64_t Core::ignored_messages() const { return impl_->ignored_messages_; }
 bool Core::installing() const { return impl_->installing_.has_value(); }

@@ -212,6 +212,8 @@ class Core {
   // does not lead, leases are off, nothing of its term is committed, or leadership was handed over.
   std::optional<Instant> lease_until() const;
   bool leases() const;
+  // Questions that it has answered as the leader by its lease, others' included; in any term.
+  uint64_t lease_answers() const;
   // Local reads: this node's applied state contains everything acknowledged before this instant
   // of its own clock. nullopt: unknown (nothing heard yet since the start).
   std::optional<Instant> fresh_as_of(Instant now) const;

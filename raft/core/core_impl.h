@@ -201,6 +201,7 @@ class Core::Impl {
   uint64_t read_request_ = 0;  // the last one that it sent to a leader
   std::vector<ReadResult> read_results_;
   bool leases_ = false;
+  uint64_t lease_answers_ = 0;
   bool lease_given_up_ = false;  // in this term, for good
 
   // --- Output under construction ---

@@ -26,6 +26,7 @@ void Core::Impl::TakeRead(const ReadAsker& asker) {
   if (asker.mode == ReadMode::kLease && role_ == Role::kLeader) {
     const std::optional<Instant> until = LeaseUntil();
     if (until && now_ < *until) {
+      ++lease_answers_;
       return AnswerRead(asker, ReadOutcome::kConfirmed, commit_, until);
     }
   }

@@ -33,6 +33,15 @@ def leases_are(node, on):
                                             timeout=5).settings.leases == on
 
 
+def lease_answers(cluster):
+    return sum(node.metric("quorate_lease_answers_total") for node in cluster.nodes)
+
+
+def goes_by_leases(node, on):
+    """Whether its Raft core has heard of the setting: without that every LEASE read is a round."""
+    return lambda: node.metric("quorate_leases") == (1 if on else 0)
+
+
 def promised_ms(node):
     """What its identity file says that it may have promised to leaders."""
     return int(re.search(r"^promised_ms (\d+)$", (node.data / "identity").read_text(),
@@ -140,14 +149,23 @@ class LinearizableRead(unittest.TestCase):
         for node in (leader, follower):
             self.refused_by_lease(node)
             self.assertEqual(settings(node), "leases off\n")
+        self.assertEqual(lease_answers(cluster), 0)
         self.assertEqual(settings(follower, "--leases", "on"), "leases on\n")
         for node in cluster.nodes:
             eventually(leases_are(node, True), "the setting is everywhere")
             self.assertEqual(settings(node), "leases on\n")
+            eventually(goes_by_leases(node, True), f"{node.name} goes by it")
         for number, node in enumerate(cluster.nodes):
             follower.put("k", str(number))
             got = node.config.Get(config_pb2.GetRequest(key="k", read=LEASE), timeout=10)
             self.assertEqual(got.item.text, str(number), f"through {node.name}")
+            before = lease_answers(cluster)
+
+            def by_lease(node=node, before=before):
+                node.config.Get(config_pb2.GetRequest(key="k", read=LEASE), timeout=10)
+                return lease_answers(cluster) > before
+            # Not each one: on a slow machine the leader has no lease for a moment.
+            eventually(by_lease, f"a read through {node.name} is answered by the leader's lease")
         story("leases on, by the command line at a follower: every node reads by lease what was just "
               "written")
 
@@ -163,6 +181,7 @@ class LinearizableRead(unittest.TestCase):
         other.write_config(cluster.nodes)
         other.start()
         cluster.wait_ready()
+        self.assertTrue(goes_by_leases(other, True)(), "from its start")
         got = other.config.Get(config_pb2.GetRequest(key="k", read=LEASE), timeout=10)
         self.assertEqual(got.item.text, "2", "the setting has outlived the restarts")
         # Said once the longer promise is over; a process that is started before has to know it.
@@ -177,7 +196,12 @@ class LinearizableRead(unittest.TestCase):
         for node in cluster.nodes:
             eventually(leases_are(node, False), "the setting is everywhere")
             self.refused_by_lease(node)
-        story("leases off again: LEASES_OFF at every node")
+            eventually(goes_by_leases(node, False), f"{node.name} goes by it")
+        before = lease_answers(cluster)
+        for node in cluster.nodes:
+            node.config.Get(config_pb2.GetRequest(key="k", read=LINEARIZABLE), timeout=10)
+        self.assertEqual(lease_answers(cluster), before, "nobody has one any more")
+        story("leases off again: LEASES_OFF at every node, and no leader answers by a lease")
         follower.put("k", "two")
 
     def test_bounds_of_reads(self):

@@ -82,6 +82,40 @@ TEST(NodeRead, ByLeaseNothingIsSent) {
   EXPECT_EQ(Count(&world, IsHeartbeat), 0u);
 }
 
+// As the server does when the setting is applied, or a snapshot that has it.
+TEST(NodeRead, LeasesAreSwitchedWhileItRuns) {
+  NodeWorld world(3);
+  world.StartAll();
+  const size_t leader = world.RunUntilLeader();
+  world.Run(milliseconds(60));
+  const auto rounds_of_a_read = [&] {
+    const auto results = world.RequestRead(leader, ReadMode::kLease);
+    world.flights().clear();
+    world.Step(leader, NodeWorld::kNode);
+    const size_t heartbeats = Count(&world, IsHeartbeat);
+    EXPECT_THAT(*results, SizeIs(heartbeats == 0 ? 1 : 0));
+    world.Run(milliseconds(60));
+    return heartbeats / 2;
+  };
+  const auto answers = [&] { return world.node(leader).status()->lease_answers; };
+  EXPECT_EQ(rounds_of_a_read(), 1u) << "off, as it is at first";
+  EXPECT_FALSE(world.node(leader).status()->leases);
+  EXPECT_EQ(answers(), 0u);
+  world.node(leader).SetLeases(true);
+  EXPECT_EQ(rounds_of_a_read(), 0u);
+  EXPECT_TRUE(world.node(leader).status()->leases);
+  EXPECT_EQ(answers(), 1u);
+  const auto of_a_follower = world.RequestRead((leader + 1) % 3, ReadMode::kLease);
+  world.Settle();
+  ASSERT_THAT(*of_a_follower, SizeIs(1));
+  EXPECT_EQ(of_a_follower->front().outcome, ReadOutcome::kConfirmed);
+  EXPECT_EQ(answers(), 2u) << "the question of another node";
+  world.node(leader).SetLeases(false);
+  EXPECT_EQ(rounds_of_a_read(), 1u);
+  EXPECT_FALSE(world.node(leader).status()->leases);
+  EXPECT_EQ(answers(), 2u);
+}
+
 TEST(NodeRead, AnIsolatedLeaderConfirmsNothing) {
   NodeWorld world(3);
   world.options().leases = true;

@@ -158,8 +158,8 @@ TEST(ClusterService, ShowsTheSettingsThatItHasApplied) {
                    });
     return response;
   };
-  EXPECT_FALSE(ask(Unborn()).settings().leases());
   ClusterView view = Running();
+  view.caught_up = true;
   EXPECT_FALSE(ask(view).settings().leases());
   view.state->leases = true;
   EXPECT_TRUE(ask(view).settings().leases());
@@ -167,6 +167,22 @@ TEST(ClusterService, ShowsTheSettingsThatItHasApplied) {
 }
 
 // --- Errors ---
+
+TEST(ClusterService, WhoDoesNotKnowWhatIsSetSaysSo) {
+  const auto reason = [](const ClusterView& view) {
+    ClusterService service([&view] { return view; });
+    std::string said;
+    service.Handle("GetSettings", "", nullptr,
+                   [&](const grpc::Status& end, const std::string& bytes) {
+                     EXPECT_EQ(end.error_code(), grpc::StatusCode::UNAVAILABLE);
+                     EXPECT_EQ(bytes, "");
+                     said = DetailsOf(end).reason;
+                   });
+    return said;
+  };
+  EXPECT_EQ(reason(Unborn()), "NOT_BORN");
+  EXPECT_EQ(reason(Running()), "NOT_CAUGHT_UP") << "empty: let in a moment ago, or a new disk";
+}
 
 TEST(ClusterService, WhatIsNotBuiltSaysSo) {
   ClusterService service([] { return Unborn(); });

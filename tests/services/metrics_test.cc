@@ -24,6 +24,8 @@ TEST(Metrics, ShowsTheSeedsFive) {
     sample.applied = raft::Index(40);
     sample.peers_lost_data = 1;
     sample.peers_need_snapshot = 2;
+    sample.leases = true;
+    sample.lease_answers = 3;
     return sample;
   });
   const std::string text = metrics.Text();
@@ -36,6 +38,8 @@ TEST(Metrics, ShowsTheSeedsFive) {
   EXPECT_TRUE(HasLine(text, "raft_applied_index 40")) << text;
   EXPECT_TRUE(HasLine(text, "quorate_peers_lost_data 1")) << text;
   EXPECT_TRUE(HasLine(text, "quorate_peers_need_snapshot 2")) << text;
+  EXPECT_TRUE(HasLine(text, "quorate_leases 1")) << text;
+  EXPECT_TRUE(HasLine(text, "quorate_lease_answers_total 3")) << text;
   EXPECT_TRUE(HasLine(text, "quorate_build_info{version=\"0.1.0\"} 1")) << text;
 }
 

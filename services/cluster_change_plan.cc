@@ -49,6 +49,21 @@ ChangePlan NotFound(const std::string& name) {
                           {{"node_id", name}}));
 }
 
+// Another store may have come under its name.
+ChangePlan NotFound(const std::string& name, StoreId meant) {
+  return Answer(MakeError(StatusCode::NOT_FOUND, "MEMBER_NOT_FOUND",
+                          MemberText(name, meant) +
+                              ", which this was about, is no member any more: see `quorate member "
+                              "list`",
+                          {{"node_id", name}, {"store_id", ToHex(meant)}}));
+}
+
+// Those of the store that is meant; 0: all.
+std::vector<Member> OfThem(std::vector<Member> found, StoreId meant) {
+  if (meant) std::erase_if(found, [meant](const Member& member) { return member.store != meant; });
+  return found;
+}
+
 ChangePlan OneStep(MemberStep::Kind kind, const Member& member, bool force) {
   ChangePlan plan;
   plan.store = member.store;
@@ -201,9 +216,8 @@ ChangePlan PlanAdd(const Membership& members, const Newcomer& newcomer, const Me
 
 ChangePlan PlanRemove(const Membership& members, const v1::RemoveMemberRequest& request,
                       bool repeat, StoreId meant) {
-  std::vector<Member> found = ByName(members, request.node_id());
   // Another store may have come under that name since.
-  if (meant) std::erase_if(found, [meant](const Member& member) { return member.store != meant; });
+  std::vector<Member> found = OfThem(ByName(members, request.node_id()), meant);
   if (!request.store_id().empty()) {
     const StoreId store(*ParseHex(request.store_id()));
     std::erase_if(found, [store](const Member& member) { return member.store != store; });
@@ -220,17 +234,22 @@ ChangePlan PlanRemove(const Membership& members, const v1::RemoveMemberRequest& 
   return OneStep(MemberStep::Kind::kRemove, found[0], request.force());
 }
 
-ChangePlan PlanPromote(const Membership& members, const std::string& name) {
-  const std::vector<Member> found = ByName(members, name);
+ChangePlan PlanPromote(const Membership& members, const std::string& name, StoreId meant) {
+  const std::vector<Member> found = OfThem(ByName(members, name), meant);
   for (const Member& member : found) {
     if (!member.voter) return OneStep(MemberStep::Kind::kPromote, member, false);
   }
-  return found.empty() ? NotFound(name) : Answer(grpc::Status::OK, found[0].store);
+  if (found.empty()) return meant ? NotFound(name, meant) : NotFound(name);
+  return Answer(grpc::Status::OK, found[0].store);
 }
 
-ChangePlan PlanDemote(const Membership& members, const v1::DemoteMemberRequest& request) {
-  const std::vector<Member> found = ByName(members, request.node_id());
-  if (found.size() > 1) {
+ChangePlan PlanDemote(const Membership& members, const v1::DemoteMemberRequest& request,
+                      StoreId meant) {
+  const std::vector<Member> named = ByName(members, request.node_id());
+  const std::vector<Member> found = OfThem(named, meant);
+  if (meant && found.empty()) return NotFound(request.node_id(), meant);
+  if (meant && !found[0].voter) return Answer(grpc::Status::OK, meant);
+  if (named.size() > 1) {
     return RefusePlan("CHANGE_INVALID",
                       request.node_id() +
                           " cannot be demoted while another store learns under its name, to take "

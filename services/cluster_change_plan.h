@@ -60,8 +60,11 @@ ChangePlan PlanAdd(const raft::Membership& members, const Newcomer& newcomer,
 // has that name. REQUIRES: not joint.
 ChangePlan PlanRemove(const raft::Membership& members, const v1::RemoveMemberRequest& request,
                       bool repeat, StoreId meant);
-ChangePlan PlanPromote(const raft::Membership& members, const std::string& name);
-ChangePlan PlanDemote(const raft::Membership& members, const v1::DemoteMemberRequest& request);
+// `meant` as above. That store gone is MEMBER_NOT_FOUND, also of a repeated try: nobody knows
+// whether the earlier one was done, and it is not as asked now.
+ChangePlan PlanPromote(const raft::Membership& members, const std::string& name, StoreId meant);
+ChangePlan PlanDemote(const raft::Membership& members, const v1::DemoteMemberRequest& request,
+                      StoreId meant);
 // `store` is the target; 0: the leader chooses.
 ChangePlan PlanTransfer(const raft::Membership& members, const std::string& name);
 

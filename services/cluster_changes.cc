@@ -7,6 +7,7 @@
 
 #include "services/cluster_changes_op.h"
 #include "services/errors.h"
+#include "services/read_gate.h"
 
 namespace quorate::services {
 namespace {
@@ -40,6 +41,15 @@ std::string FromHere(const ChangeRequest& request, const std::string& bytes,
     default:
       return FromHere<v1::TransferLeadershipResponse>(bytes, node_id);
   }
+}
+
+// Which store it is about is for the leader to say.
+bool GoesByName(const ChangeRequest& request) {
+  if (const auto* remove = std::get_if<v1::RemoveMemberRequest>(&request)) {
+    return remove->store_id().empty();
+  }
+  return std::holds_alternative<v1::PromoteMemberRequest>(request) ||
+         std::holds_alternative<v1::DemoteMemberRequest>(request);
 }
 
 grpc::Status ChangeUnavailable(std::string_view reason, const std::string& message) {
@@ -109,8 +119,11 @@ void ClusterChanges::HandleForwarded(const v1::ForwardCallRequest& request, cons
 }
 
 Instant ClusterChanges::EndOf(const ChangeRequest& request, Instant deadline) const {
+  const Instant now = BootNow();
+  const Duration left = std::max(deadline - now, Duration::zero());
+  deadline -= std::min(kReadDeadlineMargin, left / 4);
   if (std::holds_alternative<v1::CompactRequest>(request)) return deadline;
-  return std::min(deadline, BootNow() + ports_.change_time_max);
+  return std::min(deadline, now + ports_.change_time_max);
 }
 
 ClusterChanges::Lane* ClusterChanges::LaneOf(const Op& op) {
@@ -224,7 +237,8 @@ ClusterChanges::Try ClusterChanges::Unfinished(Op& op) {
                               "this node stops before it knows whether the change was made"));
   }
   if (op.stopping) return Answered(NoMoreChanges());
-  const std::string late = BootNow() >= op.call->deadline() ? "the deadline" : "a minute";
+  const bool by_caller = op.ends + kReadDeadlineMargin >= op.call->deadline();
+  const std::string late = by_caller ? "the deadline" : "a minute";
   return Answered(
       op.maybe_done
           ? MakeError(StatusCode::DEADLINE_EXCEEDED, "OUTCOME_UNKNOWN",
@@ -307,11 +321,12 @@ ClusterChanges::Try ClusterChanges::Forward(const OpPtr& op, StoreId leader) {
   request.set_method(op->method);
   request.set_request(op->bytes);
   request.set_repeat(op->maybe_done);
-  // A removal by name alone goes twice: first for which store that is.
-  const auto* remove = std::get_if<v1::RemoveMemberRequest>(&op->request);
-  const bool by_name = remove != nullptr && remove->store_id().empty();
-  if (op->meant || by_name) request.set_store(op->meant.value());
+  // A change of a member by its name alone goes twice: first for which store that is.
+  const bool question = !op->meant && GoesByName(op->request);
+  if (op->meant || question) request.set_store(op->meant.value());
   Try ended = Pass(op, leader, std::move(request));
+  // That does nothing, also when its answer is lost.
+  if (question && ended.kind == Try::Kind::kUnknown) return NotLeader();
   if (ended.kind == Try::Kind::kNotLeader && ended.store && !op->meant) op->meant = ended.store;
   if (ended.kind == Try::Kind::kUnknown) op->asked_leader = leader;
   return ended;

@@ -8,8 +8,9 @@
 // Retry. Each change is repeated until its outcome is known or the deadline passes, also over a
 // change of leaders, because each can be done twice without harm: what is already as asked is a
 // success, once an earlier try may have been done. (A removal that finds its store gone is one,
-// too, then; a repeated one never takes another store of that name.) A later leader's refusal is
-// final: it judges by a log in which the earlier try either is or never will be. But one that only
+// too, then; a repeated change never takes another store of that name.) A later leader's refusal is
+// final: it judges by a committed membership, in which the earlier try either is or never will be;
+// until its own is committed it says "not now", and never that it is so already. But one that only
 // says "not now" (UNAVAILABLE, RESOURCE_EXHAUSTED) is not, for it means, as everywhere, that
 // nothing was done: after a try that may be done it is asked again. When the deadline passes while
 // the outcome of a try is not known, that is the answer (DEADLINE_EXCEEDED, OUTCOME_UNKNOWN).
@@ -137,7 +138,8 @@ class ClusterChanges {
   // The status is an answer, and no reason to try again.
   static bool Final(const Op& op, const grpc::Status& status);
 
-  // When a call of that deadline ends at the latest.
+  // When a call of that deadline ends at the latest: a little earlier, so that its caller hears
+  // why.
   Instant EndOf(const ChangeRequest& request, Instant deadline) const;
   Lane* LaneOf(const Op& op);
   void Start(OpPtr op);
@@ -151,6 +153,8 @@ class ClusterChanges {
   Try Pass(const OpPtr& op, StoreId leader, v1::ForwardCallRequest request);
   Try Compact(const OpPtr& op);
   Try SetSettings(const OpPtr& op);
+  // Whether a member that answers is of a build that cannot apply the command.
+  std::optional<grpc::Status> CheckBuilds(const OpPtr& op, const v1::Command& command);
   // Writes, and waits for the outcome; nullopt: none came in time.
   std::optional<ingress::Outcome> Write(const OpPtr& op, const v1::Command& command);
   // This node is part of a cluster that is born; otherwise why it takes no changes.

@@ -32,8 +32,12 @@ ClusterChanges::Try ClusterChanges::Lead(const OpPtr& op) {
     const ClusterView view = ports_.view();
     if (view.node->role != raft::Role::kLeader) return NotLeader();
     // Of an earlier change, or what the term begins with: a matter of milliseconds, or of nobody's
-    // answering. A leader that cannot end its joint phase may be replaced by one that can.
-    if (view.node->leader_ready && (transfer || !view.node->membership->joint)) {
+    // answering. A leader that cannot end its joint phase may be replaced by one that can. Members
+    // are in force from when they are appended: before they are committed nothing is judged by
+    // them, for a later leader may never have heard of them.
+    const bool settled =
+        !view.node->membership->joint && view.node->membership_index <= view.node->commit;
+    if (view.node->leader_ready && (transfer || settled)) {
       const ChangePlan plan = Plan(op, view);
       if (!op->Wanted()) break;
       if (plan.answer && !plan.answer->ok()) return Answered(*plan.answer);
@@ -63,10 +67,10 @@ ChangePlan ClusterChanges::Plan(const OpPtr& op, const ClusterView& view) {
     return PlanRemove(members, *remove, op->maybe_done, op->meant);
   }
   if (const auto* promote = std::get_if<v1::PromoteMemberRequest>(&op->request)) {
-    return PlanPromote(members, promote->node_id());
+    return PlanPromote(members, promote->node_id(), op->meant);
   }
   if (const auto* demote = std::get_if<v1::DemoteMemberRequest>(&op->request)) {
-    return PlanDemote(members, *demote);
+    return PlanDemote(members, *demote, op->meant);
   }
   return PlanTransfer(members, std::get<v1::TransferLeadershipRequest>(op->request).node_id());
 }
@@ -133,7 +137,9 @@ std::optional<ClusterChanges::Try> ClusterChanges::TryTransfer(const OpPtr& op,
     default:
       return Answered(TransferRefusal(*status, request.node_id()));
   }
-  // This node leads no more. Who leads is known in a moment; that it is who was meant, too.
+  // This node's term as the leader is over, and its view may not show that yet. Who leads is known
+  // in a moment; that it is who was meant, too. Perhaps nobody has taken over, and this node has
+  // been elected again, or gave up for another reason: that is no hand-over.
   op->maybe_done = true;
   op->asked_leader = before.store;
   while (op->Wanted()) {

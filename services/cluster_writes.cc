@@ -84,10 +84,33 @@ ClusterChanges::Try ClusterChanges::Compact(const OpPtr& op) {
 
 // --- Settings ---
 
+// Such a member would end when it has to apply the command, and again at each start: with a
+// majority of them this call would be an outage. Who does not answer is not waited for: what is set
+// must be taken back while a node is down, too.
+std::optional<grpc::Status> ClusterChanges::CheckBuilds(const OpPtr& op,
+                                                        const v1::Command& command) {
+  const ClusterView view = ports_.view();
+  const auto answers =
+      AskAll(op, view.node->membership->members, view, [](StoreId) { return false; });
+  const uint32_t needed = ingress::FormatOf(command);
+  for (const auto& [store, answer] : answers) {
+    if (answer.command_format() >= needed) continue;
+    return MakeError(grpc::StatusCode::FAILED_PRECONDITION, ingress::kReasonNotUnderstood,
+                     answer.name() +
+                         " runs an older build, which would end when it has to apply this: finish "
+                         "the upgrade first",
+                     {{"node_id", answer.name()}});
+  }
+  return std::nullopt;
+}
+
 ClusterChanges::Try ClusterChanges::SetSettings(const OpPtr& op) {
   const auto& request = std::get<v1::SetSettingsRequest>(op->request);
   v1::Command command;
   command.mutable_set_settings()->set_leases(request.leases());
+  std::optional<grpc::Status> refused = CheckBuilds(op, command);
+  if (!op->Wanted()) return Unfinished(*op);
+  if (refused) return Answered(*std::move(refused));
   const auto outcome = Write(op, command);
   if (!outcome) return Unfinished(*op);
   v1::Answer answer;

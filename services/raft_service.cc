@@ -10,6 +10,7 @@
 #include "services/errors.h"
 #include "services/grpc_dispatch.h"
 #include "services/peer_codec.h"
+#include "storage/command_format.h"
 
 namespace quorate::services {
 namespace {
@@ -454,6 +455,7 @@ grpc::ServerUnaryReactor* RaftService::Identify(grpc::CallbackServerContext* con
   }
   ToProto(shared_->birth().identify(question), response);
   response->mutable_header()->set_to_store(question.store.value());
+  response->set_command_format(storage::kCommandFormat);
   if (const auto& pinned = shared_->birth().pinned_revision) {
     response->set_pinned_revision(pinned());
   }

@@ -14,6 +14,7 @@
 #include "base/ids.h"
 #include "raft/core/membership.h"
 #include "raft/core/types.h"
+#include "storage/command_format.h"
 #include "storage/sqlite.h"
 #include "storage/state.h"
 #include "storage/state_hash.h"
@@ -28,8 +29,6 @@ inline constexpr int64_t kStateApplicationId = 0x51756f72;
 inline constexpr int64_t kStateFormat = 3;
 // Of a new database.
 inline constexpr uint64_t kStatePageBytes = 4096;
-// The highest v1::Command.format that this build applies.
-inline constexpr uint32_t kCommandFormat = 3;
 
 // How often the state hash is recorded, and how many records are kept.
 inline constexpr uint64_t kHashInterval = 4096;

@@ -371,14 +371,15 @@ class ErrorTable(unittest.TestCase):
             eventually(lambda: waits.status().lacks, "it serves")
             for path, request in ((CONFIG + "Put", put(key="k", text="x")),
                                   (CLUSTER + "Compact", cluster_pb2.CompactRequest(
-                                      revision=1).SerializeToString())):
+                                      revision=1).SerializeToString()),
+                                  (CLUSTER + "GetSettings", b"")):
                 agree(self, [call(waits, path, request)], "UNAVAILABLE", "NOT_BORN")
 
 
 # What no process test provokes at a leader and at a follower, and why. Each is shown by a test of
 # the library that makes it.
 ELSEWHERE = {
-    "CHANGE_DEADLINE": "gRPC ends a call at its deadline by itself, and is quicker",
+    "CHANGE_DEADLINE": "comes just before gRPC ends the call by itself: on a loaded machine too late",
     "CHANGE_IN_PROGRESS": "needs a leader that cannot commit for five seconds and still leads",
     "CONNECTION_AGE": "takes 25 minutes",
     "DEADLINE_TOO_SHORT": "needs a deadline that ends between two steps of one node",

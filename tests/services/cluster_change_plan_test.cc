@@ -172,10 +172,10 @@ TEST(ClusterChangePlan, OfTwoStoresOfOneNameRemovingWantsToKnowWhich) {
 
   // The one that learns is promoted, the one that votes led to. Demoted, there would be two
   // learners.
-  EXPECT_EQ(PlanPromote(members, "n2").store, StoreId(0xB2));
+  EXPECT_EQ(PlanPromote(members, "n2", StoreId()).store, StoreId(0xB2));
   v1::DemoteMemberRequest demote;
   demote.set_node_id("n2");
-  EXPECT_EQ(PlanReason(PlanDemote(members, demote)), "CHANGE_INVALID");
+  EXPECT_EQ(PlanReason(PlanDemote(members, demote, StoreId())), "CHANGE_INVALID");
   EXPECT_EQ(PlanTransfer(members, "n2").store, StoreId(0xA2));
 }
 
@@ -195,20 +195,36 @@ TEST(ClusterChangePlan, ARemovalIsAboutTheStoreThatWasMeant) {
   EXPECT_EQ(PlanReason(PlanRemove(members, request, false, StoreId(0xA2))), "MEMBER_NOT_FOUND");
 }
 
+TEST(ClusterChangePlan, SoIsAPromotionAndADemotion) {
+  raft::Membership members = PlanMembers();
+  members.members.push_back(MakeMemberOf(0xB2, "n2", false));
+  v1::DemoteMemberRequest demote;
+  demote.set_node_id("n2");
+  EXPECT_TRUE(PlanPromote(members, "n2", StoreId(0xA2)).answer.value().ok()) << "it votes";
+  EXPECT_EQ(PlanPromote(members, "n2", StoreId(0xB2)).store, StoreId(0xB2));
+  EXPECT_TRUE(PlanDemote(members, demote, StoreId(0xB2)).answer.value().ok()) << "it learns";
+  EXPECT_EQ(PlanReason(PlanDemote(members, demote, StoreId(0xA2))), "CHANGE_INVALID")
+      << "there would be two learners of one name";
+  const ChangePlan gone = PlanDemote(members, demote, StoreId(0xC2));
+  EXPECT_EQ(PlanReason(gone), "MEMBER_NOT_FOUND") << "nobody else is demoted";
+  EXPECT_THAT(gone.answer->error_message(), HasSubstr("n2 (store 00000000000000c2)"));
+  EXPECT_EQ(PlanReason(PlanPromote(members, "n2", StoreId(0xC2))), "MEMBER_NOT_FOUND");
+}
+
 TEST(ClusterChangePlan, WhatIsAsAskedAlreadyIsDone) {
-  EXPECT_TRUE(PlanPromote(PlanMembers(), "n1").answer.value().ok());
+  EXPECT_TRUE(PlanPromote(PlanMembers(), "n1", StoreId()).answer.value().ok());
   v1::DemoteMemberRequest demote;
   demote.set_node_id("n4");
-  EXPECT_TRUE(PlanDemote(PlanMembers(), demote).answer.value().ok());
+  EXPECT_TRUE(PlanDemote(PlanMembers(), demote, StoreId()).answer.value().ok());
   EXPECT_FALSE(PlanTransfer(PlanMembers(), "").answer.has_value());
   EXPECT_FALSE(PlanTransfer(PlanMembers(), "").store);
 }
 
 TEST(ClusterChangePlan, UnknownNamesAndLearnersAreNoTargets) {
-  EXPECT_EQ(PlanReason(PlanPromote(PlanMembers(), "x")), "MEMBER_NOT_FOUND");
+  EXPECT_EQ(PlanReason(PlanPromote(PlanMembers(), "x", StoreId())), "MEMBER_NOT_FOUND");
   v1::DemoteMemberRequest demote;
   demote.set_node_id("x");
-  EXPECT_EQ(PlanReason(PlanDemote(PlanMembers(), demote)), "MEMBER_NOT_FOUND");
+  EXPECT_EQ(PlanReason(PlanDemote(PlanMembers(), demote, StoreId())), "MEMBER_NOT_FOUND");
   EXPECT_EQ(PlanReason(PlanTransfer(PlanMembers(), "x")), "MEMBER_NOT_FOUND");
   EXPECT_EQ(PlanReason(PlanTransfer(PlanMembers(), "n4")), "NOT_A_VOTER");
 }

@@ -106,11 +106,12 @@ class ClusterChangesFixture : public testing::Test {
       done(result);
     };
     ports.transfer = [this](StoreId target, raft::Node::TransferDone done) {
-      if (transfer_ == raft::TransferStatus::kDone) {
+      if (transfer_ == raft::TransferStatus::kDone && !nobody_takes_over_) {
         std::lock_guard lock(mutex_);
         transferred_ = target ? target : StoreId(0xA3);
       }
       targets_.push_back(target);
+      if (on_transfer_) on_transfer_();
       done(transfer_);
     };
     ports.identify = [this](const std::string& address, bool sure, PeerAsker::Done done) {
@@ -120,6 +121,7 @@ class ClusterChangesFixture : public testing::Test {
                            v1::ForwardCallRequest request, v1::ForwardCallResponse* response) {
       std::lock_guard lock(mutex_);
       left_ = context->deadline() - std::chrono::system_clock::now();
+      if (!shows_questions_ && NamesTheStore(request, response)) return grpc::Status::OK;
       forwarded_.push_back({leader, std::move(request)});
       if (on_forward_) return on_forward_(leader, response);
       return grpc::Status::OK;
@@ -141,6 +143,20 @@ class ClusterChangesFixture : public testing::Test {
     ports.change_time_max = change_time_max_;
     ports.leader_wait = std::chrono::milliseconds(200);
     return ports;
+  }
+
+  // As a leader does that is asked which store has that name.
+  bool NamesTheStore(const v1::ForwardCallRequest& request, v1::ForwardCallResponse* response) {
+    v1::RemoveMemberRequest named;  // each of the three has the name in field 1
+    if (!request.has_store() || request.store() != 0) return false;
+    if (!named.ParseFromString(request.request())) return false;
+    for (const raft::Member& member : node_.membership->members) {
+      if (member.name != named.node_id()) continue;
+      response->set_not_leader(true);
+      response->set_store(member.store.value());
+      return true;
+    }
+    return false;
   }
 
   std::function<void()> Identify(const std::string& address, bool sure, PeerAsker::Done done) {
@@ -166,12 +182,35 @@ class ClusterChangesFixture : public testing::Test {
     }
     if (done) done(absl::CancelledError("given up"));
   }
+  // Until it is so; looked at with mutex_ held. Fails the test when it takes too long: nothing
+  // hangs.
+  void Eventually(const std::string& what, const std::function<bool()>& is_so) {
+    const Instant until = BootNow() + kHangs;
+    while (true) {
+      {
+        std::lock_guard lock(mutex_);
+        if (is_so()) return;
+      }
+      if (BootNow() >= until) {
+        ADD_FAILURE() << "not within half a minute: " << what;
+        return;
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  }
   // Until somebody waits for an answer of a silent node.
   void WaitForQuestion() {
-    while (true) {
-      std::lock_guard lock(mutex_);
-      if (!questions_.empty() && questions_.back()) return;
+    Eventually("a silent node is asked",
+               [this] { return !questions_.empty() && questions_.back(); });
+  }
+  // What a call has ended with; a call that never does fails the test.
+  template <typename Answer>
+  static Answer Get(std::future<Answer> answer) {
+    if (answer.wait_for(kHangs) != std::future_status::ready) {
+      ADD_FAILURE() << "a call has not ended within half a minute";
+      return Answer();
     }
+    return answer.get();
   }
   size_t OpenQuestions() {
     std::lock_guard lock(mutex_);
@@ -237,6 +276,7 @@ class ClusterChangesFixture : public testing::Test {
     node.mutable_header()->set_from_store(store);
     node.set_name(name);
     node.set_nonce(1);
+    node.set_command_format(3);
     node.set_address(name + ":7000");
     node.set_state(static_cast<uint32_t>(raft::BirthState::kWaitingToJoin));
     return node;
@@ -258,7 +298,7 @@ class ClusterChangesFixture : public testing::Test {
   }
   AnsweredCall Call(const std::string& method, const google::protobuf::Message& request,
                     Duration time = std::chrono::seconds(20)) {
-    return Begin(method, request, NewCall(time)).get();
+    return Get(Begin(method, request, NewCall(time)));
   }
   v1::ForwardCallResponse CallForwarded(const std::string& method,
                                         const google::protobuf::Message& request,
@@ -268,7 +308,7 @@ class ClusterChangesFixture : public testing::Test {
     forward.set_method(method);
     forward.set_request(request.SerializeAsString());
     forward.set_repeat(repeat);
-    return BeginForwarded(forward, time).get();
+    return Get(BeginForwarded(forward, time));
   }
   std::future<v1::ForwardCallResponse> BeginForwarded(const v1::ForwardCallRequest& request,
                                                       Duration time = std::chrono::seconds(20)) {
@@ -302,6 +342,7 @@ class ClusterChangesFixture : public testing::Test {
     return request;
   }
 
+  static constexpr Duration kHangs = std::chrono::seconds(30);
   struct Forwarded {
     StoreId leader;
     v1::ForwardCallRequest request;
@@ -315,11 +356,15 @@ class ClusterChangesFixture : public testing::Test {
   std::vector<raft::MembershipChange> proposed_;
   std::map<std::string, v1::IdentifyResponse> nodes_;
   std::vector<Forwarded> forwarded_;
+  // Which store has a name is asked of on_forward_, too, and kept in forwarded_.
+  bool shows_questions_ = false;
   std::chrono::system_clock::duration left_{};
   std::function<grpc::Status(StoreId, v1::ForwardCallResponse*)> on_forward_;
   raft::TransferStatus transfer_ = raft::TransferStatus::kDone;
   StoreId transferred_;  // leads from the next view but so many on
   int shown_after_ = 0;
+  bool nobody_takes_over_ = false;  // although the term is over
+  std::function<void()> on_transfer_;
   std::vector<StoreId> targets_;
   std::vector<v1::Command> commands_;
   size_t pieces_ = 1;

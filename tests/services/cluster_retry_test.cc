@@ -42,7 +42,7 @@ TEST_F(ClusterRetryTest, AQuestionUnderWayHoldsUpNobodyWhoStops) {
   std::future<AnsweredCall> add = Begin("AddMember", Add("n5:7000"));
   WaitForQuestion();
   changes_->BeginStop();
-  EXPECT_EQ(add.get().reason(), "SHUTTING_DOWN");
+  EXPECT_EQ(Get(std::move(add)).reason(), "SHUTTING_DOWN");
   changes_->Stop();
   EXPECT_EQ(OpenQuestions(), 0u) << "given up";
   EXPECT_TRUE(proposed_.empty());
@@ -54,11 +54,11 @@ TEST_F(ClusterRetryTest, WhatWasPassedOnToAStoppingLeaderIsGivenBack) {
   std::future<v1::ForwardCallResponse> under_way = BeginForwarded(add);
   WaitForQuestion();
   changes_->BeginStop();
-  EXPECT_TRUE(under_way.get().not_leader()) << "nothing was done: the next leader may";
-  EXPECT_TRUE(BeginForwarded(add).get().not_leader());
+  EXPECT_TRUE(Get(std::move(under_way)).not_leader()) << "nothing was done: the next leader may";
+  EXPECT_TRUE(Get(BeginForwarded(add)).not_leader());
   v1::ForwardCallRequest again = add;
   again.set_repeat(true);
-  EXPECT_TRUE(BeginForwarded(again).get().outcome_unknown());
+  EXPECT_TRUE(Get(BeginForwarded(again)).outcome_unknown());
 }
 
 // --- "Not now" after a try that may be done ---
@@ -77,6 +77,30 @@ TEST_F(ClusterRetryTest, AnEarlierChangeIsWaitedForAndThenSaid) {
   // It may be the very change that is asked for again.
   EXPECT_TRUE(CallForwarded("RemoveMember", Remove("n4"), true).outcome_unknown());
   EXPECT_EQ(Call("RemoveMember", Remove("n4"), milliseconds(100)).reason(), "CHANGE_IN_PROGRESS");
+  // So is one without a joint phase, until it is committed: it may be lost with this leader.
+  auto single = std::make_shared<raft::Membership>(*node_.membership);
+  single->joint = false;
+  std::erase_if(single->members, [](const auto& member) { return member.name == "n4"; });
+  {
+    std::lock_guard lock(mutex_);
+    node_.membership = single;
+    node_.membership_index = raft::Index(9);
+    node_.commit = raft::Index(8);
+  }
+  EXPECT_EQ(Call("RemoveMember", Remove("n4")).reason(), "CHANGE_IN_PROGRESS") << "it is not gone";
+  EXPECT_TRUE(CallForwarded("RemoveMember", Remove("n4"), true).outcome_unknown());
+  nodes_["n2:7000"].mutable_header()->set_cluster_id(0xC1);
+  EXPECT_EQ(Call("AddMember", Add("n2:7000")).reason(), "CHANGE_IN_PROGRESS");
+  EXPECT_TRUE(proposed_.empty());
+  {
+    std::lock_guard lock(mutex_);
+    node_.commit = raft::Index(9);
+  }
+  EXPECT_EQ(Call("RemoveMember", Remove("n4")).reason(), "MEMBER_NOT_FOUND");
+  EXPECT_FALSE(CallForwarded("RemoveMember", Remove("n4"), true).outcome_unknown());
+  EXPECT_TRUE(Call("AddMember", Add("n2:7000")).status.ok());
+  EXPECT_TRUE(proposed_.empty());
+  node_.commit = raft::Index(8);
   // Leadership may be handed over all the same: to one that can end it.
   v1::TransferLeadershipRequest transfer;
   transfer.set_node_id("n2");
@@ -143,6 +167,7 @@ TEST_F(ClusterRetryTest, WhoWasAddedNeedNotAnswerForThat) {
 
 TEST_F(ClusterRetryTest, ARemovalByNameAsksForTheStoreFirstAndKeepsToIt) {
   Follow(0xA2);
+  shows_questions_ = true;
   on_forward_ = [this](StoreId, v1::ForwardCallResponse* response) {
     if (forwarded_.size() == 1) {
       response->set_not_leader(true);
@@ -167,24 +192,67 @@ TEST_F(ClusterRetryTest, ARemovalByNameAsksForTheStoreFirstAndKeepsToIt) {
   EXPECT_FALSE(forwarded_.at(0).request.has_store());
 }
 
+TEST_F(ClusterRetryTest, ALostQuestionForTheStoreIsNoTry) {
+  Follow(0xA2);
+  shows_questions_ = true;
+  on_forward_ = [this](StoreId, v1::ForwardCallResponse* response) {
+    if (forwarded_.size() == 1) return Broken();
+    return Refuse(response, grpc::StatusCode::NOT_FOUND, "MEMBER_NOT_FOUND");
+  };
+  EXPECT_EQ(Call("RemoveMember", Remove("typo")).reason(), "MEMBER_NOT_FOUND");
+  ASSERT_EQ(forwarded_.size(), 2u);
+  for (const Forwarded& each : forwarded_) {
+    EXPECT_FALSE(each.request.repeat()) << "a leader may say that it is done";
+    EXPECT_EQ(each.request.store(), 0u);
+  }
+  on_forward_ = [](StoreId, v1::ForwardCallResponse*) { return Broken(); };
+  for (const char* method : {"RemoveMember", "PromoteMember", "DemoteMember"}) {
+    EXPECT_EQ(Call(method, Remove("n4"), milliseconds(100)).reason(), "CHANGE_DEADLINE")
+        << method << ": nothing was changed";
+  }
+}
+
+TEST_F(ClusterRetryTest, PromotionsAndDemotionsKeepToTheirStoreToo) {
+  Follow(0xA2);
+  for (const char* method : {"PromoteMember", "DemoteMember"}) {
+    forwarded_.clear();
+    on_forward_ = [this](StoreId, v1::ForwardCallResponse*) {
+      return forwarded_.size() == 1 ? Broken() : grpc::Status::OK;
+    };
+    EXPECT_TRUE(Call(method, Remove("n4")).status.ok());
+    ASSERT_EQ(forwarded_.size(), 2u);
+    for (const Forwarded& each : forwarded_) EXPECT_EQ(each.request.store(), 0xA4u) << method;
+    EXPECT_TRUE(forwarded_[1].request.repeat());
+  }
+  // A leader of later: the store has gone, and another one has come under its name.
+  Lead();
+  for (const char* method : {"PromoteMember", "DemoteMember"}) {
+    v1::ForwardCallRequest request = Passed(method, Remove("n4"));
+    request.set_store(0xB4);
+    request.set_repeat(true);
+    EXPECT_EQ(ReasonOf(Get(BeginForwarded(request))), "MEMBER_NOT_FOUND") << method;
+  }
+  EXPECT_TRUE(proposed_.empty());
+}
+
 TEST_F(ClusterRetryTest, TheLeaderNamesTheStoreAndTakesNoOther) {
   v1::ForwardCallRequest request = Passed("RemoveMember", Remove("n4"));
   request.set_store(0);
-  v1::ForwardCallResponse response = BeginForwarded(request).get();
+  v1::ForwardCallResponse response = Get(BeginForwarded(request));
   EXPECT_TRUE(response.not_leader());
   EXPECT_EQ(response.store(), 0xA4u);
   EXPECT_TRUE(proposed_.empty());
   request.set_store(0xA4);
-  EXPECT_FALSE(BeginForwarded(request).get().not_leader());
+  EXPECT_FALSE(Get(BeginForwarded(request)).not_leader());
   EXPECT_EQ(proposed_.size(), 1u);
   // The first try has taken store b4 out, and another one has come under its name.
   request.set_store(0xB4);
   request.set_repeat(true);
-  response = BeginForwarded(request).get();
+  response = Get(BeginForwarded(request));
   EXPECT_EQ(ReasonOf(response), "");
   EXPECT_FALSE(response.response().empty());
   request.set_repeat(false);
-  EXPECT_EQ(ReasonOf(BeginForwarded(request).get()), "MEMBER_NOT_FOUND");
+  EXPECT_EQ(ReasonOf(Get(BeginForwarded(request))), "MEMBER_NOT_FOUND");
   EXPECT_EQ(proposed_.size(), 1u);
 }
 
@@ -192,15 +260,14 @@ TEST_F(ClusterRetryTest, WithinOneCallToo) {
   // While it waits for an earlier change its store leaves, and another one comes under its name.
   NextResults(std::vector<ChangeStatus>(1000, ChangeStatus::kInProgress));
   std::future<AnsweredCall> answer = Begin("RemoveMember", Remove("n4"));
-  while (true) {
+  Eventually("it is tried", [this] { return !proposed_.empty(); });
+  {
     std::lock_guard lock(mutex_);
-    if (proposed_.empty()) continue;
     auto members = std::make_shared<raft::Membership>(*node_.membership);
     members->members.back().store = StoreId(0xB4);
     node_.membership = members;
-    break;
   }
-  EXPECT_EQ(answer.get().reason(), "MEMBER_NOT_FOUND");
+  EXPECT_EQ(Get(std::move(answer)).reason(), "MEMBER_NOT_FOUND");
   for (const raft::MembershipChange& change : proposed_) {
     EXPECT_EQ(change.steps.at(0).store, StoreId(0xA4));
   }
@@ -220,6 +287,28 @@ TEST_F(ClusterRetryTest, AnUnnamedTransferIsNotDoneByWhoeverLedAllTheTime) {
   EXPECT_EQ(forwarded_[2].leader, StoreId(0xA3));
 }
 
+// A leader's office may end during a transfer although nobody takes over: the others were cut off.
+TEST_F(ClusterRetryTest, AnUnnamedTransferIsNotDoneByThisNodeItself) {
+  nobody_takes_over_ = true;
+  std::future<AnsweredCall> answer =
+      Begin("TransferLeadership", v1::TransferLeadershipRequest(), NewCall(milliseconds(300)));
+  EXPECT_EQ(Get(std::move(answer)).reason(), "OUTCOME_UNKNOWN") << "its view shows itself still";
+  EXPECT_EQ(targets_.size(), 1u);
+  EXPECT_EQ(ended_["transfer done"], 0);
+  // Elected again: the transfer is tried again.
+  on_transfer_ = [this] {
+    std::lock_guard lock(mutex_);
+    node_.term = raft::Term(node_.term.value() + 1);
+    if (targets_.size() == 3) {
+      node_.role = raft::Role::kFollower;
+      node_.leader = StoreId(0xA2);
+    }
+  };
+  const AnsweredCall second = Call("TransferLeadership", v1::TransferLeadershipRequest());
+  EXPECT_TRUE(second.status.ok()) << second.status.error_message();
+  EXPECT_EQ(targets_.size(), 3u);
+}
+
 // --- Nobody wants it any more ---
 
 TEST_F(ClusterRetryTest, WhoHasGoneProposesNothing) {
@@ -228,7 +317,7 @@ TEST_F(ClusterRetryTest, WhoHasGoneProposesNothing) {
   std::future<AnsweredCall> answer = Begin("RemoveMember", Remove("n2"), call);
   WaitForQuestion();
   call->Cancel();
-  EXPECT_EQ(answer.get().status.error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_EQ(Get(std::move(answer)).status.error_code(), grpc::StatusCode::CANCELLED);
   EXPECT_EQ(Call("RemoveMember", Remove("n2"), milliseconds(50)).reason(), "CHANGE_DEADLINE");
   changes_->Stop();
   EXPECT_TRUE(proposed_.empty());
@@ -238,23 +327,23 @@ TEST_F(ClusterRetryTest, WhatWaitsForAThreadIsAnsweredInTime) {
   hang_ = true;
   std::vector<std::future<AnsweredCall>> running;
   for (int i = 0; i < 4; ++i) running.push_back(Begin("RemoveMember", Remove("n4")));
-  while (true) {
-    std::lock_guard lock(mutex_);
-    if (held_.size() == 4) break;
-  }
+  Eventually("all threads are busy", [this] { return held_.size() == 4; });
   const CallPtr gone = NewCall();
   std::future<AnsweredCall> cancelled = Begin("RemoveMember", Remove("n4"), gone);
   gone->Cancel();
-  EXPECT_EQ(cancelled.get().status.error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_EQ(Get(std::move(cancelled)).status.error_code(), grpc::StatusCode::CANCELLED);
   std::future<AnsweredCall> late = Begin("RemoveMember", Remove("n4"), NewCall(milliseconds(20)));
-  while (late.wait_for(milliseconds(1)) != std::future_status::ready) changes_->Tick();
-  EXPECT_EQ(late.get().reason(), "CHANGE_DEADLINE");
+  Eventually("what is late is ended", [&] {
+    changes_->Tick();
+    return late.wait_for(Duration::zero()) == std::future_status::ready;
+  });
+  EXPECT_EQ(Get(std::move(late)).reason(), "CHANGE_DEADLINE");
   // And takes no place any more.
   for (int i = 0; i < 200; ++i) {
     const CallPtr call = NewCall();
     std::future<AnsweredCall> answer = Begin("RemoveMember", Remove("n4"), call);
     call->Cancel();
-    EXPECT_EQ(answer.get().status.error_code(), grpc::StatusCode::CANCELLED);
+    EXPECT_EQ(Get(std::move(answer)).status.error_code(), grpc::StatusCode::CANCELLED);
   }
 }
 
@@ -278,16 +367,14 @@ TEST_F(ClusterRetryTest, LongCompactionsHoldUpNoChange) {
   hang_ = true;
   std::vector<std::future<AnsweredCall>> compactions;
   for (int i = 0; i < 10; ++i) compactions.push_back(Begin("Compact", CompactTo(30)));
-  while (true) {
+  Eventually("both threads are busy", [this] { return hung_writes_ == 2; });
+  {
     std::lock_guard lock(mutex_);
-    if (hung_writes_ == 2) {
-      hang_ = false;
-      break;
-    }
+    hang_ = false;
   }
   EXPECT_TRUE(Call("RemoveMember", Remove("n4")).status.ok());
   changes_->Stop();
-  for (auto& each : compactions) EXPECT_FALSE(each.get().status.ok());
+  for (auto& each : compactions) EXPECT_FALSE(Get(std::move(each)).status.ok());
 }
 
 // --- Questions ---

@@ -304,7 +304,10 @@ TEST_F(ConfigServiceTest, AReadThatOutlastsTheLeaseGetsARound) {
     std::lock_guard lock(node_.mutex);
     return node_.questions.size();
   };
-  while (asked() == 0) std::this_thread::yield();
+  for (const Instant until = BootNow() + std::chrono::seconds(30); asked() == 0;) {
+    ASSERT_LT(BootNow(), until);
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
   EXPECT_FALSE(answer.ended());
   EXPECT_EQ(node_.questions.at(0).first, raft::ReadMode::kRound) << "or it might do so for ever";
   node_.AnswerRead({0, raft::ReadOutcome::kConfirmed, raft::Index(5), std::nullopt});

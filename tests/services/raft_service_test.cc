@@ -68,6 +68,7 @@ TEST_F(RaftServiceTest, BeforeBirthOnlyIdentifyAndFoundAnswer) {
   ASSERT_TRUE(Call(&v1::Raft::Stub::Identify, identify, &who).ok());
   EXPECT_EQ(StoreId(who.header().from_store()), cluster_.node(0).store);
   EXPECT_EQ(who.name(), "node-0");
+  EXPECT_EQ(who.command_format(), 3u) << "what it can apply";
   EXPECT_EQ(cluster_.node(0).directory.Find(StoreId(555)), "host:7000")
       << "one call introduces both";
 

@@ -306,7 +306,7 @@ void Server::Impl::OnHalt(const std::string& reason) {
   changes_.BeginStop();
   if (raft_service_ != nullptr) raft_service_->StopServing();
   if (Engine* engine = this->engine()) engine->Stop();
-  write_streams_.Stop();  // first: what they do not take any more is not refused one by one
+  write_streams_.Stop();  // before the service, which would refuse their next lines one by one
   config_.Stop();
   watch_.Stop();
   changes_.Stop();
@@ -423,7 +423,7 @@ void Server::Impl::Stop() {
   stopping_ = true;
   if (started_) LogInfo("stopping");
   if (health_ != nullptr) health_->Shutdown();
-  write_streams_.Stop();  // first: what they do not take any more is not refused one by one
+  write_streams_.Stop();  // before the service, which would refuse their next lines one by one
   config_.Stop();
   watch_.Stop();
   changes_.BeginStop();

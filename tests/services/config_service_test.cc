@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "services/errors.h"
+#include "services/system_clock.h"
 #include "tests/services/fake_backend.h"
 
 namespace quorate::services {

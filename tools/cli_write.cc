@@ -92,13 +92,11 @@ LineRead ReadLine(std::istream& in, std::string* line) {
     in.getline(part.data(), part.size());
     const auto count = static_cast<size_t>(in.gcount());
     if (in.bad()) return LineRead::kEnd;
-    if (in.good()) {  // the newline counts, and is not stored
-      line->append(part.data(), count - 1);
-      return line->size() <= kLineBytesMax ? LineRead::kLine : LineRead::kTooLong;
-    }
-    line->append(part.data(), count);
-    if (in.eof()) return line->empty() ? LineRead::kEnd : LineRead::kLine;
+    const bool newline = in.good();  // it counts, and is not stored
+    line->append(part.data(), newline ? count - 1 : count);
     if (line->size() > kLineBytesMax) return LineRead::kTooLong;
+    if (newline) return LineRead::kLine;
+    if (in.eof()) return line->empty() ? LineRead::kEnd : LineRead::kLine;
     in.clear();  // the part was full
   }
 }
@@ -237,7 +235,7 @@ void NameWrite(uint64_t revision, v1::WriteRequest* request) {
 
 grpc::Status StatusOf(const v1::WriteResponse& response) {
   google::rpc::Status proto;
-  if (response.code() != 0 && proto.ParseFromString(response.status())) {
+  if (!response.status().empty() && proto.ParseFromString(response.status())) {
     return services::FromProto(proto);
   }
   return grpc::Status(static_cast<grpc::StatusCode>(response.code()), response.message());
@@ -292,8 +290,8 @@ grpc::Status StreamWrites(Endpoint& endpoint, grpc::ClientContext* context, Batc
   }
   // A stream that its node has ended has answered what was accepted.
   if (answered < sent && !OutcomeIsKnown(status.error_code(), IsOurs(status))) {
-    batch->maybe_done = std::max(batch->maybe_done, sent.load());
     take_these();
+    batch->maybe_done = std::max(batch->maybe_done, sent.load());
   }
   return not_accepted.empty() ? status : StatusOf(not_accepted.front());
 }

@@ -158,7 +158,7 @@ TEST_F(CliWrite, WhatWasOvertakenIsNotSentAgain) {
   EXPECT_EQ(ran.exit, kExitUnavailable);
   EXPECT_EQ(ran.out, "1: put, version 1, revision 2\n3: put, version 1, revision 3\n");
   EXPECT_THAT(ran.err, HasSubstr("write: line 2: UNAVAILABLE (NO_LEADER)"));
-  EXPECT_THAT(ran.err, HasSubstr("nothing was changed"));
+  EXPECT_THAT(ran.err, Not(HasSubstr("may or may not")));
 }
 
 TEST_F(CliWrite, WhenNobodyAcceptsItNothingBehindIsSent) {

@@ -94,9 +94,7 @@ void Core::Impl::Tick(Instant now) {
 Instant Core::Impl::NextDeadline() const {
   const Instant reads = ReadDeadline().value_or(Instant::max());
   if (role_ != Role::kLeader) return std::min(election_deadline_, reads);
-  const Instant quorum_deadline =
-      MajorityContact(leader_since_, true) + options_.election_timeout_min;
-  return std::min({heartbeat_deadline_, reads, quorum_deadline,
+  return std::min({heartbeat_deadline_, reads, QuorumUntil(),
                    transfer_ ? transfer_->deadline : Instant::max()});
 }
 

@@ -120,6 +120,7 @@ class Core::Impl {
   std::map<StoreId, Progress> progress_;  // every member but this node
   Index term_start_;                      // the no-op of the term
   Instant leader_since_;
+  Instant quorum_since_;  // since then it needs just these voters
   uint64_t log_time_base_ms_ = 0;
   struct Transfer {
     StoreId target;
@@ -280,6 +281,8 @@ class Core::Impl {
   // When the newest round of messages was sent that a majority has answered; a peer that has not
   // answered yet counts as `none`. This node answers at once.
   Instant MajorityContact(Instant none, bool trust_lost) const;
+  // Until when this leader leads without hearing more from a majority (6.2, check quorum).
+  Instant QuorumUntil() const;
   void HandleVote(StoreId from, const RequestVote& request);
   void HandleVoteReply(StoreId from, const RequestVoteReply& reply);
 

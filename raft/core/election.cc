@@ -34,7 +34,7 @@ Instant Core::Impl::PromisedUntil() const {
 
 bool Core::Impl::HeardFromLeader() const {
   const Duration timeout = options_.election_timeout_min;
-  if (role_ == Role::kLeader) return MajorityContact(leader_since_, true) + timeout > now_;
+  if (role_ == Role::kLeader) return QuorumUntil() > now_;
   return PromisedUntil() > now_ || (leader_contact_ && *leader_contact_ + timeout > now_);
 }
 
@@ -121,6 +121,7 @@ void Core::Impl::BecomeLeader() {
   role_ = Role::kLeader;
   leader_ = options_.self;
   leader_since_ = now_;
+  quorum_since_ = now_;
   votes_.clear();
   heartbeat_deadline_ = now_ + options_.heartbeat_interval;
   log_time_base_ms_ = window_.last_log_time_ms();
@@ -145,8 +146,16 @@ Instant Core::Impl::MajorityContact(Instant none, bool trust_lost) const {
   return contact.value_or(none);
 }
 
+// A change of the members may need a voter that has long been silent (by force, or one that goes
+// just now). The leader that has entered it gives it one timeout: else it would follow in the same
+// instant and not send the entry, and the change, accepted, would be in one log only.
+Instant Core::Impl::QuorumUntil() const {
+  return std::max(MajorityContact(leader_since_, true), quorum_since_) +
+         options_.election_timeout_min;
+}
+
 void Core::Impl::LeaderTick() {
-  if (MajorityContact(leader_since_, true) + options_.election_timeout_min <= now_) {
+  if (QuorumUntil() <= now_) {
     BecomeFollower(term_, StoreId());
     return;
   }

@@ -257,6 +257,7 @@ void Core::Impl::MembershipChanged() {
   quorum_ = Quorum(membership());
   NoteStanding();
   if (role_ != Role::kLeader) return;
+  quorum_since_ = now_;
   std::map<StoreId, Progress> kept;
   for (const Member& member : membership().members) {
     if (member.store == options_.self) continue;

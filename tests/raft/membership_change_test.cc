@@ -510,6 +510,28 @@ TEST(Arithmetic, AChangeThatWouldLoseTheQuorumIsRefusedUnlessForced) {
   EXPECT_EQ(forced.Change({Remove(2)}, true).status, ChangeStatus::kAccepted);
 }
 
+TEST(Arithmetic, WhatWasForcedIsSentBeforeTheSilentVoterIsMissed) {
+  Bench bench = MakeLeader(3);
+  for (int i = 0; i < 7; ++i) {
+    bench.Pass(50);
+    bench.Tick();
+    bench.AckAll({kTwo});
+  }
+  bench.Listen();
+  EXPECT_EQ(bench.Change({Remove(2)}, true).status, ChangeStatus::kAccepted);
+  bench.Tick();
+  EXPECT_EQ(bench->role(), Role::kLeader)
+      << "needed from now on, and silent for long: not yet missed";
+  EXPECT_THAT(bench.Last<AppendEntries>(kTwo).entries, SizeIs(1));
+  bench.Pass(149);
+  bench.AckAll({kTwo});
+  bench.Tick();
+  EXPECT_EQ(bench->role(), Role::kLeader);
+  bench.Pass(1);
+  bench.Tick();
+  EXPECT_EQ(bench->role(), Role::kFollower) << "the third one had a whole timeout";
+}
+
 TEST(Arithmetic, AVoterThatLostDataDoesNotCount) {
   Bench bench = MakeLeader(3);
   bench.Pass(10);

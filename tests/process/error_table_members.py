@@ -2,7 +2,6 @@
 a cluster without a majority. Part of error_table_test.py."""
 
 import contextlib
-import signal
 import threading
 import unittest
 
@@ -20,12 +19,12 @@ def transfer(name):
 def paused(*nodes):
     """Their processes stand still, and go on afterwards."""
     for node in nodes:
-        node.process.send_signal(signal.SIGSTOP)
+        node.pause()
     try:
         yield
     finally:
         for node in nodes:
-            node.process.send_signal(signal.SIGCONT)
+            node.resume()
 
 
 def waits(node):

@@ -187,6 +187,16 @@ class Node:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait()
 
+    def pause(self):
+        """SIGSTOP, and wait until each of its threads stands still: on a busy machine that takes a while."""
+        self.process.send_signal(signal.SIGSTOP)
+        tasks = pathlib.Path(f"/proc/{self.process.pid}/task")
+        eventually(lambda: all((task / "stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
+                               for task in tasks.iterdir()), f"{self.name} stands still")
+
+    def resume(self):
+        self.process.send_signal(signal.SIGCONT)
+
     def stop(self):
         """SIGTERM; returns the exit code."""
         if self.running():

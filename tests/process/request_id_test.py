@@ -5,7 +5,6 @@ never again once it may have been forgotten.
 
 import concurrent.futures
 import os
-import signal
 import threading
 import time
 import unittest
@@ -215,7 +214,7 @@ class RequestIds(unittest.TestCase):
                 futures = []
                 if number % 2:
                     futures.append(writes.send(others[0], write))
-                leader.process.send_signal(signal.SIGSTOP)
+                leader.pause()
                 try:
                     futures += [writes.send(n, write) for n in cluster.nodes
                                 if n is not others[0] or not number % 2]
@@ -226,7 +225,7 @@ class RequestIds(unittest.TestCase):
                                 s.header.term > term]
                     eventually(elected, "another leader is elected")
                 finally:
-                    leader.process.send_signal(signal.SIGCONT)
+                    leader.resume()
                 writes.settle(write, [f.result() for f in futures])
                 story(f"{write[0]}: {leader.name}, which led, stood still and went on: revision "
                       f"{write[3].header.revision} thrice")

@@ -8,7 +8,6 @@ itself, against what the writers know and what the store holds.
 
 import contextlib
 import json
-import signal
 import subprocess
 import threading
 import time
@@ -378,7 +377,7 @@ class OverSnapshotAndCompaction(Judge, unittest.TestCase):
     def fall_behind(self, cluster, away, others, meanwhile=lambda: None):
         """`away` stands still until the others' logs begin behind its own, and then gets the state."""
         before = away.status()
-        away.process.send_signal(signal.SIGSTOP)
+        away.pause()
         try:
             for i in range(22):  # more than the window in memory
                 others[i % 2].put(f"big/{i % 5}", "x" * (900 << 10), timeout=60)
@@ -390,7 +389,7 @@ class OverSnapshotAndCompaction(Judge, unittest.TestCase):
                            for s in [n.status() for n in others])
             eventually(cut, "both logs begin behind the end of its own", PATIENCE_S * 2)
         finally:
-            away.process.send_signal(signal.SIGCONT)
+            away.resume()
         eventually(lambda: away.status().snapshot_generation > before.snapshot_generation,
                    "a snapshot is installed", PATIENCE_S * 2)
         cluster.wait_ready()

@@ -67,7 +67,7 @@ TEST_F(CliLockEnd, AReaderThatDoesNotReadKeepsNoCommandAlive) {
     err_.Block(false);
   });
   const RanLock ran =
-      Lock("trap '' TERM; echo $$ > $F; while :; do sleep 0.05; done", {"--ttl", "1s"});
+      Lock("trap '' TERM; echo $$ > $F; while :; do sleep 0.05; done", {"--ttl", "3s"});
   reader.join();
   EXPECT_EQ(ran.exit, kExitUnavailable);
   EXPECT_THAT(ran.err, HasSubstr("NO_LEADER"));
@@ -128,7 +128,7 @@ TEST_F(CliLockEnd, CtrlZDoesNotStopWhoKeepsTheLock) {
     AwaitDone();
   });
   const RanLock ran =
-      Lock("echo up > $F; while [ ! -e $F.go ]; do sleep 0.01; done; exit 7", {"--ttl", "1s"});
+      Lock("echo up > $F; while [ ! -e $F.go ]; do sleep 0.01; done; exit 7", {"--ttl", "3s"});
   terminal.join();
   EXPECT_EQ(ran.exit, 7) << ran.err;
   EXPECT_TRUE(HasDefault(SIGTSTP)) << "only meanwhile";
@@ -141,7 +141,7 @@ TEST_F(CliLockEnd, AStoppedCommandIsToldAndCanBeEnded) {
     Send(SIGTERM);
     AwaitDone();
   });
-  const RanLock ran = Lock("kill -STOP $$; sleep 600", {"--ttl", "1s"});
+  const RanLock ran = Lock("kill -STOP $$; sleep 600", {"--ttl", "10s"});
   user.join();
   EXPECT_EQ(ran.exit, kExitInterrupted) << ran.err;
   EXPECT_THAT(node_.keys(), IsEmpty());
@@ -206,7 +206,7 @@ TEST_F(CliLockEnd, WhatMayNotBeEndedKeepsTheLockAndIsTold) {
   const WithoutKillCapability without;
   const RanLock ran =
       Lock("/usr/bin/setpriv --reuid=65534 --clear-groups sleep 600 & echo $! > $F; wait",
-           {"--ttl", "1s"});
+           {"--ttl", "3s"});
   supervisor.join();
   EXPECT_EQ(ran.exit, kExitInterrupted) << ran.err;
   EXPECT_THAT(node_.keys(), IsEmpty());

@@ -112,7 +112,7 @@ TEST_F(CliLock, GivesUpWaiting) {
 }
 
 TEST_F(CliLock, IsKeptAliveWhileTheCommandRuns) {
-  const RanLock ran = Lock("sleep 1.5", {"--ttl", "1s"});
+  const RanLock ran = Lock("sleep 2.5", {"--ttl", "2s"});
   EXPECT_EQ(ran.exit, 0) << ran.err;
   EXPECT_GE(node_.renewals(), 2);
 }

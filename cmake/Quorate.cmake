@@ -8,7 +8,8 @@ function(quorate_warnings target)
     # GCC bug 105651: a false alarm on std::string's operator+, fixed in 13.
     target_compile_options(${target} PRIVATE -Wno-restrict)
   endif()
-  if(CMAKE_UNITY_BUILD AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  get_target_property(unity ${target} UNITY_BUILD)
+  if(unity AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     # It takes a .cc that another one includes for a header.
     target_compile_options(${target} PRIVATE -Wno-subobject-linkage)
   endif()
@@ -43,6 +44,11 @@ function(quorate_test folder)
   if(sources MATCHES "_test\\.cc(;|$)")
     set(name ${folder}_test)
     add_executable(${name} ${sources})
+    if(QUORATE_BUILD STREQUAL "release" AND NOT CMAKE_UNITY_BUILD)
+      # Most of what a test costs to compile is in the headers of gRPC and GoogleTest. The preset
+      # debug has each file by itself.
+      set_target_properties(${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 4)
+    endif()
     target_link_libraries(${name} PRIVATE ${ARGN} GTest::gmock_main)
     quorate_program(${name})
     target_compile_definitions(${name} PRIVATE QUORATE_SOURCE_DIR="${PROJECT_SOURCE_DIR}")

@@ -6,13 +6,14 @@ usage: tools/clang_each.py syntax|tidy BUILD_DIR FILE...
 `syntax` compiles without writing anything, with the flags that g++ got and the same warnings as
 errors: a second compiler's opinion. `tidy` runs clang-tidy with .clang-tidy. Both take up to eight
 .cc of a target at once: most of their time goes into the headers, which they share. (That each
-file stands alone is what g++ shows, in the release build.)
+file stands alone is what g++ shows: in the release build, for tests in the debug build.)
 Prints what a tool says only where it says something; exits 1 if there was one.
 """
 
 import concurrent.futures
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -25,6 +26,18 @@ FILES_MAX = 8
 # Of g++'s command line: what names a header, a macro or the language. Optimisation and
 # instrumentation are not clang's business here.
 WANTED = ("-I", "-D", "-std=", "-W", "-isystem", "-pthread")
+
+
+def sources_of(entry):
+    """(path below ROOT, entry) of a file that the build compiles; of each that a unity file of
+    CMake's includes."""
+    own = os.path.realpath(entry["file"])
+    if "/Unity/unity_" not in own:
+        return [(os.path.relpath(own, ROOT), entry)]
+    with open(own, encoding="utf-8") as file:
+        included = re.findall(r'^#include "(.+)"$', file.read(), re.MULTILINE)
+    return [(os.path.relpath(os.path.realpath(path), ROOT), {**entry, "file": path})
+            for path in included]
 
 
 def flags_of(entry):
@@ -43,7 +56,7 @@ def batches(entries, scratch):
     targets = {}
     for entry in entries.values():
         command = shlex.split(entry["command"])
-        target = os.path.dirname(command[command.index("-o") + 1])
+        target = re.match(r".*?\.dir(?=/)", command[command.index("-o") + 1]).group()
         targets.setdefault(target, []).append(entry)
     for target, members in targets.items():
         words = target.removesuffix(".dir").split("/CMakeFiles/")
@@ -90,8 +103,7 @@ def main():
         sys.exit(__doc__)
     tool, build, wanted = sys.argv[1], sys.argv[2], sys.argv[3:]
     with open(os.path.join(build, "compile_commands.json"), encoding="utf-8") as file:
-        entries = {os.path.relpath(os.path.realpath(entry["file"]), ROOT): entry
-                   for entry in json.load(file)}
+        entries = dict(pair for entry in json.load(file) for pair in sources_of(entry))
     unknown = [path for path in wanted if path not in entries]
     known = {path: entries[path] for path in wanted if path in entries}
     bad = 0

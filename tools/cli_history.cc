@@ -120,10 +120,9 @@ CallResult GetAt(Client& client, const Invocation& invocation, const DiffOptions
   request.set_key(options.key);
   *request.mutable_read() = invocation.read_options(options.read);
   request.mutable_read()->set_at_revision(revision);
-  CallResult result =
-      client.Run(CallKind::kRead, [&](Endpoint& endpoint, grpc::ClientContext* context) {
-        return endpoint.config->Get(context, request, response);
-      });
+  CallResult result = client.Read([&](Endpoint& endpoint, grpc::ClientContext* context) {
+    return endpoint.config->Get(context, request, response);
+  });
   if (result.status.error_code() == grpc::StatusCode::NOT_FOUND) {
     response->clear_item();
     result.status = grpc::Status::OK;

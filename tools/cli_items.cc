@@ -204,10 +204,9 @@ int Count(Invocation& invocation, Client& client, const ListOptions& options) {
   request.set_count_only(true);
   *request.mutable_read() = invocation.read_options(options.read);
   v1::ListResponse response;
-  const CallResult result =
-      client.Run(CallKind::kRead, [&](Endpoint& endpoint, grpc::ClientContext* context) {
-        return endpoint.config->List(context, request, &response);
-      });
+  const CallResult result = client.Read([&](Endpoint& endpoint, grpc::ClientContext* context) {
+    return endpoint.config->List(context, request, &response);
+  });
   if (!result.ok()) return Report(invocation.io.err, "list " + Printable(options.prefix), result);
   if (invocation.structured()) {
     PrintStructured(invocation.io.out, invocation.format, ToJson(response));

@@ -159,10 +159,9 @@ class Contender {
     bool there = false;
     while (!Interrupted() && !Lost()) {
       v1::ListResponse response;
-      const CallResult result =
-          client_.Run(CallKind::kRead, [&](Endpoint& endpoint, grpc::ClientContext* context) {
-            return endpoint.config->List(context, request, &response);
-          });
+      const CallResult result = client_.Read([&](Endpoint& endpoint, grpc::ClientContext* context) {
+        return endpoint.config->List(context, request, &response);
+      });
       if (!result.ok()) {
         exit_ = Failed(result);
         return false;
@@ -189,10 +188,9 @@ class Contender {
     request.set_key(key);
     request.mutable_read()->set_min_revision(seen_);
     v1::GetResponse response;
-    const CallResult result =
-        client_.Run(CallKind::kRead, [&](Endpoint& endpoint, grpc::ClientContext* context) {
-          return endpoint.config->Get(context, request, &response);
-        });
+    const CallResult result = client_.Read([&](Endpoint& endpoint, grpc::ClientContext* context) {
+      return endpoint.config->Get(context, request, &response);
+    });
     if (services::DetailsOf(result.status).reason == "KEY_NOT_FOUND") return true;
     if (!result.ok()) {
       exit_ = Failed(result);

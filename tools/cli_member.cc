@@ -196,10 +196,9 @@ int LeaderTransfer(Invocation& invocation, const MemberFlags& flags) {
 // How far the history is compacted, as any node says; nullopt: none does.
 std::optional<uint64_t> CompactedAt(Client& client) {
   v1::StatusResponse status;
-  const CallResult result =
-      client.Run(CallKind::kRead, [&](Endpoint& endpoint, grpc::ClientContext* context) {
-        return endpoint.cluster->Status(context, v1::StatusRequest(), &status);
-      });
+  const CallResult result = client.Read([&](Endpoint& endpoint, grpc::ClientContext* context) {
+    return endpoint.cluster->Status(context, v1::StatusRequest(), &status);
+  });
   if (!result.ok()) return std::nullopt;
   return status.compacted_revision();
 }

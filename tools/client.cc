@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/security/credentials.h"
 #include "grpcpp/support/channel_arguments.h"
@@ -19,6 +20,8 @@ namespace {
 constexpr int kReceiveBytesMax = 16 << 20;
 // For an endpoint that could not be connected to a moment ago.
 constexpr std::chrono::milliseconds kReconnectPatience(1000);
+// For gRPC to say why it has no connection, which it knows.
+constexpr std::chrono::milliseconds kWhyPatience(200);
 
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address,
                                            std::chrono::milliseconds connect_timeout) {
@@ -40,6 +43,22 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address,
 
 // Of a bounded attempt.
 constexpr std::chrono::milliseconds kBoundedAttemptMin(500);
+
+grpc::Status CannotConnect(const std::string& why) {
+  return {grpc::StatusCode::UNAVAILABLE, "cannot connect: " + why};
+}
+
+// Why the channel failed. gRPC tells only a call: this one does not wait for a connection and
+// changes nothing. Where it gets through after all, there is one: OK.
+grpc::Status WhyNotConnected(Endpoint& endpoint) {
+  constexpr absl::string_view kPreface = "failed to connect to all addresses; last error: ";
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kWhyPatience);
+  v1::StatusResponse response;
+  const grpc::Status status = endpoint.cluster->Status(&context, v1::StatusRequest(), &response);
+  if (status.ok() || !services::DetailsOf(status).reason.empty()) return grpc::Status::OK;
+  return CannotConnect(std::string(absl::StripPrefix(status.error_message(), kPreface)));
+}
 
 }  // namespace
 
@@ -75,8 +94,9 @@ Client::Client(ClientOptions options) : options_(std::move(options)) {
   }
 }
 
-// Waits for a connection; false when it was refused or takes too long. Nothing has been sent then.
-bool Client::Connect(Endpoint& endpoint, Clock::time_point deadline) {
+// Waits for a connection; UNAVAILABLE when it was refused or takes too long. The call has not been
+// sent then.
+grpc::Status Client::Connect(Endpoint& endpoint, Clock::time_point deadline) {
   grpc_connectivity_state state = endpoint.channel->GetState(true);
   auto patience = options_.connect_timeout;
   if (state == GRPC_CHANNEL_TRANSIENT_FAILURE) {
@@ -90,13 +110,16 @@ bool Client::Connect(Endpoint& endpoint, Clock::time_point deadline) {
   while (state != GRPC_CHANNEL_READY) {
     if (state == GRPC_CHANNEL_CONNECTING) tried = true;
     // A failure of before this call says nothing: the channel tries again.
-    if (state == GRPC_CHANNEL_SHUTDOWN) return false;
-    if (state == GRPC_CHANNEL_TRANSIENT_FAILURE && tried) return false;
-    if (!endpoint.channel->WaitForStateChange(state, until)) return false;
+    if (state == GRPC_CHANNEL_SHUTDOWN) return CannotConnect("the channel is shut down");
+    if (state == GRPC_CHANNEL_TRANSIENT_FAILURE && tried) return WhyNotConnected(endpoint);
+    if (!endpoint.channel->WaitForStateChange(state, until)) {
+      if (state == GRPC_CHANNEL_TRANSIENT_FAILURE) return WhyNotConnected(endpoint);
+      return CannotConnect("nothing answers in time");
+    }
     if (state == GRPC_CHANNEL_IDLE) tried = true;
     state = endpoint.channel->GetState(true);
   }
-  return true;
+  return grpc::Status::OK;
 }
 
 CallResult Client::RunAt(Endpoint& endpoint, const Call& call) {
@@ -105,10 +128,8 @@ CallResult Client::RunAt(Endpoint& endpoint, const Call& call) {
 
 CallResult Client::RunAt(Endpoint& endpoint, const Call& call, std::chrono::milliseconds timeout) {
   const auto deadline = Clock::now() + timeout;
-  if (!Connect(endpoint, deadline)) {
-    return {grpc::Status(grpc::StatusCode::UNAVAILABLE, "cannot connect"), endpoint.address, true,
-            false};
-  }
+  const grpc::Status connected = Connect(endpoint, deadline);
+  if (!connected.ok()) return {connected, endpoint.address, true, false};
   grpc::ClientContext context;
   context.set_deadline(deadline);
   return {call(endpoint, &context), endpoint.address};
@@ -118,8 +139,7 @@ CallResult Client::Run(CallKind kind, const Call& call, Attempts attempts) {
   const auto deadline = Clock::now() + options_.timeout;
   const size_t count = endpoints_.size();
   const bool bounded = attempts == Attempts::kBounded && kind != CallKind::kWrite && count > 1;
-  CallResult last{grpc::Status(grpc::StatusCode::UNAVAILABLE, "cannot connect"),
-                  endpoints_[preferred_ % count]->address, true, false};
+  CallResult last{CannotConnect("not tried"), "", true, false};
   bool maybe_done = false;  // a named write was under way when a connection broke or time was over
   for (;;) {
     bool anyone_answered = false;
@@ -128,9 +148,10 @@ CallResult Client::Run(CallKind kind, const Call& call, Attempts attempts) {
     for (size_t i = 0; i < count; ++i) {
       const size_t at = (first + i) % count;
       Endpoint& endpoint = *endpoints_[at];
-      if (!Connect(endpoint, deadline)) {
+      const grpc::Status connected = Connect(endpoint, deadline);
+      if (!connected.ok()) {
         // What an endpoint has answered says more than that another does not.
-        if (!last.reached) last.address = endpoint.address;
+        if (!last.reached) last = {connected, endpoint.address, true, false};
         continue;
       }
       grpc::ClientContext context;
@@ -196,12 +217,9 @@ CallResult Client::SeenRevision(uint64_t* revision) {
   CallResult result;
   if (seen_revision_ == 0) {
     v1::StatusResponse response;
-    result = Run(
-        CallKind::kRead,
-        [&](Endpoint& endpoint, grpc::ClientContext* context) {
-          return endpoint.cluster->Status(context, v1::StatusRequest(), &response);
-        },
-        Attempts::kBounded);
+    result = Read([&](Endpoint& endpoint, grpc::ClientContext* context) {
+      return endpoint.cluster->Status(context, v1::StatusRequest(), &response);
+    });
     if (result.ok()) Saw(response.header().revision());
   }
   *revision = seen_revision_;

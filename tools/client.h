@@ -86,6 +86,9 @@ class Client {
   // Attempts of a kWrite, which is not repeated, are never bounded.
   CallResult Run(CallKind kind, const Call& call, Attempts attempts = Attempts::kWhole);
 
+  // A read; an endpoint that hangs leaves time for the others.
+  CallResult Read(const Call& call) { return Run(CallKind::kRead, call, Attempts::kBounded); }
+
   // Sends one write under a request id and a request revision, which are filled in here unless it
   // has them. The first one of a client asks the cluster for its revision before.
   template <typename Request, typename Response>
@@ -127,7 +130,7 @@ class Client {
 
  private:
   using Clock = std::chrono::system_clock;  // gRPC deadlines
-  bool Connect(Endpoint& endpoint, Clock::time_point deadline);
+  grpc::Status Connect(Endpoint& endpoint, Clock::time_point deadline);
 
   const ClientOptions options_;
   std::vector<std::unique_ptr<Endpoint>> endpoints_;

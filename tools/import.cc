@@ -86,10 +86,9 @@ class Importer {
     request.set_key(wanted->key());
     *request.mutable_read() = read;
     v1::GetResponse response;
-    const CallResult result =
-        client_.Run(CallKind::kRead, [&](Endpoint& endpoint, grpc::ClientContext* context) {
-          return endpoint.config->Get(context, request, &response);
-        });
+    const CallResult result = client_.Read([&](Endpoint& endpoint, grpc::ClientContext* context) {
+      return endpoint.config->Get(context, request, &response);
+    });
     const v1::Item& item = response.item();
     if (services::DetailsOf(result.status).reason == "KEY_NOT_FOUND") {
       wanted->set_expected_revision(0);

@@ -18,10 +18,9 @@ CallResult ListAll(Client& client, v1::ListRequest request, uint64_t items_max,
   for (;;) {
     if (left < kPageItems) request.set_page_size(static_cast<uint32_t>(left));
     v1::ListResponse page;
-    CallResult result =
-        client.Run(CallKind::kRead, [&](Endpoint& endpoint, grpc::ClientContext* context) {
-          return endpoint.config->List(context, request, &page);
-        });
+    CallResult result = client.Read([&](Endpoint& endpoint, grpc::ClientContext* context) {
+      return endpoint.config->List(context, request, &page);
+    });
     if (!result.ok()) return result;
     const bool more = on_page(page);
     left -= std::min(left, static_cast<uint64_t>(page.items_size()));

@@ -1,13 +1,11 @@
 #include "services/birth_client.h"
 
 #include <chrono>
-#include <condition_variable>
-#include <mutex>
-#include <set>
 #include <utility>
 #include <variant>
 
 #include "services/birth_codec.h"
+#include "services/open_calls.h"
 
 namespace quorate::services {
 namespace {
@@ -28,7 +26,7 @@ class BirthClient::Impl : public std::enable_shared_from_this<BirthClient::Impl>
       : self_(self), channels_(channels), directory_(directory) {}
 
   void Call(const raft::BirthCall& call, Duration timeout, Done done);
-  void Stop();
+  void Stop() { open_.Stop(); }
 
  private:
   struct Open {
@@ -41,19 +39,14 @@ class BirthClient::Impl : public std::enable_shared_from_this<BirthClient::Impl>
     bool is_propose = false;
     Done done;
   };
-  using OpenPtr = std::shared_ptr<Open>;
 
   void OnIdentified(const Open& open, const grpc::Status& status);
   static void OnFound(const Open& open, const grpc::Status& status);
-  void Forget(const OpenPtr& open);
 
   const StoreId self_;
   PeerChannels* const channels_;
   PeerDirectory* const directory_;
-  std::mutex mutex_;
-  std::condition_variable ended_;
-  std::set<OpenPtr> open_;  // protected by mutex_
-  bool stopping_ = false;   // protected by mutex_
+  OpenCalls<Open> open_;
 };
 
 void BirthClient::Impl::Call(const raft::BirthCall& call, Duration timeout, Done done) {
@@ -61,19 +54,13 @@ void BirthClient::Impl::Call(const raft::BirthCall& call, Duration timeout, Done
   open->done = std::move(done);
   open->stub = channels_->At(call.address, PeerChannels::Kind::kControl);
   open->context.set_deadline(std::chrono::system_clock::now() + timeout);
-  bool stopping = false;
-  {
-    std::lock_guard lock(mutex_);
-    stopping = stopping_;
-    if (!stopping) open_.insert(open);
-  }
-  if (stopping) return open->done(absl::CancelledError("this node is shutting down"));
+  if (!open_.Add(open)) return open->done(absl::CancelledError("this node is shutting down"));
   if (const auto* identify = std::get_if<raft::IdentifyRequest>(&call.request)) {
     ToProto(*identify, &open->identify_request);
     open->stub->async()->Identify(&open->context, &open->identify_request, &open->identify_response,
-                                  [self = shared_from_this(), open](grpc::Status status) {
+                                  [self = shared_from_this(), open](grpc::Status status) mutable {
                                     self->OnIdentified(*open, status);
-                                    self->Forget(open);
+                                    self->open_.End(std::move(open));
                                   });
     return;
   }
@@ -84,9 +71,9 @@ void BirthClient::Impl::Call(const raft::BirthCall& call, Duration timeout, Done
     ToProto(std::get<raft::Born>(call.request), self_, &open->found_request);
   }
   open->stub->async()->Found(&open->context, &open->found_request, &open->found_response,
-                             [self = shared_from_this(), open](grpc::Status status) {
+                             [self = shared_from_this(), open](grpc::Status status) mutable {
                                OnFound(*open, status);
-                               self->Forget(open);
+                               self->open_.End(std::move(open));
                              });
 }
 
@@ -110,22 +97,6 @@ void BirthClient::Impl::OnFound(const Open& open, const grpc::Status& status) {
   std::optional<raft::BornReply> reply = BornReplyFromProto(open.found_response);
   if (!reply) return open.done(UnknownAnswer());
   open.done(raft::BirthReply(std::move(*reply)));
-}
-
-void BirthClient::Impl::Forget(const OpenPtr& open) {
-  std::lock_guard lock(mutex_);
-  open_.erase(open);
-  if (open_.empty()) ended_.notify_all();
-}
-
-void BirthClient::Impl::Stop() {
-  std::unique_lock lock(mutex_);
-  stopping_ = true;
-  const std::set<OpenPtr> open = open_;
-  lock.unlock();
-  for (const OpenPtr& each : open) each->context.TryCancel();
-  lock.lock();
-  ended_.wait(lock, [this] { return open_.empty(); });
 }
 
 BirthClient::BirthClient(StoreId self, PeerChannels* channels, PeerDirectory* directory)

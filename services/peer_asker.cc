@@ -1,10 +1,9 @@
 #include "services/peer_asker.h"
 
 #include <chrono>
-#include <condition_variable>
-#include <mutex>
-#include <set>
 #include <utility>
+
+#include "services/open_calls.h"
 
 namespace quorate::services {
 namespace {
@@ -20,7 +19,7 @@ class PeerAsker::Impl : public std::enable_shared_from_this<PeerAsker::Impl> {
 
   std::function<void()> Ask(const std::string& address, const v1::IdentifyRequest& request,
                             bool sure, Done done);
-  void Stop();
+  void Stop() { open_.Stop(); }
 
  private:
   struct Open {
@@ -33,14 +32,11 @@ class PeerAsker::Impl : public std::enable_shared_from_this<PeerAsker::Impl> {
   };
   using OpenPtr = std::shared_ptr<Open>;
 
-  void OnAnswer(const OpenPtr& open, const grpc::Status& status);
+  void OnAnswer(const Open& open, const grpc::Status& status);
 
   PeerChannels* const channels_;
   PeerDirectory* const directory_;
-  std::mutex mutex_;
-  std::condition_variable ended_;
-  std::set<OpenPtr> open_;  // protected by mutex_
-  bool stopping_ = false;   // protected by mutex_
+  OpenCalls<Open> open_;
 };
 
 std::function<void()> PeerAsker::Impl::Ask(const std::string& address,
@@ -53,50 +49,32 @@ std::function<void()> PeerAsker::Impl::Ask(const std::string& address,
   open->stub = channels_->At(address, PeerChannels::Kind::kControl);
   open->context.set_deadline(std::chrono::system_clock::now() + kAskTimeout);
   open->context.set_wait_for_ready(sure);
-  bool stopping = false;
-  {
-    std::lock_guard lock(mutex_);
-    stopping = stopping_;
-    if (!stopping) open_.insert(open);
-  }
-  if (stopping) {
+  if (!open_.Add(open)) {
     open->done(absl::CancelledError("this node is shutting down"));
     return [] {};
   }
-  open->stub->async()->Identify(&open->context, &open->request, &open->response,
-                                [self = shared_from_this(), open](const grpc::Status& status) {
-                                  self->OnAnswer(open, status);
-                                });
-  return [weak = std::weak_ptr<Open>(open)] {
+  std::weak_ptr<Open> weak = open;
+  Open& call = *open;
+  call.stub->async()->Identify(
+      &call.context, &call.request, &call.response,
+      [self = shared_from_this(), open = std::move(open)](const grpc::Status& status) mutable {
+        self->OnAnswer(*open, status);
+        self->open_.End(std::move(open));
+      });
+  return [weak = std::move(weak)] {
     if (const OpenPtr asked = weak.lock()) asked->context.TryCancel();
   };
 }
 
-void PeerAsker::Impl::OnAnswer(const OpenPtr& open, const grpc::Status& status) {
-  if (status.ok()) {
-    const v1::IdentifyResponse& answer = open->response;
-    const StoreId store(answer.header().from_store());
-    if (store != StoreId(open->request.header().from_store())) {
-      directory_->Learn(store, answer.address().empty() ? open->address : answer.address(),
-                        PeerDirectory::Source::kDirect);
-    }
-    open->done(open->response);
-  } else {
-    open->done(absl::UnavailableError(status.error_message()));
+void PeerAsker::Impl::OnAnswer(const Open& open, const grpc::Status& status) {
+  if (!status.ok()) return open.done(absl::UnavailableError(status.error_message()));
+  const v1::IdentifyResponse& answer = open.response;
+  const StoreId store(answer.header().from_store());
+  if (store != StoreId(open.request.header().from_store())) {
+    directory_->Learn(store, answer.address().empty() ? open.address : answer.address(),
+                      PeerDirectory::Source::kDirect);
   }
-  std::lock_guard lock(mutex_);
-  open_.erase(open);
-  if (open_.empty()) ended_.notify_all();
-}
-
-void PeerAsker::Impl::Stop() {
-  std::unique_lock lock(mutex_);
-  stopping_ = true;
-  const std::set<OpenPtr> open = open_;
-  lock.unlock();
-  for (const OpenPtr& each : open) each->context.TryCancel();
-  lock.lock();
-  ended_.wait(lock, [this] { return open_.empty(); });
+  open.done(answer);
 }
 
 PeerAsker::PeerAsker(PeerChannels* channels, PeerDirectory* directory)

@@ -3,12 +3,12 @@
 #include <chrono>
 #include <condition_variable>
 #include <deque>
-#include <set>
 #include <thread>
 #include <utility>
 #include <variant>
 
 #include "base/check.h"
+#include "services/open_calls.h"
 #include "services/peer_codec.h"
 
 namespace quorate::services {
@@ -55,7 +55,6 @@ class PeerTransport::Impl : public std::enable_shared_from_this<PeerTransport::I
   struct VoteCall;
   struct ReadCall;
   struct TimeoutNowCall;
-  using CallPtr = std::shared_ptr<Call>;
 
   // What waits for one peer, and the stream that takes it.
   struct Peer {
@@ -82,7 +81,6 @@ class PeerTransport::Impl : public std::enable_shared_from_this<PeerTransport::I
   void Dial(const PeerPtr& peer);
   void AskForVote(StoreId to, const raft::RequestVote& message);
   void AskToCampaign(StoreId to, const raft::TimeoutNow& message);
-  void EndCall(const CallPtr& call);
   void OnVote(StoreId from, const VoteCall& call, const grpc::Status& status);
   void AskForRead(StoreId to, const raft::ReadIndex& message);
   void OnRead(StoreId from, const ReadCall& call, const grpc::Status& status);
@@ -94,7 +92,7 @@ class PeerTransport::Impl : public std::enable_shared_from_this<PeerTransport::I
   void AnswerReadCall(const raft::ReadIndexReply& reply);
   void EndIdleStreams();
   void Receive(StoreId from, raft::MessageBody body);
-  // Counts one stream or call that Stop has to wait for; false: stopping, don't begin it.
+  // Counts one stream that Stop has to wait for; false: stopping, don't begin it.
   bool Begin();
   void End();
 
@@ -116,8 +114,7 @@ class PeerTransport::Impl : public std::enable_shared_from_this<PeerTransport::I
   std::vector<raft::Message> mailbox_;
   raft::Node* node_ = nullptr;
   bool stopping_ = false;
-  size_t open_ = 0;  // streams and calls of ours
-  std::set<CallPtr> calls_;
+  size_t open_ = 0;  // streams of ours
   struct Inbound {
     uint64_t id = 0;
     WriteReply write;
@@ -126,6 +123,8 @@ class PeerTransport::Impl : public std::enable_shared_from_this<PeerTransport::I
   std::map<uint64_t, AnswerVote> votes_;
   std::map<uint64_t, AnswerRead> reads_;
   uint64_t next_id_ = 1;
+
+  OpenCalls<Call> calls_;  // has a lock of its own
 };
 
 // --- One outgoing stream ---
@@ -296,11 +295,8 @@ void PeerTransport::Impl::Stop() {
   for (const auto& [store, peer] : peers_) {
     WithStream(peer.get(), [](Stream* stream) { stream->Cancel(); });
   }
+  calls_.Stop();
   std::unique_lock lock(mutex_);
-  const std::set<CallPtr> calls = calls_;
-  lock.unlock();
-  for (const CallPtr& call : calls) call->context.TryCancel();
-  lock.lock();
   ended_.wait(lock, [this] { return open_ == 0; });
   node_ = nullptr;
 }
@@ -481,15 +477,11 @@ void PeerTransport::Impl::EndIdleStreams() {
 
 bool PeerTransport::Impl::BeginCall(StoreId to, const std::shared_ptr<Call>& call) {
   call->stub = channels_->For(to, PeerChannels::Kind::kControl);
-  if (call->stub == nullptr || !Begin()) {
-    ++dropped_;
-    return false;
-  }
   // A read that is not answered within a maximum election timeout is given up by the core, too.
   call->context.set_deadline(std::chrono::system_clock::now() + options_.vote_timeout);
-  {
-    std::lock_guard lock(mutex_);
-    calls_.insert(call);
+  if (call->stub == nullptr || !calls_.Add(call)) {
+    ++dropped_;
+    return false;
   }
   ++sent_;
   return true;
@@ -506,11 +498,12 @@ void PeerTransport::Impl::AskForVote(StoreId to, const raft::RequestVote& messag
   ToProto(message, &call->request);
   *call->request.mutable_header() = MakeHeader(options_.cluster, options_.self, to);
   if (!BeginCall(to, call)) return;
-  call->stub->async()->RequestVote(&call->context, &call->request, &call->response,
-                                   [self = shared_from_this(), call, to](grpc::Status status) {
-                                     self->OnVote(to, *call, status);
-                                     self->EndCall(call);
-                                   });
+  call->stub->async()->RequestVote(
+      &call->context, &call->request, &call->response,
+      [self = shared_from_this(), call, to](grpc::Status status) mutable {
+        self->OnVote(to, *call, status);
+        self->calls_.End(std::move(call));
+      });
 }
 
 // The answer says nothing: whether the peer campaigns is heard from its term.
@@ -519,17 +512,10 @@ void PeerTransport::Impl::AskToCampaign(StoreId to, const raft::TimeoutNow& mess
   call->request.set_term(message.term.value());
   *call->request.mutable_header() = MakeHeader(options_.cluster, options_.self, to);
   if (!BeginCall(to, call)) return;
-  call->stub->async()->TimeoutNow(
-      &call->context, &call->request, &call->response,
-      [self = shared_from_this(), call](const grpc::Status&) { self->EndCall(call); });
-}
-
-void PeerTransport::Impl::EndCall(const CallPtr& call) {
-  {
-    std::lock_guard lock(mutex_);
-    calls_.erase(call);
-  }
-  End();
+  call->stub->async()->TimeoutNow(&call->context, &call->request, &call->response,
+                                  [self = shared_from_this(), call](const grpc::Status&) mutable {
+                                    self->calls_.End(std::move(call));
+                                  });
 }
 
 void PeerTransport::Impl::OnVote(StoreId from, const VoteCall& call, const grpc::Status& status) {
@@ -544,11 +530,12 @@ void PeerTransport::Impl::AskForRead(StoreId to, const raft::ReadIndex& message)
   ToProto(message, &call->request);
   *call->request.mutable_header() = MakeHeader(options_.cluster, options_.self, to);
   if (!BeginCall(to, call)) return;
-  call->stub->async()->ReadIndex(&call->context, &call->request, &call->response,
-                                 [self = shared_from_this(), call, to](grpc::Status status) {
-                                   self->OnRead(to, *call, status);
-                                   self->EndCall(call);
-                                 });
+  call->stub->async()->ReadIndex(
+      &call->context, &call->request, &call->response,
+      [self = shared_from_this(), call, to](grpc::Status status) mutable {
+        self->OnRead(to, *call, status);
+        self->calls_.End(std::move(call));
+      });
 }
 
 void PeerTransport::Impl::OnRead(StoreId from, const ReadCall& call, const grpc::Status& status) {

@@ -104,5 +104,20 @@ TEST_F(PeerAskerTest, StoppingEndsWhatIsOpenAndRefusesTheRest) {
   EXPECT_EQ(late.get().status().code(), absl::StatusCode::kCancelled);
 }
 
+// What a callback still holds when all is torn down would end gRPC's threads from one of them.
+TEST_F(PeerAskerTest, NothingOfAQuestionIsLeftWhenStoppingHasReturned) {
+  const SilentListener silent;
+  for (int i = 0; i < 50; ++i) {
+    PeerChannels channels(&directory_);
+    PeerAsker asker(&channels, &directory_);
+    auto token = std::make_shared<int>(i);
+    const std::weak_ptr<int> held = token;
+    asker.Ask(silent.address(), v1::IdentifyRequest(), true,
+              [token = std::move(token)](const Reply&) {});
+    asker.Stop();
+    ASSERT_TRUE(held.expired()) << "round " << i;
+  }
+}
+
 }  // namespace
 }  // namespace quorate::services

@@ -47,15 +47,17 @@ std::vector<absl::StatusOr<v1::IdentifyResponse>> ClusterChanges::Ask(
   };
   const auto asked = std::make_shared<Asked>();  // protected by op->mutex
   asked->open = questions.size();
-  asked->answers.assign(questions.size(), absl::CancelledError("it was not waited for"));
+  asked->answers.assign(questions.size(), absl::CancelledError());  // not waited for
   std::vector<std::function<void()>> give_up;
   for (size_t i = 0; i < questions.size(); ++i) {
     give_up.push_back(ports_.identify(questions[i].address, questions[i].sure,
                                       [op, asked, i](absl::StatusOr<v1::IdentifyResponse> answer) {
                                         {
                                           std::lock_guard lock(op->mutex);
-                                          asked->answers[i] = std::move(answer);
                                           --asked->open;
+                                          if (i < asked->answers.size()) {
+                                            asked->answers[i] = std::move(answer);
+                                          }
                                         }
                                         op->changed.notify_all();
                                       }));
@@ -64,7 +66,8 @@ std::vector<absl::StatusOr<v1::IdentifyResponse>> ClusterChanges::Ask(
   {
     std::unique_lock lock(op->mutex);
     (void)op->WaitUntil(&lock, Instant::max(), [&] { return asked->open == 0; });
-    answers = asked->answers;  // a copy: who is given up may still write there
+    // Nothing of them stays with the callbacks: who is given up writes nowhere.
+    answers.swap(asked->answers);
   }
   for (const auto& give_one_up : give_up) give_one_up();
   return answers;

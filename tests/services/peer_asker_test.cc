@@ -107,7 +107,7 @@ TEST_F(PeerAskerTest, StoppingEndsWhatIsOpenAndRefusesTheRest) {
 // What a callback still holds when all is torn down would end gRPC's threads from one of them.
 TEST_F(PeerAskerTest, NothingOfAQuestionIsLeftWhenStoppingHasReturned) {
   const SilentListener silent;
-  for (int i = 0; i < 50; ++i) {
+  for (int i = 0; i < 20; ++i) {
     PeerChannels channels(&directory_);
     PeerAsker asker(&channels, &directory_);
     auto token = std::make_shared<int>(i);

@@ -142,16 +142,20 @@ TEST_F(RaftServiceTest, ALeadersFirstAppendInvitesAStoreThatDoesNotRun) {
     append.set_term(term);
     return DetailsOf(Append(append)).reason;
   };
+  const auto invited = [&] {
+    std::lock_guard lock(mutex);
+    return invitations;
+  };
   EXPECT_EQ(reason(78, 3), "NOT_RUNNING") << "another store is meant";
   EXPECT_EQ(reason(77, 0), "NOT_RUNNING") << "no leader";
-  EXPECT_TRUE(invitations.empty());
+  EXPECT_TRUE(invited().empty());
   EXPECT_EQ(reason(77, 3), "NOT_RUNNING") << "the leader comes again";
-  ASSERT_EQ(invitations.size(), 1u);
-  EXPECT_EQ(invitations[0].cluster, kTestCluster);
-  EXPECT_EQ(invitations[0].from, StoreId(555));
+  ASSERT_EQ(invited().size(), 1u);
+  EXPECT_EQ(invited()[0].cluster, kTestCluster);
+  EXPECT_EQ(invited()[0].from, StoreId(555));
   service.StopServing();
   EXPECT_EQ(reason(77, 3), "SHUTTING_DOWN");
-  EXPECT_EQ(invitations.size(), 1u);
+  EXPECT_EQ(invited().size(), 1u);
   server->Shutdown();
 }
 

@@ -1,0 +1,215 @@
+#include "tests/sim/clients.h"
+
+#include <cstdlib>
+
+#include "base/check.h"
+#include "storage/answer.h"
+
+namespace quorate::sim {
+namespace {
+
+using Kind = RegisterOperation::Kind;
+
+v1::Command PutCommand(const std::string& key, const std::string& value, uint64_t operation) {
+  v1::Command command;
+  command.set_note(History::NoteOf(operation));
+  v1::PutOperation* put = command.mutable_transaction()->add_then()->mutable_put();
+  put->set_key(key);
+  put->set_value(value);
+  put->set_value_kind(v1::VALUE_KIND_TEXT);
+  return command;
+}
+
+uint64_t NumberOf(const std::string& value) { return std::strtoull(value.c_str(), nullptr, 10); }
+
+}  // namespace
+
+Clients::Clients(Context* context) : context_(context), clients_(context->plan.clients) {}
+
+std::string Clients::ValueOf(uint64_t operation) const {
+  std::string value = std::to_string(operation) + ":";
+  if (value.size() < context_->plan.value_bytes) value.resize(context_->plan.value_bytes, 'v');
+  return value;
+}
+
+void Clients::Start() {
+  for (size_t client = 0; client < clients_.size(); ++client) Think(client);
+}
+
+void Clients::Think(size_t client) {
+  const Micros time = context_->random.Between(0, 2 * context_->plan.think);
+  context_->events.After(time, [this, client] { Next(client); });
+}
+
+// Any node that is up: its load balancer's business. Null: nothing listens there.
+Process* Clients::PickNode() {
+  const size_t machine = context_->random.Below(context_->machines.size());
+  Process* const process = context_->machines[machine]->process.get();
+  return process != nullptr && !process->dead() && process->node() != nullptr ? process : nullptr;
+}
+
+void Clients::Next(size_t client) {
+  if (stopped_) return;
+  Process* const process = PickNode();
+  if (process == nullptr) return Think(client);  // refused: it tries another one later
+  Client& me = clients_[client];
+  me.machine = process->machine();
+  me.life = process->life();
+  const size_t key = context_->random.Below(context_->plan.keys);
+  const uint64_t dice = context_->random.Below(1000);
+  const Plan& plan = context_->plan;
+  if (dice < plan.local_permille) {
+    BeginRead(client, key, process, true);
+  } else if (dice < plan.local_permille + plan.read_permille) {
+    BeginRead(client, key, process, false);
+  } else {
+    BeginWrite(client, key, process);
+  }
+}
+
+void Clients::End(size_t client) {
+  clients_[client].operation = 0;
+  Think(client);
+}
+
+// --- Reads ---
+
+void Clients::BeginRead(size_t client, size_t key, Process* process, bool local) {
+  const uint64_t operation = context_->history.Begin(Kind::kRead, key, context_->events.now(), 0);
+  clients_[client].operation = operation;
+  const auto done = [this, client, key, operation, local](const Process::ReadOutcome& outcome) {
+    if (!IsCurrent(client, operation)) return;
+    if (!outcome.served) {
+      context_->report.Count(Reached::kReadRefused);
+      context_->history.Forget(operation);
+      return End(client);
+    }
+    context_->report.Count(local              ? Reached::kLocalReadFresh
+                           : outcome.by_lease ? Reached::kLeaseRead
+                                              : Reached::kLinearizableRead);
+    const uint64_t value = outcome.found ? NumberOf(outcome.value) : 0;
+    clients_[client].seen[key] = value;
+    context_->trace.Note(kTraceOutcome, client, operation, value, outcome.revision.value());
+    context_->history.EndRead(operation, context_->events.now(), outcome.not_before, value);
+    End(client);
+  };
+  if (local) {
+    context_->report.Count(Reached::kLocalRead);
+    return done(process->ReadLocal(KeyName(key)));
+  }
+  const bool by_lease = context_->plan.leases && context_->random.OneIn(2);
+  context_->events.After(context_->plan.deadline, [this, client, operation] {
+    if (!IsCurrent(client, operation)) return;
+    context_->history.Forget(operation);
+    End(client);
+  });
+  process->ReadLinearizable(KeyName(key), by_lease, done);
+}
+
+// --- Writes ---
+
+void Clients::BeginWrite(size_t client, size_t key, Process* process) {
+  Client& me = clients_[client];
+  const uint64_t dice = context_->random.Below(10);
+  const Kind kind = dice < 6 ? Kind::kWrite : dice < 7 ? Kind::kDelete : Kind::kSwap;
+  const uint64_t expected = kind == Kind::kSwap ? me.seen[key] : 0;
+  const uint64_t operation = context_->history.Begin(kind, key, context_->events.now(), expected);
+  me.operation = operation;
+  v1::Command command = PutCommand(KeyName(key), ValueOf(operation), operation);
+  v1::Transaction* transaction = command.mutable_transaction();
+  if (kind == Kind::kDelete) {
+    transaction->mutable_then(0)->mutable_delete_()->set_key(KeyName(key));
+  } else if (kind == Kind::kSwap) {
+    v1::Compare* compare = transaction->add_compare();
+    compare->set_key(KeyName(key));
+    compare->set_result(v1::Compare::RESULT_EQUAL);
+    if (expected == 0) {
+      compare->set_version(0);
+    } else {
+      compare->set_value(ValueOf(expected));
+    }
+    transaction->set_abort_on_false(context_->random.OneIn(2));
+  }
+  context_->trace.Note(kTraceOperation, me.machine, operation, static_cast<uint64_t>(kind), key);
+  const Instant deadline = context_->machines[me.machine]->clock.Now() +
+                           Duration(context_->random.Between(1, context_->plan.deadline));
+  const uint64_t value = kind == Kind::kDelete ? 0 : operation;
+  me.write = process->forwarding()->Write(
+      std::move(command), deadline,
+      [this, client, key, operation, value](const ingress::Outcome& outcome) {
+        EndWrite(client, key, operation, value, outcome);
+      });
+  // Now and then a client does not wait for the end.
+  if (context_->random.OneIn(50)) {
+    const Micros patience = context_->random.Between(0, 20 * kMillisecond);
+    context_->events.After(patience, [this, client, operation] {
+      if (!IsCurrent(client, operation)) return;
+      const Client& impatient = clients_[client];
+      Process* const asked = context_->machines[impatient.machine]->process.get();
+      if (asked != nullptr && asked->life() == impatient.life) {
+        asked->forwarding()->Cancel(impatient.write);
+      }
+      End(client);
+    });
+  }
+}
+
+void Clients::EndWrite(size_t client, size_t key, uint64_t operation, uint64_t value,
+                       const ingress::Outcome& outcome) {
+  if (!IsCurrent(client, operation)) return;
+  const Micros now = context_->events.now();
+  context_->trace.Note(kTraceOutcome, client, operation, static_cast<uint64_t>(outcome.kind));
+  switch (outcome.kind) {
+    case ingress::Outcome::Kind::kUnknown:
+      context_->report.Count(Reached::kUnknownOutcome);
+      break;
+    case ingress::Outcome::Kind::kNotAccepted:
+      context_->report.Count(Reached::kNotAccepted);
+      context_->history.EndNotAccepted(operation);
+      break;
+    case ingress::Outcome::Kind::kAnswered: {
+      v1::Answer answer;
+      CHECK(answer.ParseFromString(*outcome.answer));
+      if (answer.reason() == "SKIPPED") {
+        context_->failure.Fail("operation " + std::to_string(operation) +
+                               " is answered by the Skip that took its place");
+        break;
+      }
+      bool succeeded = answer.succeeded();
+      if (answer.code() != 0) succeeded = false;
+      // A deletion always runs; it says how many it deleted.
+      if (value == 0) succeeded = answer.results_size() == 1 && answer.results(0).deleted() == 1;
+      context_->report.Count(succeeded ? Reached::kAnswered : Reached::kMismatch);
+      if (succeeded) clients_[client].seen[key] = value;
+      context_->history.EndWrite(operation, now, succeeded);
+      break;
+    }
+  }
+  End(client);
+}
+
+void Clients::OnProcessGone(size_t machine) {
+  for (size_t client = 0; client < clients_.size(); ++client) {
+    Client& me = clients_[client];
+    if (me.operation != 0 && me.machine == machine) End(client);
+  }
+}
+
+void Clients::WriteOnce(size_t machine, std::function<void(bool)> done) {
+  Process* const process = context_->machines[machine]->process.get();
+  if (process == nullptr || process->forwarding() == nullptr) return done(false);
+  const uint64_t operation = context_->history.Begin(Kind::kWrite, 0, context_->events.now(), 0);
+  const Instant deadline = context_->machines[machine]->clock.Now() + std::chrono::seconds(2);
+  process->forwarding()->Write(
+      PutCommand(KeyName(0), ValueOf(operation), operation), deadline,
+      [this, operation, done = std::move(done)](const ingress::Outcome& outcome) {
+        if (outcome.kind == ingress::Outcome::Kind::kAnswered) {
+          context_->history.EndWrite(operation, context_->events.now(), true);
+        } else if (outcome.kind == ingress::Outcome::Kind::kNotAccepted) {
+          context_->history.EndNotAccepted(operation);
+        }
+        done(outcome.kind == ingress::Outcome::Kind::kAnswered);
+      });
+}
+
+}  // namespace quorate::sim

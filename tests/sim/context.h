@@ -1,0 +1,73 @@
+// What the parts of one run share. Owned by World; everything here lives as long as the run.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <set>
+#include <vector>
+
+#include "raft/core/message.h"
+#include "tests/sim/events.h"
+#include "tests/sim/history.h"
+#include "tests/sim/machine.h"
+#include "tests/sim/network.h"
+#include "tests/sim/plan.h"
+#include "tests/sim/raft_checker.h"
+#include "tests/sim/random.h"
+#include "tests/sim/report.h"
+#include "tests/sim/trace.h"
+
+namespace quorate::sim {
+
+// A stream of forwarded writes: the link of one process's ingress. Its other end is a leader's.
+struct StreamKey {
+  size_t machine = 0;
+  uint64_t life = 0;
+  uint64_t number = 0;
+  friend auto operator<=>(const StreamKey&, const StreamKey&) = default;
+};
+
+struct Context {
+  Context(const Plan& plan_, std::FILE* story)
+      : plan(plan_),
+        random(plan.seed * 0x9e3779b97f4a7c15ULL + 1),
+        trace(&events, story),
+        network(plan, &random, &events, &report),
+        raft_checker(&failure, &report),
+        history(&failure, &report) {}
+
+  const Plan plan;
+  Random random;
+  EventQueue events;
+  Report report;
+  Failure failure;
+  Trace trace;
+  Network network;
+  RaftChecker raft_checker;
+  History history;
+  std::vector<std::unique_ptr<Machine>> machines;
+  bool calm = false;  // the faults have stopped
+
+  // The members at birth.
+  ClusterId cluster;
+  raft::EntryPtr first_entry;
+
+  std::set<StreamKey> broken_streams;
+  // Nothing more arrives on it; both ends are told, each in its own time (forwarding.cc).
+  void BreakStream(const StreamKey& stream, size_t server, uint64_t server_life);
+
+  // What a process's transport sends; `from` is its machine.
+  std::function<void(size_t from, raft::Message message)> send;
+  // A process has ended by itself or by its disk: World buries it and starts the next one.
+  std::function<void(size_t machine, const char* why)> process_ended;
+
+  Machine* MachineOf(StoreId store) {
+    for (const auto& machine : machines) {
+      if (machine->store == store) return machine.get();
+    }
+    return nullptr;
+  }
+};
+
+}  // namespace quorate::sim

@@ -1,0 +1,323 @@
+#include "tests/sim/disk.h"
+
+#include <algorithm>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+
+namespace quorate::sim {
+namespace {
+
+using storage::ParentDirectory;
+
+std::string NameOf(const std::string& path) { return path.substr(path.rfind('/') + 1); }
+
+void Put(std::string* content, uint64_t offset, std::string_view bytes) {
+  if (content->size() < offset + bytes.size()) content->resize(offset + bytes.size());
+  std::copy(bytes.begin(), bytes.end(), content->begin() + static_cast<ptrdiff_t>(offset));
+}
+
+// Calls with each piece of a write, none across a sector's border.
+template <typename Use>
+void ForEachSector(uint64_t offset, std::string_view bytes, Use use) {
+  constexpr size_t kSector = SimulatedDisk::kSectorBytes;
+  while (!bytes.empty()) {
+    const size_t n = std::min<size_t>(bytes.size(), kSector - offset % kSector);
+    use(offset, bytes.substr(0, n));
+    offset += n;
+    bytes.remove_prefix(n);
+  }
+}
+
+}  // namespace
+
+// An open file. It keeps its File though the name may go.
+class SimulatedDisk::Handle final : public storage::DiskFile {
+ public:
+  Handle(SimulatedDisk* disk, std::string path, FilePtr file, bool writable)
+      : disk_(disk), path_(std::move(path)), file_(std::move(file)), writable_(writable) {}
+
+  absl::Status Write(uint64_t offset, std::string_view bytes) override {
+    CHECK(writable_, path_);
+    return disk_->Write(path_, file_.get(), offset, bytes);
+  }
+  absl::StatusOr<std::string> Read(uint64_t offset, size_t size) override {
+    if (disk_->stopped_) return absl::AbortedError("the process is gone");
+    if (offset >= file_->seen.size()) return std::string();
+    return file_->seen.substr(offset, size);
+  }
+  absl::StatusOr<uint64_t> Size() override { return file_->seen.size(); }
+  absl::Status Allocate(uint64_t size) override {
+    CHECK(writable_, path_);
+    return disk_->Resize(path_, file_.get(), size, /*only_grow=*/true);
+  }
+  absl::Status Truncate(uint64_t size) override {
+    CHECK(writable_, path_);
+    return disk_->Resize(path_, file_.get(), size, /*only_grow=*/false);
+  }
+  absl::Status Sync() override { return disk_->Sync(path_, file_.get()); }
+
+ private:
+  SimulatedDisk* const disk_;
+  const std::string path_;
+  const FilePtr file_;
+  const bool writable_;
+};
+
+absl::Status SimulatedDisk::Step(const char* operation, const std::string& path, bool* half) {
+  if (stopped_ || operations_ >= stop_at_) {
+    stopped_ = true;
+    return absl::AbortedError("the process is gone");
+  }
+  if (operations_++ != fail_at_) return absl::OkStatus();
+  failed_ = true;
+  if (half != nullptr) *half = true;
+  return absl::Status(failure_->code(),
+                      absl::StrCat(operation, " ", path, ": ", failure_->message()));
+}
+
+absl::StatusOr<SimulatedDisk::Directory*> SimulatedDisk::DirectoryOf(const std::string& path) {
+  const auto found = directories_.find(ParentDirectory(path));
+  if (found == directories_.end()) return absl::NotFoundError(path);
+  return &found->second;
+}
+
+absl::StatusOr<SimulatedDisk::FilePtr> SimulatedDisk::Find(const std::string& path) {
+  const absl::StatusOr<Directory*> directory = DirectoryOf(path);
+  if (!directory.ok()) return directory.status();
+  const auto found = (*directory)->seen.find(NameOf(path));
+  if (found == (*directory)->seen.end()) return absl::NotFoundError(absl::StrCat("open ", path));
+  return found->second;
+}
+
+// --- Names ---
+
+absl::StatusOr<std::unique_ptr<storage::DiskFile>> SimulatedDisk::Create(const std::string& path) {
+  const absl::StatusOr<Directory*> directory = DirectoryOf(path);
+  if (!directory.ok()) return directory.status();
+  if ((*directory)->seen.contains(NameOf(path))) return absl::AlreadyExistsError(path);
+  if (absl::Status s = Step("create", path); !s.ok()) return s;
+  auto file = std::make_shared<File>();
+  (*directory)->seen[NameOf(path)] = file;
+  (*directory)->changes.push_back({NameOf(path), file, ""});
+  return std::unique_ptr<storage::DiskFile>(new Handle(this, path, file, true));
+}
+
+absl::StatusOr<std::unique_ptr<storage::DiskFile>> SimulatedDisk::Open(const std::string& path,
+                                                                       Mode mode) {
+  if (stopped_) return absl::AbortedError("the process is gone");
+  absl::StatusOr<FilePtr> file = Find(path);
+  if (!file.ok()) return file.status();
+  return std::unique_ptr<storage::DiskFile>(
+      new Handle(this, path, *std::move(file), mode == Mode::kReadWrite));
+}
+
+absl::Status SimulatedDisk::Rename(const std::string& from, const std::string& to) {
+  CHECK(ParentDirectory(from) == ParentDirectory(to), "renames stay within a directory");
+  const absl::StatusOr<FilePtr> file = Find(from);
+  if (!file.ok()) return file.status();
+  if (absl::Status s = Step("rename", from); !s.ok()) return s;
+  Directory* directory = *DirectoryOf(from);
+  directory->seen.erase(NameOf(from));
+  directory->seen[NameOf(to)] = *file;
+  directory->changes.push_back({NameOf(to), *file, NameOf(from)});
+  return absl::OkStatus();
+}
+
+absl::Status SimulatedDisk::Remove(const std::string& path) {
+  const absl::StatusOr<FilePtr> file = Find(path);
+  if (!file.ok()) return file.status();
+  if (absl::Status s = Step("remove", path); !s.ok()) return s;
+  Directory* directory = *DirectoryOf(path);
+  used_ -= std::min<uint64_t>(used_, (*file)->seen.size());
+  directory->seen.erase(NameOf(path));
+  directory->changes.push_back({NameOf(path), nullptr, ""});
+  return absl::OkStatus();
+}
+
+absl::Status SimulatedDisk::MakeDirectory(const std::string& path) {
+  directories_[path];
+  return absl::OkStatus();
+}
+
+absl::Status SimulatedDisk::SyncDirectory(const std::string& path) {
+  const auto found = directories_.find(path);
+  if (found == directories_.end()) return absl::NotFoundError(path);
+  if (absl::Status s = Step("sync directory", path); !s.ok()) return s;
+  ++syncs_;
+  found->second.durable = found->second.seen;
+  found->second.changes.clear();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<std::string>> SimulatedDisk::List(const std::string& path) {
+  if (stopped_) return absl::AbortedError("the process is gone");
+  const auto found = directories_.find(path);
+  if (found == directories_.end()) return absl::NotFoundError(path);
+  std::vector<std::string> names;
+  for (const auto& [name, file] : found->second.seen) names.push_back(name);
+  return names;
+}
+
+// --- Bytes ---
+
+absl::Status SimulatedDisk::Write(const std::string& path, File* file, uint64_t offset,
+                                  std::string_view bytes) {
+  bool half = false;
+  absl::Status step = Step("write", path, &half);
+  if (!step.ok() && !half) return step;
+  const uint64_t end = offset + bytes.size();
+  if (end > file->seen.size()) {
+    const uint64_t more = end - file->seen.size();
+    if (used_ + more > capacity_) {
+      failed_ = true;
+      return absl::ResourceExhaustedError(absl::StrCat("write ", path, ": no space left"));
+    }
+    used_ += more;
+  }
+  if (!half) {
+    Put(&file->seen, offset, bytes);
+    file->changes.push_back({std::nullopt, offset, std::string(bytes)});
+    return step;
+  }
+  ForEachSector(offset, bytes, [&](uint64_t at, std::string_view piece) {
+    if (random_->OneIn(2)) return;
+    Put(&file->seen, at, piece);
+    file->changes.push_back({std::nullopt, at, std::string(piece)});
+  });
+  return step;
+}
+
+absl::Status SimulatedDisk::Resize(const std::string& path, File* file, uint64_t size,
+                                   bool only_grow) {
+  if (absl::Status s = Step(only_grow ? "allocate" : "truncate", path); !s.ok()) return s;
+  if (only_grow && size <= file->seen.size()) return absl::OkStatus();
+  if (size > file->seen.size() && used_ + size - file->seen.size() > capacity_) {
+    failed_ = true;
+    return absl::ResourceExhaustedError(absl::StrCat("allocate ", path, ": no space left"));
+  }
+  used_ = used_ + size - std::min<uint64_t>(used_ + size, file->seen.size());
+  file->seen.resize(size);
+  file->changes.push_back({size, 0, ""});
+  return absl::OkStatus();
+}
+
+absl::Status SimulatedDisk::Sync(const std::string& path, File* file) {
+  bool half = false;
+  absl::Status step = Step("sync", path, &half);
+  if (!step.ok() && !half) return step;
+  ++syncs_;
+  for (const Change& change : file->changes) {
+    if (half && random_->OneIn(2)) continue;
+    if (change.size) {
+      file->durable.resize(*change.size);
+    } else {
+      Put(&file->durable, change.offset, change.bytes);
+    }
+  }
+  // Also after a failure: the pages count as clean now, and nothing writes them again.
+  file->changes.clear();
+  return step;
+}
+
+// --- Crashes ---
+
+void SimulatedDisk::Revive() {
+  stopped_ = failed_ = false;
+  stop_at_ = fail_at_ = UINT64_MAX;
+  failure_.reset();
+}
+
+bool SimulatedDisk::Survives(Fate fate, size_t position, size_t count, size_t missing) {
+  switch (fate) {
+    case Fate::kLost:
+      return false;
+    case Fate::kKept:
+      return true;
+    case Fate::kAnySome:
+      return random_->OneIn(2);
+    case Fate::kLastOnly:
+      return position + 1 == count;
+    case Fate::kAllButOne:
+      return position != missing;
+  }
+  return false;
+}
+
+void SimulatedDisk::CrashFile(File* file, Fate fate) {
+  const size_t count = file->changes.size();
+  const size_t missing = count == 0 ? 0 : random_->Below(count);
+  for (size_t i = 0; i < count; ++i) {
+    const Change& change = file->changes[i];
+    if (fate == Fate::kAnySome && !change.size) {
+      ForEachSector(change.offset, change.bytes, [&](uint64_t at, std::string_view piece) {
+        if (random_->OneIn(2)) Put(&file->durable, at, piece);
+      });
+    } else if (Survives(fate, i, count, missing)) {
+      if (change.size) {
+        file->durable.resize(*change.size);
+      } else {
+        Put(&file->durable, change.offset, change.bytes);
+      }
+    }
+  }
+  file->changes.clear();
+  file->seen = file->durable;
+}
+
+void SimulatedDisk::PowerFailure(Fate fate) {
+  std::set<File*> crashed;
+  for (auto& [path, directory] : directories_) {
+    const size_t count = directory.changes.size();
+    const size_t missing = count == 0 ? 0 : random_->Below(count);
+    for (size_t i = 0; i < count; ++i) {
+      const NameChange& change = directory.changes[i];
+      if (!Survives(fate, i, count, missing)) continue;
+      if (!change.gone.empty()) directory.durable.erase(change.gone);
+      if (change.file == nullptr) {
+        directory.durable.erase(change.name);
+      } else {
+        directory.durable[change.name] = change.file;
+      }
+    }
+    directory.changes.clear();
+    directory.seen = directory.durable;
+    for (auto& [name, file] : directory.durable) {
+      // A file may be there by its old and by its new name.
+      if (crashed.insert(file.get()).second) CrashFile(file.get(), fate);
+    }
+  }
+  CountUsed();
+}
+
+void SimulatedDisk::CountUsed() {
+  used_ = 0;
+  for (const auto& [path, directory] : directories_) {
+    for (const auto& [name, file] : directory.seen) used_ += file->seen.size();
+  }
+}
+
+void SimulatedDisk::Wipe() {
+  directories_.clear();
+  flipped_ = false;
+  used_ = 0;
+}
+
+bool SimulatedDisk::FlipBit(const std::string& directory) {
+  const auto found = directories_.find(directory);
+  if (found == directories_.end() || found->second.durable.empty()) return false;
+  auto file = found->second.durable.begin();
+  std::advance(file, static_cast<ptrdiff_t>(random_->Below(found->second.durable.size())));
+  std::string& durable = file->second->durable;
+  if (durable.empty()) return false;
+  const size_t at = random_->Below(durable.size());
+  const char mask = static_cast<char>(1 << random_->Below(8));
+  durable[at] = static_cast<char>(durable[at] ^ mask);
+  std::string& seen = file->second->seen;
+  if (at < seen.size()) seen[at] = static_cast<char>(seen[at] ^ mask);
+  flipped_ = true;
+  return true;
+}
+
+}  // namespace quorate::sim

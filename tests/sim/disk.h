@@ -1,0 +1,130 @@
+// A machine's disk: what survives a crash, and what a crash, a failing drive or a full one do.
+//
+// storage/disk.h says what an implementation must promise; this one promises nothing more. Each
+// file has three faces: what a process sees (the page cache), what is durable, and what was changed
+// since. A killed process leaves the page cache; a power failure leaves what is durable and, of the
+// changes since, any (Fate), at the grain of a sector. A failed flush leaves pages that are seen
+// and will never be written.
+//
+// Every operation that changes something is a point at which the process may die: StopAfter.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "storage/disk.h"
+#include "tests/sim/random.h"
+
+namespace quorate::sim {
+
+class SimulatedDisk final : public storage::Disk {
+ public:
+  static constexpr size_t kSectorBytes = 512;
+
+  // What becomes of unsynced changes when the power fails.
+  enum class Fate : uint8_t {
+    kLost,       // all of them
+    kKept,       // none of them
+    kAnySome,    // each sector, size and name on its own
+    kLastOnly,   // only the newest change of each file and directory is there: the worst order
+    kAllButOne,  // one change is missing, whatever came after it
+  };
+  static constexpr int kFates = 5;
+
+  // `random` draws what becomes of half-done operations, and of changes at a crash.
+  explicit SimulatedDisk(Random* random) : random_(random) {}
+
+  absl::StatusOr<std::unique_ptr<storage::DiskFile>> Create(const std::string& path) override;
+  absl::StatusOr<std::unique_ptr<storage::DiskFile>> Open(const std::string& path,
+                                                          Mode mode) override;
+  absl::Status Rename(const std::string& from, const std::string& to) override;
+  absl::Status Remove(const std::string& path) override;
+  absl::Status MakeDirectory(const std::string& path) override;  // durable at once
+  absl::Status SyncDirectory(const std::string& path) override;
+  absl::StatusOr<std::vector<std::string>> List(const std::string& path) override;
+
+  // --- What goes wrong ---
+
+  // After `count` more changing operations the process is no more: every call fails with kAborted
+  // and changes nothing, until Revive.
+  void StopAfter(uint64_t count) { stop_at_ = operations_ + count; }
+  bool stopped() const { return stopped_; }
+  // The changing operation after `count` more fails once with `error`: a write has written some of
+  // its sectors, a flush has made some changes durable and dropped the others.
+  void FailAfter(uint64_t count, absl::Status error) {
+    fail_at_ = operations_ + count;
+    failure_ = std::move(error);
+  }
+  // Bytes in all files together; above: kResourceExhausted.
+  void SetCapacity(uint64_t bytes) { capacity_ = bytes; }
+  // Flips one bit of what is durable in some file below `directory`; false: there is nothing.
+  bool FlipBit(const std::string& directory);
+
+  // The next process may use the disk: faults that were ordered are forgotten. Open files of the
+  // old one must be gone.
+  void Revive();
+  void PowerFailure(Fate fate);
+  // Everything is gone, as on a new drive.
+  void Wipe();
+
+  // --- Views ---
+  uint64_t operations() const { return operations_; }
+  uint64_t syncs() const { return syncs_; }
+  bool failed() const { return failed_; }  // an error was given since Revive
+  bool flipped() const { return flipped_; }
+  uint64_t UsedBytes() const { return used_; }
+
+ private:
+  struct Change {                  // to a file, not yet synced
+    std::optional<uint64_t> size;  // a new size; else a write
+    uint64_t offset = 0;
+    std::string bytes;
+  };
+  struct File {
+    std::string seen;
+    std::string durable;
+    std::vector<Change> changes;
+  };
+  using FilePtr = std::shared_ptr<File>;
+  struct NameChange {  // `name` is then `file` (null: gone)
+    std::string name;
+    FilePtr file;
+    std::string gone;  // with a rename: the name that it had
+  };
+  struct Directory {
+    std::map<std::string, FilePtr> seen;
+    std::map<std::string, FilePtr> durable;
+    std::vector<NameChange> changes;
+  };
+  class Handle;
+
+  absl::Status Step(const char* operation, const std::string& path, bool* half = nullptr);
+  absl::StatusOr<Directory*> DirectoryOf(const std::string& path);
+  absl::StatusOr<FilePtr> Find(const std::string& path);
+  absl::Status Write(const std::string& path, File* file, uint64_t offset, std::string_view bytes);
+  absl::Status Resize(const std::string& path, File* file, uint64_t size, bool only_grow);
+  absl::Status Sync(const std::string& path, File* file);
+  bool Survives(Fate fate, size_t position, size_t count, size_t missing);
+  void CrashFile(File* file, Fate fate);
+  void CountUsed();
+
+  Random* const random_;
+  std::map<std::string, Directory> directories_;
+  std::optional<absl::Status> failure_;
+  uint64_t operations_ = 0;
+  uint64_t syncs_ = 0;
+  uint64_t fail_at_ = UINT64_MAX;
+  uint64_t stop_at_ = UINT64_MAX;
+  bool stopped_ = false;
+  bool failed_ = false;
+  bool flipped_ = false;
+  uint64_t capacity_ = UINT64_MAX;
+  uint64_t used_ = 0;  // about: files without a name are counted until the next crash
+};
+
+}  // namespace quorate::sim

@@ -1,0 +1,190 @@
+#include "tests/sim/faults.h"
+
+#include <algorithm>
+
+namespace quorate::sim {
+namespace {
+
+// Those that have a moment; the others are in force all the time.
+constexpr Fault kMoments[] = {Fault::kPartition,   Fault::kOneWay,       Fault::kLinkCut,
+                              Fault::kClog,        Fault::kPowerFailure, Fault::kKill,
+                              Fault::kCrashInDisk, Fault::kPause,        Fault::kSlowNode,
+                              Fault::kDiskError,   Fault::kDiskFull,     Fault::kTransfer};
+
+}  // namespace
+
+void Faults::Again() {
+  const Micros mean = context_->plan.fault_interval;
+  context_->events.After(context_->random.Between(1, 2 * mean), [this] {
+    if (stopped_) return;
+    Happen();
+    Again();
+  });
+}
+
+void Faults::Stop() {
+  stopped_ = true;
+  context_->network.Heal();
+  for (const auto& machine : context_->machines) {
+    machine->paused_until = machine->slow_until = 0;
+    machine->disk.SetCapacity(UINT64_MAX);
+  }
+}
+
+void Faults::Happen() {
+  std::vector<Fault> possible;
+  for (Fault fault : kMoments) {
+    if (context_->plan.Has(fault)) possible.push_back(fault);
+  }
+  if (possible.empty()) return;
+  Do(context_->random.Pick(possible));
+}
+
+void Faults::Do(Fault fault) {
+  context_->trace.Note(kTraceFault, static_cast<uint64_t>(fault));
+  context_->report.Count(fault);
+  const Micros now = context_->events.now();
+  Machine& machine = *context_->machines[AnyMachine()];
+  switch (fault) {
+    case Fault::kPartition:
+      return Partition();
+    case Fault::kOneWay:
+      return OneWay();
+    case Fault::kLinkCut:
+      return CutLink();
+    case Fault::kClog:
+      return Clog();
+    case Fault::kPowerFailure:
+      return hands_.crash(machine.number, true);
+    case Fault::kKill:
+      return hands_.crash(machine.number, false);
+    case Fault::kCrashInDisk:
+      return CrashInDisk();
+    case Fault::kPause:
+      machine.paused_until = now + Length();
+      if (context_->trace.telling()) context_->trace.Tell("%s: pauses", machine.name.c_str());
+      return;
+    case Fault::kSlowNode:
+      machine.slow_until = now + Length();
+      if (context_->trace.telling()) context_->trace.Tell("%s: is slow", machine.name.c_str());
+      return;
+    case Fault::kDiskError:
+      return DiskError();
+    case Fault::kDiskFull:
+      return DiskFull();
+    case Fault::kTransfer:
+      return Transfer();
+    default:
+      return;
+  }
+}
+
+Micros Faults::Length() { return context_->random.Between(1, context_->plan.fault_length); }
+
+size_t Faults::AnyMachine() { return context_->random.Below(context_->machines.size()); }
+
+Process* Faults::Leader(size_t* machine) {
+  for (const auto& each : context_->machines) {
+    Process* const process = each->process.get();
+    if (process == nullptr || process->dead() || process->node() == nullptr) continue;
+    if (process->status()->role != raft::Role::kLeader) continue;
+    *machine = each->number;
+    return process;
+  }
+  return nullptr;
+}
+
+// --- Network ---
+
+void Faults::Partition() {
+  const size_t count = context_->machines.size();
+  if (count < 2) return;
+  const Micros until = context_->events.now() + Length();
+  const uint64_t groups = context_->random.OneIn(4) ? 3 : 2;
+  std::vector<uint64_t> group(count);
+  for (uint64_t& each : group) each = context_->random.Below(groups);
+  for (size_t a = 0; a < count; ++a) {
+    for (size_t b = 0; b < count; ++b) {
+      if (group[a] != group[b]) context_->network.Cut(a, b, until);
+    }
+  }
+  if (!context_->trace.telling()) return;
+  std::string text;
+  for (uint64_t each : group) text += std::to_string(each);
+  context_->trace.Tell("network: falls into groups %s", text.c_str());
+}
+
+void Faults::OneWay() {
+  const size_t one = AnyMachine();
+  const bool deaf = context_->random.OneIn(2);
+  const Micros until = context_->events.now() + Length();
+  for (size_t other = 0; other < context_->machines.size(); ++other) {
+    if (other == one) continue;
+    context_->network.Cut(deaf ? other : one, deaf ? one : other, until);
+  }
+  if (context_->trace.telling()) {
+    context_->trace.Tell("network: %s %s", context_->machines[one]->name.c_str(),
+                         deaf ? "hears nobody" : "is not heard");
+  }
+}
+
+void Faults::CutLink() {
+  const size_t a = AnyMachine(), b = AnyMachine();
+  const Micros until = context_->events.now() + Length();
+  context_->network.Cut(a, b, until);
+  if (context_->random.OneIn(2)) context_->network.Cut(b, a, until);
+  if (context_->trace.telling()) {
+    context_->trace.Tell("network: %s does not reach %s", context_->machines[a]->name.c_str(),
+                         context_->machines[b]->name.c_str());
+  }
+}
+
+void Faults::Clog() {
+  const size_t a = AnyMachine(), b = AnyMachine();
+  context_->network.Clog(a, b, context_->events.now() + Length());
+  if (context_->trace.telling()) {
+    context_->trace.Tell("network: from %s to %s all is late", context_->machines[a]->name.c_str(),
+                         context_->machines[b]->name.c_str());
+  }
+}
+
+// --- Disks ---
+
+void Faults::CrashInDisk() {
+  Machine& machine = *context_->machines[AnyMachine()];
+  // Soon; also in the middle of the next start, if it is down now.
+  machine.disk.StopAfter(static_cast<uint64_t>(context_->random.Skewed(1, 64)) - 1);
+}
+
+void Faults::DiskError() {
+  Machine& machine = *context_->machines[AnyMachine()];
+  machine.disk.FailAfter(static_cast<uint64_t>(context_->random.Skewed(1, 64)) - 1,
+                         absl::InternalError("input/output error"));
+}
+
+void Faults::DiskFull() {
+  Machine& machine = *context_->machines[AnyMachine()];
+  machine.disk.SetCapacity(machine.disk.UsedBytes() +
+                           static_cast<uint64_t>(context_->random.Skewed(1, 200'000)));
+  context_->events.After(Length(), [&machine] { machine.disk.SetCapacity(UINT64_MAX); });
+}
+
+// --- Operators ---
+
+void Faults::Transfer() {
+  size_t machine = 0;
+  Process* const leader = Leader(&machine);
+  if (leader == nullptr) return;
+  StoreId target;
+  if (context_->random.OneIn(2)) target = context_->machines[AnyMachine()]->store;
+  if (context_->trace.telling()) {
+    context_->trace.Tell("%s: is asked to hand leadership over",
+                         context_->machines[machine]->name.c_str());
+  }
+  leader->node()->TransferLeadership(target, [context = context_](raft::TransferStatus status) {
+    if (status == raft::TransferStatus::kDone) context->report.Count(Reached::kTransferDone);
+  });
+  leader->Wake(Process::Job::kNode, 1);
+}
+
+}  // namespace quorate::sim

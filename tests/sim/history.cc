@@ -1,0 +1,117 @@
+#include "tests/sim/history.h"
+
+#include <cstdlib>
+
+#include "base/check.h"
+#include "quorate/v1/command.pb.h"
+
+namespace quorate::sim {
+
+using Kind = RegisterOperation::Kind;
+
+void History::Fail(uint64_t operation, const std::string& what) {
+  failure_->Fail("operation " + std::to_string(operation) + " on key " +
+                 std::to_string(operations_[operation - 1].key) + ": " + what);
+}
+
+uint64_t History::Begin(Kind kind, size_t key, Micros now, uint64_t expected) {
+  Operation operation;
+  operation.key = key;
+  operation.facts.kind = kind;
+  operation.facts.called = now;
+  operation.facts.expected = expected;
+  const uint64_t number = operations_.size() + 1;
+  if (kind == Kind::kWrite || kind == Kind::kSwap) operation.facts.value = number;
+  operations_.push_back(operation);
+  return number;
+}
+
+void History::EndRead(uint64_t operation, Micros now, Micros not_before, uint64_t value) {
+  Operation& read = operations_[operation - 1];
+  CHECK(read.end == End::kOpen && read.facts.kind == Kind::kRead);
+  read.end = End::kServed;
+  read.facts.called = std::min(read.facts.called, not_before);
+  read.facts.returned = now;
+  read.facts.value = value;
+  ++ended_;
+}
+
+void History::EndWrite(uint64_t operation, Micros now, bool succeeded) {
+  Operation& write = operations_[operation - 1];
+  if (write.end != End::kOpen) return Fail(operation, "it ends twice");
+  write.end = End::kAnswered;
+  write.facts.returned = now;
+  write.facts.succeeded = succeeded;
+  if (write.executed != 1) {
+    Fail(operation, "it is answered and was executed " + std::to_string(write.executed) + " times");
+  }
+  ++ended_;
+}
+
+void History::EndNotAccepted(uint64_t operation) {
+  Operation& write = operations_[operation - 1];
+  if (write.end != End::kOpen) return Fail(operation, "it ends twice");
+  write.end = End::kNotAccepted;
+  ++ended_;
+}
+
+void History::Forget(uint64_t operation) {
+  operations_[operation - 1].end = End::kForgotten;
+  ++ended_;
+}
+
+void History::OnApplied(const std::vector<raft::EntryPtr>& entries,
+                        const std::vector<storage::Applied>& outcomes) {
+  if (entries.back()->index <= counted_) return;
+  size_t next = 0;
+  v1::Command command;
+  for (const raft::EntryPtr& entry : entries) {
+    if (entry->type != raft::EntryType::kCommand) continue;
+    const storage::Applied& outcome = outcomes[next++];
+    CHECK(outcome.index == entry->index);
+    if (entry->index <= counted_ || outcome.refused || outcome.duplicate) continue;
+    command.ParseFromString(entry->payload);
+    if (command.note().empty()) continue;
+    const uint64_t operation = std::strtoull(command.note().c_str(), nullptr, 10);
+    CHECK(operation > 0 && operation <= operations_.size());
+    if (++operations_[operation - 1].executed > 1) Fail(operation, "it is executed twice");
+  }
+  counted_ = entries.back()->index;
+}
+
+void History::Finish() {
+  std::map<size_t, std::vector<RegisterOperation>> keys;
+  for (size_t i = 0; i < operations_.size(); ++i) {
+    const Operation& operation = operations_[i];
+    switch (operation.end) {
+      case End::kForgotten:
+        break;
+      case End::kNotAccepted:
+        if (operation.executed != 0) Fail(i + 1, "it was not accepted, and is executed");
+        break;
+      case End::kOpen:
+        report_->Count(Reached::kUnknownOperation);
+        [[fallthrough]];
+      case End::kServed:
+      case End::kAnswered:
+        keys[operation.key].push_back(operation.facts);
+        break;
+    }
+  }
+  for (const auto& [key, history] : keys) CheckKey(key, history);
+}
+
+void History::CheckKey(size_t key, const std::vector<RegisterOperation>& history) {
+  switch (CheckRegister(history)) {
+    case Verdict::kLinearizable:
+      return;
+    case Verdict::kUndecided:
+      ++report_->undecided;
+      return;
+    case Verdict::kNotLinearizable:
+      return failure_->Fail("key " + std::to_string(key) + ": its " +
+                            std::to_string(history.size()) + " operations are not linearizable");
+  }
+}
+
+}  // namespace quorate::sim

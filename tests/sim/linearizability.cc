@@ -1,0 +1,212 @@
+#include "tests/sim/linearizability.h"
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <tuple>
+#include <utility>
+
+#include "base/check.h"
+
+namespace quorate::sim {
+namespace {
+
+using Kind = RegisterOperation::Kind;
+
+constexpr size_t kUnknownMax = 256;
+
+// Which operations without an outcome have taken effect.
+struct UsedUp {
+  std::array<uint64_t, kUnknownMax / 64> words{};
+  bool Has(size_t i) const { return (words[i / 64] >> (i % 64) & 1) != 0; }
+  void Add(size_t i) { words[i / 64] |= uint64_t{1} << (i % 64); }
+  bool Within(const UsedUp& other) const {
+    for (size_t i = 0; i < words.size(); ++i) {
+      if ((words[i] & ~other.words[i]) != 0) return false;
+    }
+    return true;
+  }
+};
+
+// One way in which it may have gone so far.
+struct Possibility {
+  uint64_t state = 0;
+  uint64_t done = 0;  // of the open operations, by place
+  UsedUp used;
+};
+
+// What remains of many possibilities: for each state and set of open operations the fewest used up.
+class Frontier {
+ public:
+  bool Add(const Possibility& fresh) {
+    std::vector<UsedUp>& kept = kept_[{fresh.state, fresh.done}];
+    for (const UsedUp& used : kept) {
+      if (used.Within(fresh.used)) return false;
+    }
+    const size_t before = kept.size();
+    std::erase_if(kept, [&](const UsedUp& used) { return fresh.used.Within(used); });
+    kept.push_back(fresh.used);
+    size_ += kept.size() - before;
+    return true;
+  }
+  size_t size() const { return size_; }
+  std::vector<Possibility> Take() const {
+    std::vector<Possibility> all;
+    for (const auto& [key, kept] : kept_) {
+      for (const UsedUp& used : kept) all.push_back({key.first, key.second, used});
+    }
+    return all;
+  }
+
+ private:
+  std::map<std::pair<uint64_t, uint64_t>, std::vector<UsedUp>> kept_;
+  size_t size_ = 0;
+};
+
+// Whether the operation can take effect now; changes the state to what is then there. One without
+// an outcome may have gone either way.
+bool TakeEffect(const RegisterOperation& operation, uint64_t* state) {
+  const bool known = operation.returned != kNever;
+  switch (operation.kind) {
+    case Kind::kRead:
+      return *state == operation.value;
+    case Kind::kWrite:
+      *state = operation.value;
+      return true;
+    case Kind::kDelete:
+      if (known && operation.succeeded != (*state != 0)) return false;
+      *state = 0;
+      return true;
+    case Kind::kSwap: {
+      const bool holds = *state == operation.expected;
+      if (known && operation.succeeded != holds) return false;
+      if (holds) *state = operation.value;
+      return true;
+    }
+  }
+  return false;
+}
+
+class Checker {
+ public:
+  Checker(const std::vector<RegisterOperation>& history, size_t possibilities_max)
+      : history_(history), possibilities_max_(possibilities_max) {}
+
+  Verdict Run() {
+    struct Moment {
+      Micros at;
+      bool is_return;  // at the same time calls come first: those operations overlap
+      size_t operation;
+      bool operator<(const Moment& other) const {
+        return std::tie(at, is_return, operation) <
+               std::tie(other.at, other.is_return, other.operation);
+      }
+    };
+    std::vector<Moment> moments;
+    for (size_t i = 0; i < history_.size(); ++i) {
+      CHECK(history_[i].called <= history_[i].returned);
+      // A read without an outcome says nothing.
+      if (history_[i].returned == kNever && history_[i].kind == Kind::kRead) continue;
+      moments.push_back({history_[i].called, false, i});
+      if (history_[i].returned != kNever) moments.push_back({history_[i].returned, true, i});
+    }
+    std::sort(moments.begin(), moments.end());
+    possible_.push_back({});
+    places_.assign(history_.size(), 0);
+    for (const Moment& moment : moments) {
+      if (!moment.is_return) {
+        if (!Call(moment.operation)) return Verdict::kUndecided;
+      } else if (const Verdict verdict = Return(moment.operation);
+                 verdict != Verdict::kLinearizable) {
+        return verdict;
+      }
+    }
+    return Verdict::kLinearizable;
+  }
+
+ private:
+  bool Call(size_t operation) {
+    if (history_[operation].returned == kNever) {
+      unknown_.push_back(operation);
+      return unknown_.size() <= kUnknownMax;
+    }
+    size_t place = 0;
+    while (place < open_.size() && open_[place] != kNone) ++place;
+    CHECK(place < 64, "too many operations at a time");
+    if (place == open_.size()) open_.push_back(kNone);
+    open_[place] = operation;
+    places_[operation] = place;
+    return true;
+  }
+
+  // Keeps the possibilities in which this operation has taken effect by now.
+  Verdict Return(size_t operation) {
+    const size_t place = places_[operation];
+    const uint64_t bit = uint64_t{1} << place;
+    Frontier seen, kept;
+    std::vector<Possibility> todo;
+    const auto reach = [&](Possibility next) {
+      TakeWhatChangesNothing(&next);
+      if ((next.done & bit) != 0) {
+        next.done &= ~bit;
+        kept.Add(next);
+      } else if (seen.Add(next)) {
+        todo.push_back(next);
+      }
+    };
+    for (const Possibility& possibility : possible_) reach(possibility);
+    for (size_t i = 0; i < todo.size(); ++i) {
+      if (seen.size() + kept.size() > possibilities_max_) return Verdict::kUndecided;
+      const Possibility from = todo[i];
+      for (size_t p = 0; p < open_.size(); ++p) {
+        if (open_[p] == kNone || (from.done >> p & 1) != 0) continue;
+        Possibility next = from;
+        if (!TakeEffect(history_[open_[p]], &next.state)) continue;
+        next.done |= uint64_t{1} << p;
+        reach(next);
+      }
+      for (size_t u = 0; u < unknown_.size(); ++u) {
+        if (from.used.Has(u)) continue;
+        Possibility next = from;
+        if (!TakeEffect(history_[unknown_[u]], &next.state) || next.state == from.state) continue;
+        next.used.Add(u);
+        reach(next);
+      }
+    }
+    open_[place] = kNone;
+    possible_ = kept.Take();
+    return possible_.empty() ? Verdict::kNotLinearizable : Verdict::kLinearizable;
+  }
+
+  // An open operation that never changes anything may as well take effect as soon as it can: there
+  // is one obligation less afterwards. (A write that finds its own value there is none of these: it
+  // may be needed later.)
+  void TakeWhatChangesNothing(Possibility* possibility) const {
+    for (size_t p = 0; p < open_.size(); ++p) {
+      if (open_[p] == kNone || (possibility->done >> p & 1) != 0) continue;
+      const RegisterOperation& operation = history_[open_[p]];
+      const bool changes =
+          operation.kind == Kind::kWrite || (operation.kind != Kind::kRead && operation.succeeded);
+      uint64_t state = possibility->state;
+      if (!changes && TakeEffect(operation, &state)) {
+        possibility->done |= uint64_t{1} << p;
+      }
+    }
+  }
+
+  static constexpr size_t kNone = SIZE_MAX;
+  const std::vector<RegisterOperation>& history_;
+  const size_t possibilities_max_;
+  std::vector<size_t> open_;     // by place; kNone: free
+  std::vector<size_t> places_;   // by operation
+  std::vector<size_t> unknown_;  // called, without an outcome
+  std::vector<Possibility> possible_;
+};
+
+}  // namespace
+
+Verdict CheckRegister(const std::vector<RegisterOperation>& history, size_t possibilities_max) {
+  return Checker(history, possibilities_max).Run();
+}
+
+}  // namespace quorate::sim

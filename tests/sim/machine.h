@@ -1,0 +1,81 @@
+// A machine: what outlives the processes on it. Its disk, its clock, and who it is.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/ids.h"
+#include "base/time.h"
+#include "raft/ports.h"
+#include "tests/sim/disk.h"
+#include "tests/sim/events.h"
+#include "tests/sim/memory_state.h"
+
+namespace quorate::sim {
+
+// A boot-time clock that runs a little too fast or too slow.
+class MachineClock final : public raft::Clock {
+ public:
+  explicit MachineClock(const EventQueue* events) : events_(events) {}
+
+  Instant Now() override { return Instant(Duration(At(events_->now()))); }
+  WallMilliseconds WallNow() override { return 1'700'000'000'000 + events_->now() / 1000; }
+
+  // What it shows now, and how fast it goes on from here.
+  void Set(Micros reading, int64_t ppm) {
+    reading_ = reading;
+    since_ = events_->now();
+    ppm_ = ppm;
+  }
+  Micros reading() const { return At(events_->now()); }
+  int64_t ppm() const { return ppm_; }
+  // When, in the world's time, it will show this or later; kNever for what is beyond all time.
+  Micros WhenShows(Instant instant) const {
+    const Micros wanted = instant.time_since_epoch().count();
+    if (wanted >= kNever / 4) return kNever;
+    if (wanted <= reading()) return events_->now();
+    Micros when = since_ + (wanted - reading_) * 1'000'000 / (1'000'000 + ppm_);
+    while (At(when) < wanted) ++when;
+    return when < events_->now() ? events_->now() : when;
+  }
+  // The last moment of the world's time at which it showed no more than this.
+  Micros WhenShowed(Instant instant) const {
+    const Micros wanted = instant.time_since_epoch().count();
+    return since_ + (wanted - reading_) * 1'000'000 / (1'000'000 + ppm_) - 1;
+  }
+
+ private:
+  Micros At(Micros when) const {
+    const Micros passed = when - since_;
+    return reading_ + passed + passed * ppm_ / 1'000'000;
+  }
+
+  const EventQueue* const events_;
+  Micros reading_ = 0;
+  Micros since_ = 0;
+  int64_t ppm_ = 0;
+};
+
+class Process;
+
+struct Machine {
+  Machine(size_t number_, Random* random, const EventQueue* events)
+      : number(number_), disk(random), clock(events) {}
+
+  const size_t number;
+  std::string name;
+  bool founder = false;  // its first store is born with the cluster
+  StoreId store;         // of the disk that is in it now
+  SimulatedDisk disk;
+  StateVault vault;
+  MachineClock clock;
+  std::unique_ptr<Process> process;  // null while it is down
+  uint64_t life = 0;                 // counts processes, crashed starts included
+  bool powered_off_for_good = false;
+  bool corrupt = false;  // its log was found damaged: it waits for somebody to wipe it
+  Micros slow_until = 0;
+  Micros paused_until = 0;
+};
+
+}  // namespace quorate::sim

@@ -1,0 +1,124 @@
+#include "tests/sim/plan.h"
+
+#include <algorithm>
+
+#include "tests/sim/random.h"
+
+namespace quorate::sim {
+
+const char* FaultName(Fault fault) {
+  static constexpr const char* kNames[kFaults] = {
+      "loss",       "duplicate", "reorder", "partition",   "one-way",
+      "link-cut",   "clog",      "power",   "kill",        "crash-in-disk",
+      "pause",      "slow-node", "drift",   "long-uptime", "slow-flush",
+      "disk-error", "disk-full", "wipe",    "transfer",    "membership"};
+  return kNames[static_cast<size_t>(fault)];
+}
+
+namespace {
+
+void DrawNetwork(Random* random, Plan* plan) {
+  plan->latency_min = random->Skewed(20, 2000);
+  plan->latency_max = plan->latency_min + random->Skewed(20, 5000);
+  if (plan->Has(Fault::kLoss)) {
+    plan->loss_permille = static_cast<uint32_t>(random->Skewed(1, 200));
+  }
+  if (plan->Has(Fault::kDuplicate)) {
+    plan->duplicate_permille = static_cast<uint32_t>(random->Skewed(1, 300));
+  }
+  plan->ordered_links = !plan->Has(Fault::kReorder);
+  if (plan->Has(Fault::kReorder) && random->OneIn(3)) {
+    plan->latency_max = plan->latency_min + random->Skewed(5000, 100'000);
+  }
+  plan->fault_interval = random->Skewed(200, 10'000) * kMillisecond;
+  plan->fault_length = random->Skewed(100, 8000) * kMillisecond;
+  plan->restart_delay = random->Skewed(20, 5000) * kMillisecond;
+}
+
+void DrawMachines(Random* random, Plan* plan) {
+  plan->step = random->Skewed(1, 100);
+  plan->flush_min = random->Skewed(20, 500);
+  plan->flush_max = plan->flush_min + random->Skewed(20, 5000);
+  plan->apply = random->Skewed(10, 2000);
+  if (plan->Has(Fault::kSlowFlush)) {
+    plan->slow_flush_permille = static_cast<uint32_t>(random->Skewed(1, 20));
+    plan->slow_flush = random->Skewed(50, 5000) * kMillisecond;
+  }
+  // Beyond 100 permille a lease is not safe, and the product says so.
+  if (plan->Has(Fault::kDrift)) plan->drift_ppm = random->Skewed(10, 45'000);
+}
+
+void DrawLimits(Random* random, Plan* plan) {
+  if (random->OneIn(3)) plan->heartbeat = random->Skewed(20, 50) * kMillisecond;
+  const bool tiny = random->OneIn(2);
+  plan->window_bytes = tiny ? static_cast<size_t>(random->Skewed(200, 20'000)) : 16u << 20;
+  plan->append_bytes =
+      random->OneIn(2) ? static_cast<size_t>(random->Skewed(100, 10'000)) : 1u << 20;
+  plan->inflight_bytes =
+      random->OneIn(3) ? static_cast<size_t>(random->Skewed(200, 20'000)) : 8u << 20;
+  plan->inflight_messages = random->OneIn(3) ? static_cast<size_t>(random->Skewed(1, 16)) : 256;
+  plan->uncommitted_bytes =
+      random->OneIn(4) ? static_cast<size_t>(random->Skewed(2000, 50'000)) : 32u << 20;
+  plan->apply_bytes = random->OneIn(3) ? static_cast<size_t>(random->Skewed(100, 5000)) : 4u << 20;
+  plan->segment_bytes = static_cast<size_t>(random->Skewed(32, 256)) << 10;
+  plan->log_tail_bytes =
+      random->OneIn(2) ? static_cast<uint64_t>(random->Skewed(1, 200)) << 10 : 64u << 20;
+  plan->log_pinned_bytes = random->OneIn(2) ? plan->log_tail_bytes * 2 : uint64_t{1} << 30;
+  plan->cut_interval = random->Skewed(100, 2000) * kMillisecond;
+  plan->keep_every = static_cast<uint64_t>(random->Skewed(1, 200));
+  plan->leases = random->OneIn(3);
+}
+
+void DrawClients(Random* random, Plan* plan) {
+  plan->clients = static_cast<size_t>(random->Between(4, 16));
+  plan->keys = static_cast<size_t>(random->Skewed(1, 40));
+  plan->value_bytes = static_cast<size_t>(random->Skewed(8, random->OneIn(8) ? 4000 : 200));
+  // So that all of them together ask 50 to 200 times a second.
+  plan->think = static_cast<Micros>(plan->clients) * kSecond / random->Between(50, 200);
+  plan->deadline = random->Skewed(300, 5000) * kMillisecond;
+  plan->read_permille = static_cast<uint32_t>(random->Between(100, 600));
+  plan->local_permille = static_cast<uint32_t>(random->Between(0, 200));
+}
+
+}  // namespace
+
+Plan DrawPlan(uint64_t seed) {
+  Random random(seed ^ 0x706c616e00000000ULL);
+  Plan plan;
+  plan.seed = seed;
+  // One run in sixteen has no fault at all: what is wrong there is wrong everywhere.
+  if (!random.OneIn(16)) {
+    const uint64_t how_many = random.Between(1, 3);
+    for (size_t i = 0; i < kFaults; ++i) {
+      plan.Set(static_cast<Fault>(i), random.Below(4) < how_many);
+    }
+  }
+  static constexpr size_t kSizes[] = {1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 6, 7};
+  plan.nodes = kSizes[random.Below(std::size(kSizes))];
+  plan.minority_stays_down = random.OneIn(4);
+  DrawNetwork(&random, &plan);
+  DrawMachines(&random, &plan);
+  DrawLimits(&random, &plan);
+  DrawClients(&random, &plan);
+  return plan;
+}
+
+std::string Describe(const Plan& plan) {
+  std::string text =
+      "seed " + std::to_string(plan.seed) + ": " + std::to_string(plan.nodes) + " nodes, faults:";
+  bool any = false;
+  for (size_t i = 0; i < kFaults; ++i) {
+    if (!plan.Has(static_cast<Fault>(i))) continue;
+    text += std::string(" ") + FaultName(static_cast<Fault>(i));
+    any = true;
+  }
+  if (!any) text += " none";
+  text += "; latency " + std::to_string(plan.latency_min) + "-" + std::to_string(plan.latency_max) +
+          "us, window " + std::to_string(plan.window_bytes) + ", append " +
+          std::to_string(plan.append_bytes) + ", tail " + std::to_string(plan.log_tail_bytes) +
+          ", clients " + std::to_string(plan.clients) + ", keys " + std::to_string(plan.keys) +
+          ", values " + std::to_string(plan.value_bytes);
+  return text;
+}
+
+}  // namespace quorate::sim

@@ -1,0 +1,104 @@
+// What one run is to be, drawn from its seed before it begins ("swarm testing": Groce et al., ISSTA
+// 2012): which faults there are at all, how strong, how large the cluster and how tight its limits.
+// A run that has every fault at its mean finds less than many runs that each have a few.
+//
+// A plan is plain data: what a failing seed is shrunk to is the same plan with fewer faults.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "tests/sim/events.h"
+
+namespace quorate::sim {
+
+enum class Fault : uint8_t {
+  // Network.
+  kLoss,       // single messages (of an ordered link: it breaks)
+  kDuplicate,  // single messages
+  kReorder,    // links do not keep order
+  kPartition,  // two or more groups that do not hear each other
+  kOneWay,     // some node is not heard, or does not hear
+  kLinkCut,    // one link between two nodes, one way or both
+  kClog,       // what is on a link arrives much later, all at once
+  // Process and machine.
+  kPowerFailure,  // unsynced changes are lost, kept or mixed
+  kKill,          // the process alone; the page cache stays
+  kCrashInDisk,   // between any two disk operations, also while it starts
+  kPause,         // everything of a process stands still for up to seconds
+  kSlowNode,      // one node takes many times as long for everything
+  kDrift,         // clocks run at different rates
+  kLongUptime,    // clocks begin beyond 2^31 milliseconds
+  // Disk.
+  kSlowFlush,  // single flushes take up to seconds
+  kDiskError,  // one operation fails: the process ends
+  kDiskFull,   // for a while: the process ends
+  kWipe,       // a disk is replaced by an empty one
+  // Operators.
+  kTransfer,    // leadership is handed over
+  kMembership,  // members come and go
+  kCount,
+};
+inline constexpr size_t kFaults = static_cast<size_t>(Fault::kCount);
+const char* FaultName(Fault fault);
+
+struct Plan {
+  uint64_t seed = 0;
+  uint64_t faults = 0;  // bits by Fault
+  bool Has(Fault fault) const { return (faults >> static_cast<unsigned>(fault) & 1) != 0; }
+  void Set(Fault fault, bool on) {
+    const uint64_t bit = uint64_t{1} << static_cast<unsigned>(fault);
+    faults = on ? faults | bit : faults & ~bit;
+  }
+
+  size_t nodes = 3;                  // founders
+  Micros chaos = 60 * kSecond;       // then the faults stop
+  Micros calm_max = 30 * kSecond;    // and within this everything must be well
+  bool minority_stays_down = false;  // also then
+
+  // Network.
+  Micros latency_min = 100, latency_max = 500;
+  uint32_t loss_permille = 0, duplicate_permille = 0;
+  bool ordered_links = true;
+  // Faults that have a moment: on average one in this time, all kinds together.
+  Micros fault_interval = 2 * kSecond;
+  Micros fault_length = 2 * kSecond;  // of partitions, pauses and the like, at most
+  Micros restart_delay = kSecond;     // at most
+
+  // Machines.
+  Micros step = 5;  // what a step of a thread takes, at most
+  Micros flush_min = 50, flush_max = 500;
+  Micros apply = 50;
+  uint32_t slow_flush_permille = 0;
+  Micros slow_flush = kSecond;
+  int64_t drift_ppm = 0;  // at most, either way
+
+  // Limits of the product: tiny ones too.
+  Micros heartbeat = 50 * kMillisecond;
+  Micros election_min = 150 * kMillisecond, election_max = 300 * kMillisecond;
+  size_t window_bytes = 16u << 20;
+  size_t append_bytes = 1u << 20;
+  size_t inflight_bytes = 8u << 20;
+  size_t inflight_messages = 256;
+  size_t uncommitted_bytes = 32u << 20;
+  size_t apply_bytes = 4u << 20;
+  size_t segment_bytes = 1u << 20;
+  uint64_t log_tail_bytes = 64u << 20;
+  uint64_t log_pinned_bytes = uint64_t{1} << 30;
+  Micros cut_interval = kSecond;
+  uint64_t keep_every = 64;  // entries between two moments of the state that a crash may find
+  bool leases = false;
+
+  // Clients.
+  size_t clients = 10;
+  size_t keys = 10;
+  size_t value_bytes = 64;
+  Micros think = 50 * kMillisecond;  // between two operations of a client, on average
+  Micros deadline = 2 * kSecond;
+  uint32_t read_permille = 400, local_permille = 100;  // of all; the rest writes
+};
+
+Plan DrawPlan(uint64_t seed);
+std::string Describe(const Plan& plan);
+
+}  // namespace quorate::sim

@@ -1,0 +1,121 @@
+// One process's life on a machine: it opens what the disk holds, runs the production node, log and
+// forwarding over simulated ports, and ends at any moment.
+//
+// The node's four jobs and the forward thread are events: each runs a while after it was woken, and
+// whatever came in meanwhile is taken along. A job that touches the disk runs at the end of the
+// time that the disk needs.
+//
+// Death. A disk that has stopped (SimulatedDisk::StopAfter) or failed makes the process dead in the
+// middle of a step: the step goes on to its end, but nothing leaves any more and nothing comes in.
+// Then the world is told and destroys this.
+#pragma once
+
+#include <array>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "raft/node.h"
+#include "storage/identity.h"
+#include "storage/log.h"
+#include "tests/sim/context.h"
+#include "tests/sim/forwarding.h"
+#include "tests/sim/memory_state.h"
+
+namespace quorate::sim {
+
+class Process {
+ public:
+  enum class Job : uint8_t { kNode, kLog, kApply, kLogRead, kForward };
+  static constexpr size_t kJobs = 5;
+
+  Process(Context* context, Machine* machine);
+  ~Process();
+  Process(const Process&) = delete;
+
+  // Opens identity, log and state. False: this process is dead already.
+  bool Start();
+
+  void Wake(Job job, Micros delay);
+  void Deliver(raft::Message message);
+
+  // --- For clients on this node ---
+  struct ReadOutcome {
+    bool served = false;
+    bool found = false;
+    std::string value;
+    Revision revision;
+    bool by_lease = false;
+    // The earliest moment of the world's time whose state it may be.
+    Micros not_before = 0;
+  };
+  using ReadDone = std::function<void(const ReadOutcome&)>;
+  // Read index, or lease; then as soon as it is applied here.
+  void ReadLinearizable(const std::string& key, bool by_lease, ReadDone done);
+  // From what is applied now, if its age is known.
+  ReadOutcome ReadLocal(const std::string& key);
+  Forwarding* forwarding() { return forwarding_.get(); }
+
+  // --- For the world ---
+  raft::Node* node() { return node_.get(); }
+  MemoryState* state() { return state_.get(); }
+  bool dead() const { return dead_; }
+  uint64_t life() const { return life_; }
+  size_t machine() const { return machine_->number; }
+  StoreId store() const { return store_; }
+  std::shared_ptr<const raft::NodeStatus> status() const { return node_->status(); }
+
+ private:
+  class LogPort;
+  class StatePort;
+  class TransportPort;
+
+  static void Fire(Context* context, uint64_t packed);
+  void RunJob(Job job);
+  void RunNode();
+  void AfterStep();
+  void Die(const char* why);
+  bool Check(const absl::Status& status, const char* what);
+
+  bool OpenIdentity();
+  bool MakeLog();
+  bool OpenLog(raft::RecoveredState* recovered);
+  void MakeNode(raft::RecoveredState recovered);
+  void OnStatus(const raft::NodeStatus& status);
+  void OnApplied(const std::vector<raft::EntryPtr>& entries,
+                 const std::vector<storage::Applied>& outcomes);
+  void ServeReads();
+  Micros FlushTime();
+  Micros Slowed(Micros time) const;
+
+  Context* const context_;
+  Machine* const machine_;
+  const uint64_t life_;
+  bool dead_ = false;
+  const char* why_dead_ = "";
+  StoreId store_;
+
+  std::unique_ptr<storage::IdentityFile> identity_;
+  std::unique_ptr<storage::Log> log_;
+  std::unique_ptr<MemoryState> state_;
+  std::unique_ptr<LogPort> log_port_;
+  std::unique_ptr<StatePort> state_port_;
+  std::unique_ptr<TransportPort> transport_port_;
+  std::unique_ptr<Forwarding> forwarding_;
+  std::unique_ptr<raft::Node> node_;
+  std::shared_ptr<const raft::NodeStatus> seen_;
+
+  std::array<Micros, kJobs> due_;
+  struct WaitingRead {
+    std::string key;
+    ReadDone done;
+    Micros asked = 0;
+    bool by_lease = false;
+    Instant lease_until{};
+  };
+  std::multimap<raft::Index, WaitingRead> waiting_reads_;
+};
+
+}  // namespace quorate::sim

@@ -1,0 +1,129 @@
+// Judges the logs, votes, leaders and states of all nodes, apart from the code that it judges: it
+// is fed by observation points (what is handed to a log, what is synced, sent, published, applied)
+// and keeps its own picture of every store.
+//
+//   one leader per term             OnStatus, OnSend (who sends appends)
+//   one vote per term               OnSend, across restarts; only what is durable is said
+//   leader append-only              OnAppend
+//   log matching                    OnAppend, OnRecovered: an entry has one content and one
+//                                   predecessor's term wherever it is (so, by induction, one
+//                                   prefix)
+//   leader completeness             OnStatus: each leader holds what was committed before its term
+//   durable on a majority           OnStatus: when a leader's commit index moves
+//   monotonic                       OnStatus: term, commit and applied within a process; the term
+//                                   across restarts
+//   configuration                   OnStatus: the last one of the log or its snapshot
+//   one order                       OnApplied: what is applied is what was committed, and the state
+//                                   has one hash at one index
+//   nothing durable is lost         OnRecovered
+#pragma once
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "raft/core/message.h"
+#include "raft/core/ready.h"
+#include "raft/node.h"
+#include "storage/log.h"
+#include "tests/sim/report.h"
+
+namespace quorate::sim {
+
+class RaftChecker {
+ public:
+  RaftChecker(Failure* failure, Report* report) : failure_(failure), report_(report) {}
+
+  // A process has opened its log; `entries` is all of it.
+  void OnRecovered(StoreId store, const storage::RecoveredLog& recovered,
+                   const std::vector<raft::EntryPtr>& entries, raft::Index applied);
+  // Before the log is asked to write it, and after it has said that all is durable.
+  void OnAppend(StoreId store, const raft::Persist& persist);
+  void OnSynced(StoreId store);
+  // What leaves a process.
+  void OnSend(const raft::Message& message);
+  // What the node publishes.
+  void OnStatus(const raft::NodeStatus& status);
+  // After they are applied. `hash_after`: of the state behind each; or one, behind the last.
+  void OnApplied(StoreId store, const std::vector<raft::EntryPtr>& entries,
+                 const std::vector<uint64_t>& hash_after);
+  void OnInstalled(StoreId store, raft::Index index, uint64_t hash);
+  void OnProcessGone(StoreId store);
+
+  raft::Index committed() const { return raft::Index(committed_.size()); }
+  // The hash that the state has had behind this entry, if anybody has told.
+  std::optional<uint64_t> HashAt(raft::Index index) const;
+
+ private:
+  struct EntryId {
+    raft::Term term;
+    uint64_t hash = 0;
+    friend bool operator==(const EntryId&, const EntryId&) = default;
+  };
+  // An entry as it was made, wherever it is.
+  struct Known {
+    EntryId id;
+    raft::Term prev_term;
+  };
+  struct Configuration {
+    raft::Index index;
+    raft::Membership membership;
+  };
+  // A store's log as this checker believes it to be.
+  struct StoreLog {
+    raft::Index prev;  // the entry before the first one known here
+    raft::Term prev_term;
+    std::deque<EntryId> entries;  // as written
+    raft::Index synced_through;   // durable as they stand up to here
+    // The lowest index that an unsynced change may have taken away; 0: none.
+    raft::Index unsynced_cut;
+    raft::HardState written, durable;
+    std::vector<Configuration> configurations;  // ascending; the last is in force
+
+    raft::Index last() const { return prev + entries.size(); }
+    const EntryId* At(raft::Index index) const {
+      return index <= prev || index > last() ? nullptr : &entries[index - prev - 1];
+    }
+    raft::Term LastTerm() const { return entries.empty() ? prev_term : entries.back().term; }
+    raft::Index SafeThrough() const;
+  };
+  // A running process.
+  struct Life {
+    raft::Term term;
+    raft::Index commit;
+    raft::Index applied;
+    raft::Term leads;  // the term in which it was last seen as a leader
+    raft::Index configuration_checked;
+    std::shared_ptr<const raft::Membership> membership_checked;
+  };
+
+  void Fail(StoreId store, const std::string& what);
+  static EntryId IdOf(const raft::Entry& entry);
+  void Learn(StoreId store, raft::Index index, const EntryId& id, raft::Term prev_term);
+  const Known* Find(raft::Index index, raft::Term term) const;
+  void CheckLeader(const raft::NodeStatus& status, Life* life);
+  void CheckCommit(const raft::NodeStatus& status);
+  void Commit(StoreId leader, raft::Index index, raft::Term term);
+  void CheckMajority(const raft::NodeStatus& status, raft::Index index, raft::Term term);
+  bool IsDurable(StoreId store, raft::Index index, raft::Term term) const;
+  void CheckConfiguration(const raft::NodeStatus& status, Life* life);
+  void CheckVote(StoreId voter, raft::Term term, StoreId candidate);
+  void CheckHash(StoreId store, raft::Index index, uint64_t hash);
+  void CutLog(StoreLog* log, raft::Index from);
+
+  Failure* const failure_;
+  Report* const report_;
+  std::map<StoreId, StoreLog> logs_;
+  std::map<StoreId, Life> lives_;
+  std::map<raft::Term, StoreId> leaders_;
+  std::map<std::pair<StoreId, raft::Term>, StoreId> votes_;
+  std::deque<std::vector<Known>> known_;         // by index - 1; few of each
+  std::vector<EntryId> committed_;               // by index - 1
+  std::vector<std::optional<uint64_t>> hashes_;  // by index - 1
+};
+
+}  // namespace quorate::sim

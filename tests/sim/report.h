@@ -1,0 +1,79 @@
+// What a run did and reached, so that an idle simulator shows; and the first thing that was wrong.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+
+#include "tests/sim/plan.h"
+
+namespace quorate::sim {
+
+// What a run went through. A state that no run of many reaches is a hole in the simulator.
+enum class Reached : uint8_t {
+  kElection,             // a leader was elected
+  kBirthComplete,        // a leader saw it applied
+  kEntryCut,             // a log lost a suffix
+  kCommittedByFollower,  // a leader committed what was not yet durable on its own disk
+  kTornTail,             // recovery cut a torn tail
+  kTermCured,            // one copy of term and vote was damaged, the other good
+  kCrashWhileStarting,
+  kLogCutInFront,
+  kLogRead,  // entries were read from the disk for a follower
+  kSnapshotOffered,
+  kSnapshotInstalled,
+  kTransferDone,
+  kMembershipChanged,
+  kSessionOpened,
+  kSessionLost,
+  kWriteResent,
+  kSkip,
+  kFoundApplied,
+  kDuplicateApplied,  // a write was found applied at the leader
+  kRefusedByOrder,    // a leader refused a write that came out of order, or its queue was full
+  kAnswered,
+  kUnknownOutcome,
+  kNotAccepted,
+  kMismatch,  // a conditional write found its condition false
+  kLinearizableRead,
+  kLeaseRead,  // by the leader's lease, without a round
+  kLocalRead,
+  kLocalReadFresh,  // with a measured age
+  kReadRefused,
+  kUnknownOperation,  // a client never learned what became of its operation
+  kCount,
+};
+inline constexpr size_t kReached = static_cast<size_t>(Reached::kCount);
+const char* ReachedName(Reached state);
+
+struct Report {
+  std::array<uint64_t, kFaults> faults{};
+  std::array<uint64_t, kReached> reached{};
+  uint64_t runs = 0;
+  uint64_t operations = 0;  // of clients, ended
+  uint64_t events = 0;
+  Micros virtual_time = 0;
+  uint64_t disk_operations = 0;
+  uint64_t messages = 0;
+  uint64_t undecided = 0;  // histories that the linearizability checker gave up on
+
+  void Count(Fault fault, uint64_t by = 1) { faults[static_cast<size_t>(fault)] += by; }
+  void Count(Reached state, uint64_t by = 1) { reached[static_cast<size_t>(state)] += by; }
+  void Add(const Report& other);
+  std::string Text() const;
+};
+
+// The first failure counts; the run ends with it.
+class Failure {
+ public:
+  bool failed() const { return !text_.empty(); }
+  const std::string& text() const { return text_; }
+  void Fail(std::string text) {
+    if (text_.empty()) text_ = std::move(text);
+  }
+
+ private:
+  std::string text_;
+};
+
+}  // namespace quorate::sim

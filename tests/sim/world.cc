@@ -1,0 +1,312 @@
+#include "tests/sim/world.h"
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "raft/birth_record.h"
+#include "tests/sim/clients.h"
+#include "tests/sim/context.h"
+#include "tests/sim/faults.h"
+#include "tests/sim/process.h"
+
+namespace quorate::sim {
+namespace {
+
+class World {
+ public:
+  World(const Plan& plan, std::FILE* story);
+  ~World();
+  Result Run();
+
+ private:
+  // A message on its way; its place is used again.
+  struct Flight {
+    raft::Message message;
+    size_t from = 0;
+    size_t to = 0;
+    Micros sent = 0;
+  };
+
+  void MakeMachines();
+  void StartProcess(size_t machine);
+  void StartLater(size_t machine);
+  void Bury(size_t machine, bool power);
+  void Crash(size_t machine, bool power);
+  void Send(size_t from, raft::Message message);
+  void Fly(size_t from, size_t to, Micros at, raft::Message message);
+  void Land(uint32_t flight);
+  void RunUntil(Micros until);
+
+  void BeginCalm();
+  bool IsWell();
+  void ProbeWrites();
+
+  Context context_;
+  Clients clients_;
+  Faults faults_;
+  std::vector<Flight> flights_;
+  std::vector<uint32_t> free_flights_;
+  std::vector<bool> probed_;  // in the calm: a write through this machine was answered
+};
+
+World::World(const Plan& plan, std::FILE* story)
+    : context_(plan, story),
+      clients_(&context_),
+      faults_(&context_,
+              {[this](size_t machine, bool power) { Crash(machine, power); }, [](size_t) {}}) {
+  context_.send = [this](size_t from, raft::Message message) { Send(from, std::move(message)); };
+  context_.process_ended = [this](size_t machine, const char* why) {
+    if (context_.trace.telling()) {
+      context_.trace.Tell("%s: ends: %s", context_.machines[machine]->name.c_str(), why);
+    }
+    // Between two disk operations it is the power that fails, or somebody who kills the process.
+    const bool stopped = context_.machines[machine]->disk.stopped();
+    Bury(machine, stopped && context_.random.Below(4) != 0);
+    StartLater(machine);
+  };
+  MakeMachines();
+}
+
+World::~World() {
+  for (const auto& machine : context_.machines) machine->process.reset();
+}
+
+void World::MakeMachines() {
+  Random& random = context_.random;
+  const Plan& plan = context_.plan;
+  context_.cluster = ClusterId(random.Next() | 1);
+  for (size_t i = 0; i < plan.nodes; ++i) {
+    auto machine = std::make_unique<Machine>(i, &random, &context_.events);
+    machine->name = "cp-" + std::to_string(i);
+    machine->founder = true;
+    Micros reading = random.Between(kSecond, 3600 * kSecond);
+    if (plan.Has(Fault::kLongUptime) && random.OneIn(2)) {
+      // Just before, at or long after 2^31 and 2^32 milliseconds.
+      const Micros edge = (int64_t{1} << (random.OneIn(2) ? 31 : 32)) * kMillisecond;
+      reading = edge + random.Between(-60 * kSecond, 60 * kSecond);
+      context_.report.Count(Fault::kLongUptime);
+    }
+    const int64_t ppm = plan.drift_ppm == 0 ? 0 : random.Between(-plan.drift_ppm, plan.drift_ppm);
+    if (ppm != 0) context_.report.Count(Fault::kDrift);
+    machine->clock.Set(reading, ppm);
+    context_.machines.push_back(std::move(machine));
+  }
+  // The founders' stores are made by their first start, which needs no disk fault to be told of.
+  raft::Membership membership;
+  membership.cluster = context_.cluster;
+  for (const auto& machine : context_.machines) {
+    machine->store = StoreId(random.Next() | 1);
+    membership.members.push_back({.store = machine->store,
+                                  .name = machine->name,
+                                  .address = machine->name + ":7000",
+                                  .voter = true,
+                                  .outgoing_voter = false});
+  }
+  std::sort(membership.members.begin(), membership.members.end(),
+            [](const raft::Member& a, const raft::Member& b) { return a.store < b.store; });
+  context_.first_entry = raft::FirstEntry(raft::EncodeMembership(membership));
+}
+
+// --- Processes ---
+
+void World::StartProcess(size_t number) {
+  Machine& machine = *context_.machines[number];
+  if (machine.process != nullptr || machine.corrupt) return;
+  ++machine.life;
+  machine.process = std::make_unique<Process>(&context_, &machine);
+  if (machine.process->Start()) return;
+  context_.report.Count(Reached::kCrashWhileStarting);
+  context_.process_ended(number, "it does not get through its start");
+}
+
+void World::StartLater(size_t number) {
+  const Micros delay =
+      context_.calm ? kMillisecond : context_.random.Between(1, context_.plan.restart_delay);
+  context_.events.After(delay, [this, number] { StartProcess(number); });
+}
+
+void World::Bury(size_t number, bool power) {
+  Machine& machine = *context_.machines[number];
+  context_.trace.Note(kTraceCrash, number, power, machine.disk.operations());
+  machine.process.reset();
+  clients_.OnProcessGone(number);
+  context_.raft_checker.OnProcessGone(machine.store);
+  if (power) {
+    machine.disk.PowerFailure(
+        static_cast<SimulatedDisk::Fate>(context_.random.Below(SimulatedDisk::kFates)));
+    machine.vault.PowerFailure(&context_.random);
+    machine.clock.Set(context_.random.Between(kSecond, 100 * kSecond), machine.clock.ppm());
+  }
+  machine.disk.Revive();
+  machine.paused_until = 0;
+}
+
+void World::Crash(size_t number, bool power) {
+  Machine& machine = *context_.machines[number];
+  if (machine.process == nullptr) return;
+  if (context_.trace.telling()) {
+    context_.trace.Tell("%s: %s", machine.name.c_str(), power ? "loses power" : "is killed");
+  }
+  Bury(number, power);
+  StartLater(number);
+}
+
+// --- Messages ---
+
+void World::Send(size_t from, raft::Message message) {
+  const Machine* const to = context_.MachineOf(message.to);
+  ++context_.report.messages;
+  if (to == nullptr) return;
+  const Micros at = context_.network.Arrival(from, to->number);
+  const Micros again = context_.network.SecondArrival(from, to->number);
+  if (again != kNever) Fly(from, to->number, again, message);
+  if (at != kNever) Fly(from, to->number, at, std::move(message));
+}
+
+void World::Fly(size_t from, size_t to, Micros at, raft::Message message) {
+  uint32_t place;
+  if (free_flights_.empty()) {
+    place = static_cast<uint32_t>(flights_.size());
+    flights_.emplace_back();
+  } else {
+    place = free_flights_.back();
+    free_flights_.pop_back();
+  }
+  flights_[place] = {std::move(message), from, to, context_.events.now()};
+  context_.events.At(at, [this, place] { Land(place); });
+}
+
+void World::Land(uint32_t place) {
+  const Flight flight = std::move(flights_[place]);
+  free_flights_.push_back(place);
+  Machine& machine = *context_.machines[flight.to];
+  if (!context_.network.StillOnItsWay(flight.from, flight.to, flight.sent)) return;
+  if (machine.process == nullptr || machine.store != flight.message.to) return;
+  context_.trace.Note(kTraceDeliver, flight.from << 8 | flight.to, flight.message.body.index());
+  machine.process->Deliver(flight.message);
+}
+
+// --- The run ---
+
+void World::RunUntil(Micros until) {
+  while (!context_.failure.failed() && context_.events.RunOne(until)) {
+  }
+}
+
+void World::BeginCalm() {
+  context_.calm = true;
+  faults_.Stop();
+  if (context_.trace.telling()) context_.trace.Tell("the faults stop");
+  const size_t count = context_.machines.size();
+  if (context_.plan.minority_stays_down) {
+    for (size_t dead = 0; dead < (count - 1) / 2; ++dead) {
+      const size_t number = context_.random.Below(count);
+      Machine& machine = *context_.machines[number];
+      if (machine.powered_off_for_good) continue;
+      machine.powered_off_for_good = true;
+      // Dead, or alive and never heard again.
+      if (context_.random.OneIn(2)) {
+        context_.network.CutForGood(number);
+      } else if (machine.process != nullptr) {
+        Bury(number, true);
+      }
+    }
+  }
+  for (const auto& machine : context_.machines) {
+    machine->disk.Revive();
+    if (machine->powered_off_for_good) continue;
+    StartProcess(machine->number);
+    if (machine->process == nullptr) continue;
+    // What was to come after a pause comes now.
+    machine->process->Wake(Process::Job::kNode, 1);
+    machine->process->Wake(Process::Job::kLog, 1);
+    machine->process->Wake(Process::Job::kApply, 1);
+    machine->process->Wake(Process::Job::kLogRead, 1);
+    machine->process->Wake(Process::Job::kForward, 1);
+  }
+  probed_.assign(count, false);
+}
+
+void World::ProbeWrites() {
+  for (const auto& machine : context_.machines) {
+    if (machine->powered_off_for_good || probed_[machine->number]) continue;
+    clients_.WriteOnce(machine->number, [this, number = machine->number](bool answered) {
+      if (answered) probed_[number] = true;
+    });
+  }
+}
+
+bool World::IsWell() {
+  const raft::Index committed = context_.raft_checker.committed();
+  for (const auto& machine : context_.machines) {
+    if (machine->powered_off_for_good) continue;
+    if (machine->process == nullptr || !probed_[machine->number]) return false;
+    const auto status = machine->process->status();
+    if (!status->leader || status->applied < committed || !status->birth_complete) return false;
+  }
+  return true;
+}
+
+Result World::Run() {
+  const Plan& plan = context_.plan;
+  if (context_.trace.telling()) context_.trace.Tell("%s", Describe(plan).c_str());
+  for (size_t i = 0; i < context_.machines.size(); ++i) {
+    context_.events.At(context_.random.Between(0, kSecond), [this, i] { StartProcess(i); });
+  }
+  clients_.Start();
+  faults_.Start();
+  RunUntil(plan.chaos);
+  clients_.Stop();
+  if (!context_.failure.failed()) {
+    BeginCalm();
+    const Micros end = plan.chaos + plan.calm_max;
+    bool well = false;
+    for (Micros at = plan.chaos; at < end && !well && !context_.failure.failed();) {
+      if ((at - plan.chaos) % (3 * kSecond) == 0) ProbeWrites();
+      at += 500 * kMillisecond;
+      RunUntil(at);
+      well = IsWell();
+    }
+    if (!well && !context_.failure.failed()) {
+      std::string text = "liveness: without faults it is not well again after " +
+                         std::to_string(plan.calm_max / kSecond) + " s;";
+      for (const auto& machine : context_.machines) {
+        if (machine->powered_off_for_good) continue;
+        text += " " + machine->name;
+        if (machine->process == nullptr) {
+          text += ": down;";
+          continue;
+        }
+        const auto status = machine->process->status();
+        text += ": term " + ToString(status->term) + ", commit " + ToString(status->commit) +
+                ", applied " + ToString(status->applied) + ", last " +
+                ToString(status->last_index) +
+                (probed_[machine->number] ? ", serves;" : ", does not serve;");
+      }
+      context_.failure.Fail(text);
+    }
+  }
+  const Micros ended = context_.events.now();
+  for (const auto& machine : context_.machines) {
+    context_.report.disk_operations += machine->disk.operations();
+    machine->process.reset();
+  }
+  if (!context_.failure.failed()) context_.history.Finish();
+  Result result;
+  result.failure = context_.failure.text();
+  result.failed_at = ended;
+  result.trace_hash = context_.trace.hash();
+  context_.report.runs = 1;
+  context_.report.events = context_.events.executed();
+  context_.report.virtual_time = ended;
+  context_.report.operations = context_.history.ended();
+  result.report = context_.report;
+  return result;
+}
+
+}  // namespace
+
+Result RunPlan(const Plan& plan, std::FILE* story) { return World(plan, story).Run(); }
+
+}  // namespace quorate::sim

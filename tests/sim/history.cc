@@ -91,7 +91,10 @@ void History::Finish() {
         break;
       case End::kOpen:
         report_->Count(Reached::kUnknownOperation);
-        [[fallthrough]];
+        // No log has it: nothing can have come of it.
+        if (operation.executed == 0) break;
+        keys[operation.key].push_back(operation.facts);
+        break;
       case End::kServed:
       case End::kAnswered:
         keys[operation.key].push_back(operation.facts);

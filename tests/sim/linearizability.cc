@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <map>
+#include <set>
 #include <tuple>
 #include <utility>
 
@@ -113,6 +114,7 @@ class Checker {
     std::sort(moments.begin(), moments.end());
     possible_.push_back({});
     places_.assign(history_.size(), 0);
+    FindObserved();
     for (const Moment& moment : moments) {
       if (!moment.is_return) {
         if (!Call(moment.operation)) return Verdict::kUndecided;
@@ -125,9 +127,32 @@ class Checker {
   }
 
  private:
+  // What somebody has seen, or has asked for. All other values are one to everybody.
+  void FindObserved() {
+    for (const RegisterOperation& operation : history_) {
+      if (operation.kind == Kind::kRead && operation.returned != kNever) {
+        observed_.insert(operation.value);
+      }
+      if (operation.kind == Kind::kSwap) observed_.insert(operation.expected);
+    }
+    observed_.insert(0);
+  }
+
   bool Call(size_t operation) {
     if (history_[operation].returned == kNever) {
-      unknown_.push_back(operation);
+      RegisterOperation unknown = history_[operation];
+      if (unknown.kind == Kind::kDelete) unknown.value = 0;
+      if (!observed_.contains(unknown.value)) unknown.value = kUnobserved;
+      size_t alike = unknown_.size();
+      for (size_t u = 0; u < unknown_.size(); ++u) {
+        const RegisterOperation& other = unknown_[u].operation;
+        if (other.kind == unknown.kind && other.value == unknown.value &&
+            other.expected == unknown.expected) {
+          alike = unknown_[u].alike;
+          break;
+        }
+      }
+      unknown_.push_back({unknown, alike});
       return unknown_.size() <= kUnknownMax;
     }
     size_t place = 0;
@@ -165,10 +190,13 @@ class Checker {
         next.done |= uint64_t{1} << p;
         reach(next);
       }
+      // Of those that are alike the one that was called first will do.
+      tried_.assign(unknown_.size(), false);
       for (size_t u = 0; u < unknown_.size(); ++u) {
-        if (from.used.Has(u)) continue;
+        if (from.used.Has(u) || tried_[unknown_[u].alike]) continue;
+        tried_[unknown_[u].alike] = true;
         Possibility next = from;
-        if (!TakeEffect(history_[unknown_[u]], &next.state) || next.state == from.state) continue;
+        if (!TakeEffect(unknown_[u].operation, &next.state) || next.state == from.state) continue;
         next.used.Add(u);
         reach(next);
       }
@@ -195,11 +223,18 @@ class Checker {
   }
 
   static constexpr size_t kNone = SIZE_MAX;
+  static constexpr uint64_t kUnobserved = UINT64_MAX;
   const std::vector<RegisterOperation>& history_;
   const size_t possibilities_max_;
   std::vector<size_t> open_;     // by place; kNone: free
   std::vector<size_t> places_;   // by operation
-  std::vector<size_t> unknown_;  // called, without an outcome
+  struct Unknown {
+    RegisterOperation operation;
+    size_t alike;  // the first one that does the same
+  };
+  std::vector<Unknown> unknown_;  // called, without an outcome
+  std::set<uint64_t> observed_;
+  std::vector<bool> tried_;
   std::vector<Possibility> possible_;
 };
 

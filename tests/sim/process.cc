@@ -187,6 +187,7 @@ bool Process::MakeLog() {
   options.directory = directory;
   options.cluster = context_->cluster;
   options.store = store_;
+  options.segment_bytes = context_->plan.segment_bytes;
   auto log = storage::Log::Create(disk, options);
   if (!Check(log.status(), "its log could not be made")) return false;
   if (machine_->founder) {

@@ -197,7 +197,7 @@ void Clients::OnProcessGone(size_t machine) {
 
 void Clients::WriteOnce(size_t machine, std::function<void(bool)> done) {
   Process* const process = context_->machines[machine]->process.get();
-  if (process == nullptr || process->forwarding() == nullptr) return done(false);
+  if (process == nullptr || process->node() == nullptr) return done(false);
   const uint64_t operation = context_->history.Begin(Kind::kWrite, 0, context_->events.now(), 0);
   const Instant deadline = context_->machines[machine]->clock.Now() + std::chrono::seconds(2);
   process->forwarding()->Write(

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "tests/sim/operators.h"
+
 namespace quorate::sim {
 namespace {
 
@@ -9,7 +11,8 @@ namespace {
 constexpr Fault kMoments[] = {Fault::kPartition,   Fault::kOneWay,       Fault::kLinkCut,
                               Fault::kClog,        Fault::kPowerFailure, Fault::kKill,
                               Fault::kCrashInDisk, Fault::kPause,        Fault::kSlowNode,
-                              Fault::kDiskError,   Fault::kDiskFull,     Fault::kTransfer};
+                              Fault::kDiskError,   Fault::kDiskFull,     Fault::kTransfer,
+    Fault::kWipe};
 
 }  // namespace
 
@@ -42,7 +45,7 @@ void Faults::Happen() {
 
 void Faults::Do(Fault fault) {
   context_->trace.Note(kTraceFault, static_cast<uint64_t>(fault));
-  context_->report.Count(fault);
+  if (fault != Fault::kWipe) context_->report.Count(fault);
   const Micros now = context_->events.now();
   Machine& machine = *context_->machines[AnyMachine()];
   switch (fault) {
@@ -74,6 +77,8 @@ void Faults::Do(Fault fault) {
       return DiskFull();
     case Fault::kTransfer:
       return Transfer();
+    case Fault::kWipe:
+      return hands_.wipe(machine.number);
     default:
       return;
   }
@@ -82,17 +87,6 @@ void Faults::Do(Fault fault) {
 Micros Faults::Length() { return context_->random.Between(1, context_->plan.fault_length); }
 
 size_t Faults::AnyMachine() { return context_->random.Below(context_->machines.size()); }
-
-Process* Faults::Leader(size_t* machine) {
-  for (const auto& each : context_->machines) {
-    Process* const process = each->process.get();
-    if (process == nullptr || process->dead() || process->node() == nullptr) continue;
-    if (process->status()->role != raft::Role::kLeader) continue;
-    *machine = each->number;
-    return process;
-  }
-  return nullptr;
-}
 
 // --- Network ---
 
@@ -172,14 +166,13 @@ void Faults::DiskFull() {
 // --- Operators ---
 
 void Faults::Transfer() {
-  size_t machine = 0;
-  Process* const leader = Leader(&machine);
+  Process* const leader = Operators::Leader(context_);
   if (leader == nullptr) return;
   StoreId target;
   if (context_->random.OneIn(2)) target = context_->machines[AnyMachine()]->store;
   if (context_->trace.telling()) {
     context_->trace.Tell("%s: is asked to hand leadership over",
-                         context_->machines[machine]->name.c_str());
+                         context_->machines[leader->machine()]->name.c_str());
   }
   leader->node()->TransferLeadership(target, [context = context_](raft::TransferStatus status) {
     if (status == raft::TransferStatus::kDone) context->report.Count(Reached::kTransferDone);

@@ -29,8 +29,6 @@ class Faults {
   void Do(Fault fault);
   Micros Length();
   size_t AnyMachine();
-  Process* AnyProcess(size_t* machine);
-  Process* Leader(size_t* machine);
   void Partition();
   void OneWay();
   void CutLink();

@@ -226,8 +226,8 @@ class Checker {
   static constexpr uint64_t kUnobserved = UINT64_MAX;
   const std::vector<RegisterOperation>& history_;
   const size_t possibilities_max_;
-  std::vector<size_t> open_;     // by place; kNone: free
-  std::vector<size_t> places_;   // by operation
+  std::vector<size_t> open_;    // by place; kNone: free
+  std::vector<size_t> places_;  // by operation
   struct Unknown {
     RegisterOperation operation;
     size_t alike;  // the first one that does the same

@@ -29,9 +29,8 @@ void StateVault::PutDurable(uint64_t generation, std::shared_ptr<const MemoryDat
   fresh.moments = {std::move(data)};
 }
 
-void StateVault::MaySurvive(std::shared_ptr<const MemoryData> data) {
-  CHECK(!generations_.empty());
-  auto& moments = generations_.rbegin()->second.moments;
+void StateVault::MaySurvive(uint64_t generation, std::shared_ptr<const MemoryData> data) {
+  auto& moments = generations_.at(generation).moments;
   if (moments.size() == kMomentsMax) moments.erase(moments.begin() + 1);
   moments.push_back(std::move(data));
 }
@@ -81,7 +80,7 @@ absl::StatusOr<std::vector<storage::Applied>> MemoryState::Apply(
   }
   if (data_->applied - kept_at_ >= keep_every_) {
     kept_at_ = data_->applied;
-    vault_->MaySurvive(Snapshot());
+    vault_->MaySurvive(generation_, Snapshot());
   }
   return outcomes;
 }

@@ -49,7 +49,7 @@ class StateVault {
   // The state of a generation becomes durable, from wherever it came.
   void PutDurable(uint64_t generation, std::shared_ptr<const MemoryData> data);
   // What a crash may find, beside what is durable; the oldest of such go.
-  void MaySurvive(std::shared_ptr<const MemoryData> data);
+  void MaySurvive(uint64_t generation, std::shared_ptr<const MemoryData> data);
   void RemoveOthers(uint64_t generation);
   bool Holds(uint64_t generation) const { return generations_.contains(generation); }
 

@@ -12,6 +12,10 @@ Network::Network(const Plan& plan, Random* random, EventQueue* events, Report* r
 }
 
 Micros Network::Latency(const Link& link) {
+  // Nobody can lead over a network whose round takes longer than an election.
+  if (healed_) {
+    return std::min(link.latency_min, 5 * kMillisecond) + random_->Between(0, kMillisecond);
+  }
   // Most are near the lower end, a few much above.
   const Micros spread = plan_.latency_max - plan_.latency_min + 1;
   Micros extra = random_->Between(0, spread);
@@ -69,7 +73,9 @@ void Network::Clog(size_t from, size_t to, Micros until) {
 void Network::Heal() {
   healed_ = true;
   for (auto& row : links_) {
-    for (Link& link : row) link.cut_until = link.clogged_until = 0;
+    for (Link& link : row) {
+      link.cut_until = link.clogged_until = link.last_arrival = link.last_stream = 0;
+    }
   }
 }
 

@@ -95,6 +95,7 @@ Plan DrawPlan(uint64_t seed) {
   }
   static constexpr size_t kSizes[] = {1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 6, 7};
   plan.nodes = kSizes[random.Below(std::size(kSizes))];
+  if (plan.Has(Fault::kMembership)) plan.spares = random.Below(3);
   plan.minority_stays_down = random.OneIn(4);
   DrawNetwork(&random, &plan);
   DrawMachines(&random, &plan);

@@ -51,6 +51,7 @@ struct Plan {
     faults = on ? faults | bit : faults & ~bit;
   }
 
+  size_t spares = 0;                 // machines that are no founders, and may be let in
   size_t nodes = 3;                  // founders
   Micros chaos = 60 * kSecond;       // then the faults stop
   Micros calm_max = 30 * kSecond;    // and within this everything must be well

@@ -114,6 +114,10 @@ class Process::TransportPort final : public raft::Transport {
   void Send(std::vector<raft::Message> messages) override {
     for (raft::Message& message : messages) {
       if (p_->dead_) return;
+      if (const auto* reply = std::get_if<raft::InstallSnapshotReply>(&message.body)) {
+        p_->snapshots_.OnCoreReply(*reply);
+        continue;
+      }
       p_->context_->raft_checker.OnSend(message);
       p_->context_->send(p_->machine_->number, std::move(message));
     }
@@ -126,7 +130,7 @@ class Process::TransportPort final : public raft::Transport {
 // --- Birth and death ---
 
 Process::Process(Context* context, Machine* machine)
-    : context_(context), machine_(machine), life_(machine->life) {
+    : context_(context), machine_(machine), life_(machine->life), snapshots_(context, this) {
   due_.fill(kNever);
 }
 
@@ -269,7 +273,7 @@ void Process::MakeNode(raft::RecoveredState recovered) {
                                                          .transport = transport_port_.get(),
                                                          .state_machine = state_port_.get(),
                                                          .clock = &machine_->clock,
-                                                         .snapshots = nullptr});
+                                                         .snapshots = &snapshots_});
   node_->OnStatusChange([this](const raft::NodeStatus& status) { OnStatus(status); });
 }
 
@@ -277,10 +281,26 @@ bool Process::Start() {
   if (!OpenIdentity()) return false;
   store_ = identity_->current().store;
   CHECK(store_ == machine_->store, "another disk than is in the machine");
-  if (!identity_->current().cluster &&
-      !Check(identity_->SetCluster(context_->cluster), "its cluster could not be written")) {
-    return false;
+  if (!identity_->current().cluster) {
+    if (!machine_->founder) return true;  // waits to be let in
+    if (!Check(identity_->SetCluster(context_->cluster), "its cluster could not be written")) {
+      return false;
+    }
   }
+  return OpenAll();
+}
+
+bool Process::Invited() {
+  if (context_->trace.telling()) {
+    context_->trace.Tell("%s: is let into the cluster", machine_->name.c_str());
+  }
+  const bool ok =
+      Check(identity_->SetCluster(context_->cluster), "its cluster was not written") && OpenAll();
+  if (!ok) AfterStep();
+  return ok;
+}
+
+bool Process::OpenAll() {
   if (!identity_->current().log_made && !MakeLog()) return false;
   raft::RecoveredState recovered;
   if (!OpenLog(&recovered)) return false;
@@ -393,9 +413,20 @@ void Process::RunNode() {
 }
 
 void Process::Deliver(raft::Message message) {
-  if (dead_ || node_ == nullptr) return;
+  if (dead_) return;
+  if (node_ == nullptr) {
+    if (!std::holds_alternative<raft::AppendEntries>(message.body) || !Invited()) return;
+  }
   node_->Receive(std::move(message));
   Wake(Job::kNode, Slowed(context_->random.Between(0, context_->plan.step)));
+}
+
+void Process::OnSnapshotOffer(const Snapshots::Offer& offer) {
+  if (!dead_ && node_ != nullptr) snapshots_.OnOffer(offer);
+}
+
+void Process::PutState(uint64_t generation, std::shared_ptr<const MemoryData> data) {
+  machine_->vault.PutDurable(generation, std::move(data));
 }
 
 void Process::OnStatus(const raft::NodeStatus& status) {
@@ -468,7 +499,8 @@ void Process::ServeReads() {
 Process::ReadOutcome Process::ReadLocal(const std::string& key) {
   ReadOutcome outcome;
   const auto fresh = node_->status()->fresh_as_of;
-  if (!fresh) return outcome;
+  // A store that has never caught up answers nothing; here that is known by its membership.
+  if (!fresh || !state_->data().membership_index) return outcome;
   const auto [item, revision] = state_->Get(key, std::nullopt, {});
   outcome.served = true;
   outcome.revision = revision;

@@ -23,6 +23,7 @@
 #include "tests/sim/context.h"
 #include "tests/sim/forwarding.h"
 #include "tests/sim/memory_state.h"
+#include "tests/sim/snapshots.h"
 
 namespace quorate::sim {
 
@@ -35,7 +36,9 @@ class Process {
   ~Process();
   Process(const Process&) = delete;
 
-  // Opens identity, log and state. False: this process is dead already.
+  // Opens identity, log and state. False: this process is dead already. A store that is neither
+  // born nor let in waits for the first leader that sends it something: until then there is no
+  // node.
   bool Start();
 
   void Wake(Job job, Micros delay);
@@ -65,7 +68,14 @@ class Process {
   uint64_t life() const { return life_; }
   size_t machine() const { return machine_->number; }
   StoreId store() const { return store_; }
-  std::shared_ptr<const raft::NodeStatus> status() const { return node_->status(); }
+  // Null while there is no node.
+  std::shared_ptr<const raft::NodeStatus> status() const {
+    return node_ == nullptr ? nullptr : node_->status();
+  }
+  Snapshots* snapshots() { return &snapshots_; }
+  void OnSnapshotOffer(const Snapshots::Offer& offer);
+  // A received state is put in its place, durably.
+  void PutState(uint64_t generation, std::shared_ptr<const MemoryData> data);
 
  private:
   class LogPort;
@@ -80,6 +90,9 @@ class Process {
   bool Check(const absl::Status& status, const char* what);
 
   bool OpenIdentity();
+  bool OpenAll();
+  // Lets a store that waits into the cluster; false: it has died over it.
+  bool Invited();
   bool MakeLog();
   bool OpenLog(raft::RecoveredState* recovered);
   void MakeNode(raft::RecoveredState recovered);
@@ -104,6 +117,7 @@ class Process {
   std::unique_ptr<StatePort> state_port_;
   std::unique_ptr<TransportPort> transport_port_;
   std::unique_ptr<Forwarding> forwarding_;
+  Snapshots snapshots_;
   std::unique_ptr<raft::Node> node_;
   std::shared_ptr<const raft::NodeStatus> seen_;
 

@@ -97,13 +97,14 @@ void RaftChecker::OnAppend(StoreId store, const raft::Persist& persist) {
       log.prev_term = snapshot.term;
       log.unsynced_cut = Index();
       log.synced_through = Index();
-      log.configurations.clear();
     }
-    std::erase_if(log.configurations, [&](const Configuration& each) {
-      return each.index <= snapshot.membership_index;
-    });
-    log.configurations.insert(log.configurations.begin(),
-                              {snapshot.membership_index, snapshot.membership});
+    // Those before it stay known: the power may fail before this is durable.
+    const auto place = std::find_if(
+        log.configurations.begin(), log.configurations.end(),
+        [&](const Configuration& each) { return each.index >= snapshot.membership_index; });
+    if (place == log.configurations.end() || place->index != snapshot.membership_index) {
+      log.configurations.insert(place, {snapshot.membership_index, snapshot.membership});
+    }
   }
   for (const EntryPtr& entry : persist.entries) {
     if (entry->index != log.last() + 1) {
@@ -171,8 +172,12 @@ void RaftChecker::OnRecovered(StoreId store, const storage::RecoveredLog& recove
   for (const EntryPtr& entry : entries) fresh.entries.push_back(IdOf(*entry));
   fresh.synced_through = recovered.last_index;
   fresh.written = fresh.durable = recovered.hard_state;
-  for (const auto& [index, membership] : recovered.memberships) {
-    fresh.configurations.push_back({index, membership});
+  for (const Configuration& each : log.configurations) {
+    if (each.index < recovered.first_index) fresh.configurations.push_back(each);
+  }
+  for (const EntryPtr& entry : entries) {
+    if (entry->type != raft::EntryType::kMembership) continue;
+    fresh.configurations.push_back({entry->index, *raft::DecodeMembership(entry->payload)});
   }
   log = std::move(fresh);
   Life& life = lives_[store];
@@ -187,7 +192,8 @@ void RaftChecker::OnProcessGone(StoreId store) { lives_.erase(store); }
 
 void RaftChecker::CheckVote(StoreId voter, Term term, StoreId candidate) {
   const StoreLog& log = logs_[voter];
-  if (log.durable.term != term || log.durable.vote != candidate) {
+  // A later term that is durable is as good: it will not vote in this one again.
+  if (log.durable.term < term || (log.durable.term == term && log.durable.vote != candidate)) {
     Fail(voter, "says a vote of term " + ToString(term) + " that is not durable");
   }
   const auto [vote, first] = votes_.emplace(std::make_pair(voter, term), candidate);
@@ -231,8 +237,15 @@ void RaftChecker::OnStatus(const raft::NodeStatus& status) {
   if (status.applied > status.commit) Fail(status.self, "applied more than is committed");
   life.term = status.term;
   life.applied = status.applied;
-  if (status.role == raft::Role::kLeader) CheckLeader(status, &life);
-  if (status.commit > life.commit) CheckCommit(status);
+  // A step that ends as a follower may have begun as the leader, and have committed before it heard
+  // of a later term.
+  Term led = life.led;
+  life.led = Term();
+  if (status.role == raft::Role::kLeader) {
+    CheckLeader(status, &life);
+    life.led = led = status.term;
+  }
+  if (status.commit > life.commit) CheckCommit(status, led);
   life.commit = status.commit;
   CheckConfiguration(status, &life);
 }
@@ -258,20 +271,19 @@ void RaftChecker::CheckLeader(const raft::NodeStatus& status, Life* life) {
   }
 }
 
-void RaftChecker::CheckCommit(const raft::NodeStatus& status) {
-  const bool leads = status.role == raft::Role::kLeader;
+void RaftChecker::CheckCommit(const raft::NodeStatus& status, Term led) {
   if (status.commit > committed()) {
-    if (!leads) {
+    if (!led) {
       return Fail(status.self,
                   "takes for committed what no leader has committed: " + ToString(status.commit));
     }
-    if (Find(status.commit, status.term) == nullptr) {
+    if (Find(status.commit, led) == nullptr) {
       return Fail(status.self,
                   "commits " + ToString(status.commit) + ", which is no entry of its own term");
     }
-    CheckMajority(status, status.commit, status.term);
-    Commit(status.self, status.commit, status.term);
-    if (!IsDurable(status.self, status.commit, status.term)) {
+    CheckMajority(status, status.commit, led);
+    Commit(status.self, status.commit, led);
+    if (!IsDurable(status.self, status.commit, led)) {
       report_->Count(Reached::kCommittedByFollower);
     }
   }

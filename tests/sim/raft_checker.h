@@ -97,6 +97,7 @@ class RaftChecker {
     raft::Index commit;
     raft::Index applied;
     raft::Term leads;  // the term in which it was last seen as a leader
+    raft::Term led;    // that it led when it last published; 0: it did not lead
     raft::Index configuration_checked;
     std::shared_ptr<const raft::Membership> membership_checked;
   };
@@ -106,7 +107,7 @@ class RaftChecker {
   void Learn(StoreId store, raft::Index index, const EntryId& id, raft::Term prev_term);
   const Known* Find(raft::Index index, raft::Term term) const;
   void CheckLeader(const raft::NodeStatus& status, Life* life);
-  void CheckCommit(const raft::NodeStatus& status);
+  void CheckCommit(const raft::NodeStatus& status, raft::Term led);
   void Commit(StoreId leader, raft::Index index, raft::Term term);
   void CheckMajority(const raft::NodeStatus& status, raft::Index index, raft::Term term);
   bool IsDurable(StoreId store, raft::Index index, raft::Term term) const;

@@ -8,6 +8,7 @@
 #include "tests/sim/clients.h"
 #include "tests/sim/context.h"
 #include "tests/sim/faults.h"
+#include "tests/sim/operators.h"
 #include "tests/sim/process.h"
 
 namespace quorate::sim {
@@ -33,6 +34,7 @@ class World {
   void StartLater(size_t machine);
   void Bury(size_t machine, bool power);
   void Crash(size_t machine, bool power);
+  void Wipe(size_t machine);
   void Send(size_t from, raft::Message message);
   void Fly(size_t from, size_t to, Micros at, raft::Message message);
   void Land(uint32_t flight);
@@ -45,6 +47,7 @@ class World {
   Context context_;
   Clients clients_;
   Faults faults_;
+  Operators operators_;
   std::vector<Flight> flights_;
   std::vector<uint32_t> free_flights_;
   std::vector<bool> probed_;  // in the calm: a write through this machine was answered
@@ -54,7 +57,8 @@ World::World(const Plan& plan, std::FILE* story)
     : context_(plan, story),
       clients_(&context_),
       faults_(&context_,
-              {[this](size_t machine, bool power) { Crash(machine, power); }, [](size_t) {}}) {
+              {[this](size_t machine, bool power) { Crash(machine, power); }, [this](size_t machine) { Wipe(machine); }}),
+      operators_(&context_) {
   context_.send = [this](size_t from, raft::Message message) { Send(from, std::move(message)); };
   context_.process_ended = [this](size_t machine, const char* why) {
     if (context_.trace.telling()) {
@@ -76,10 +80,10 @@ void World::MakeMachines() {
   Random& random = context_.random;
   const Plan& plan = context_.plan;
   context_.cluster = ClusterId(random.Next() | 1);
-  for (size_t i = 0; i < plan.nodes; ++i) {
+  for (size_t i = 0; i < plan.nodes + plan.spares; ++i) {
     auto machine = std::make_unique<Machine>(i, &random, &context_.events);
     machine->name = "cp-" + std::to_string(i);
-    machine->founder = true;
+    machine->founder = i < plan.nodes;
     Micros reading = random.Between(kSecond, 3600 * kSecond);
     if (plan.Has(Fault::kLongUptime) && random.OneIn(2)) {
       // Just before, at or long after 2^31 and 2^32 milliseconds.
@@ -97,6 +101,7 @@ void World::MakeMachines() {
   membership.cluster = context_.cluster;
   for (const auto& machine : context_.machines) {
     machine->store = StoreId(random.Next() | 1);
+    if (!machine->founder) continue;
     membership.members.push_back({.store = machine->store,
                                   .name = machine->name,
                                   .address = machine->name + ":7000",
@@ -152,6 +157,24 @@ void World::Crash(size_t number, bool power) {
   StartLater(number);
 }
 
+// The drive is replaced: another store, whatever the machine's name.
+void World::Wipe(size_t number) {
+  Machine& machine = *context_.machines[number];
+  if (!Operators::CanLose(context_, number)) return;
+  context_.report.Count(Fault::kWipe);
+  if (context_.trace.telling()) {
+    context_.trace.Tell("%s: gets an empty disk", machine.name.c_str());
+  }
+  if (machine.process != nullptr) {
+    Bury(number, true);
+    StartLater(number);
+  }
+  machine.disk.Wipe();
+  machine.vault.Wipe();
+  machine.founder = false;
+  machine.store = StoreId(context_.random.Next() | 1);
+}
+
 // --- Messages ---
 
 void World::Send(size_t from, raft::Message message) {
@@ -199,25 +222,23 @@ void World::BeginCalm() {
   faults_.Stop();
   if (context_.trace.telling()) context_.trace.Tell("the faults stop");
   const size_t count = context_.machines.size();
-  if (context_.plan.minority_stays_down) {
-    for (size_t dead = 0; dead < (count - 1) / 2; ++dead) {
-      const size_t number = context_.random.Below(count);
-      Machine& machine = *context_.machines[number];
-      if (machine.powered_off_for_good) continue;
-      machine.powered_off_for_good = true;
-      // Dead, or alive and never heard again.
-      if (context_.random.OneIn(2)) {
-        context_.network.CutForGood(number);
-      } else if (machine.process != nullptr) {
-        Bury(number, true);
-      }
+  for (size_t tries = context_.plan.minority_stays_down ? count : 0; tries > 0; --tries) {
+    const size_t number = context_.random.Below(count);
+    Machine& machine = *context_.machines[number];
+    if (machine.powered_off_for_good || !Operators::CanLose(context_, number)) continue;
+    machine.powered_off_for_good = true;
+    // Dead, or alive and never heard again.
+    if (context_.random.OneIn(2)) {
+      context_.network.CutForGood(number);
+    } else if (machine.process != nullptr) {
+      Bury(number, true);
     }
   }
   for (const auto& machine : context_.machines) {
     machine->disk.Revive();
     if (machine->powered_off_for_good) continue;
     StartProcess(machine->number);
-    if (machine->process == nullptr) continue;
+    if (machine->process == nullptr || machine->process->node() == nullptr) continue;
     // What was to come after a pause comes now.
     machine->process->Wake(Process::Job::kNode, 1);
     machine->process->Wake(Process::Job::kLog, 1);
@@ -237,13 +258,21 @@ void World::ProbeWrites() {
   }
 }
 
+// Of the members that are there; who is no member is nobody's business.
 bool World::IsWell() {
+  Process* const leader = Operators::Leader(&context_);
+  if (leader == nullptr || !leader->status()->leader_ready) return false;
+  const auto members = leader->status()->membership;
+  if (members->joint) return false;
   const raft::Index committed = context_.raft_checker.committed();
   for (const auto& machine : context_.machines) {
-    if (machine->powered_off_for_good) continue;
+    if (machine->powered_off_for_good || members->Find(machine->store) == nullptr) continue;
     if (machine->process == nullptr || !probed_[machine->number]) return false;
     const auto status = machine->process->status();
-    if (!status->leader || status->applied < committed || !status->birth_complete) return false;
+    if (status == nullptr || !status->leader || status->applied < committed ||
+        !status->birth_complete) {
+      return false;
+    }
   }
   return true;
 }
@@ -256,6 +285,7 @@ Result World::Run() {
   }
   clients_.Start();
   faults_.Start();
+  operators_.Start();
   RunUntil(plan.chaos);
   clients_.Stop();
   if (!context_.failure.failed()) {
@@ -279,6 +309,10 @@ Result World::Run() {
           continue;
         }
         const auto status = machine->process->status();
+        if (status == nullptr) {
+          text += ": waits to be let in;";
+          continue;
+        }
         text += ": term " + ToString(status->term) + ", commit " + ToString(status->commit) +
                 ", applied " + ToString(status->applied) + ", last " +
                 ToString(status->last_index) +

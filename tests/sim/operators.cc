@@ -1,0 +1,154 @@
+#include "tests/sim/operators.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace quorate::sim {
+namespace {
+
+using Kind = raft::MemberStep::Kind;
+
+// A store that a machine has in it, and that it would serve if it ran.
+bool IsThere(const Context& context, StoreId store) {
+  return std::any_of(context.machines.begin(), context.machines.end(), [&](const auto& machine) {
+    return machine->store == store && !machine->corrupt && !machine->powered_off_for_good;
+  });
+}
+
+}  // namespace
+
+Process* Operators::Leader(Context* context) {
+  Process* leader = nullptr;
+  for (const auto& machine : context->machines) {
+    Process* const process = machine->process.get();
+    if (process == nullptr || process->dead() || process->node() == nullptr) continue;
+    if (process->status()->role != raft::Role::kLeader) continue;
+    if (leader == nullptr || leader->status()->term < process->status()->term) leader = process;
+  }
+  return leader;
+}
+
+bool Operators::CanLose(const Context& context, size_t number) {
+  const StoreId lost = context.machines[number]->store;
+  bool any = false;
+  for (const auto& machine : context.machines) {
+    const Process* const process = machine->process.get();
+    if (process == nullptr || process->dead() || process->status() == nullptr) {
+      // What a machine that is down believes in nobody knows; its log may come back with it.
+      if (!machine->powered_off_for_good && machine->store != lost) return false;
+      continue;
+    }
+    const auto status = process->status();
+    if (!status->birth_complete) return false;
+    any = true;
+    for (const auto& voters :
+         {status->membership->Voters(), status->membership->OutgoingVoters()}) {
+      const auto left = std::count_if(voters.begin(), voters.end(), [&](StoreId voter) {
+        return voter != lost && IsThere(context, voter);
+      });
+      if (!voters.empty() && static_cast<size_t>(left) * 2 <= voters.size()) return false;
+    }
+  }
+  return any;
+}
+
+void Operators::Again() {
+  const Micros wait = context_->random.Between(100 * kMillisecond, 3 * kSecond);
+  context_->events.After(wait, [this] {
+    Act();
+    Again();
+  });
+}
+
+void Operators::Act() {
+  Process* const leader = Leader(context_);
+  if (leader == nullptr || !leader->status()->leader_ready) return;
+  const raft::Membership members = *leader->status()->membership;
+  if (members.joint) return;
+  if (Repair(leader, members)) return;
+  if (context_->plan.Has(Fault::kMembership) && !context_->calm) ChangeSomething(leader, members);
+}
+
+// A member whose disk is no more is replaced by what its machine has now, in two steps.
+bool Operators::Repair(Process* leader, const raft::Membership& members) {
+  for (const auto& machine : context_->machines) {
+    if (machine->corrupt || machine->powered_off_for_good) continue;
+    const raft::Member* const itself = members.Find(machine->store);
+    const auto former =
+        std::find_if(members.members.begin(), members.members.end(), [&](const auto& member) {
+          return member.name == machine->name && member.store != machine->store;
+        });
+    if (former == members.members.end()) continue;
+    raft::MemberStep step;
+    step.store = machine->store;
+    step.name = machine->name;
+    step.address = machine->name + ":7000";
+    if (itself != nullptr && former->voter) {
+      step.kind = Kind::kPromote;  // the former voter of this name leaves
+    } else if (itself == nullptr && former->voter) {
+      step.kind = Kind::kAddLearner;
+    } else {
+      step.kind = Kind::kRemove;
+      step.store = former->store;
+    }
+    Propose(leader, {{step}, false});
+    return true;
+  }
+  return false;
+}
+
+void Operators::ChangeSomething(Process* leader, const raft::Membership& members) {
+  Random& random = context_->random;
+  raft::MembershipChange change;
+  const uint64_t steps = random.OneIn(4) ? 2 : 1;
+  for (uint64_t i = 0; i < steps; ++i) {
+    const Machine& machine = *context_->machines[random.Below(context_->machines.size())];
+    const raft::Member* const member = members.Find(machine.store);
+    raft::MemberStep step;
+    step.store = machine.store;
+    step.name = machine.name;
+    step.address = machine.name + ":7000";
+    if (member == nullptr) {
+      step.kind = Kind::kAddLearner;
+    } else if (member->learner()) {
+      step.kind = random.OneIn(4) ? Kind::kRemove : Kind::kPromote;
+    } else {
+      // Mostly so that many voters stay.
+      if (members.Voters().size() <= 2 && !random.OneIn(10)) continue;
+      step.kind = random.OneIn(2) ? Kind::kDemote : Kind::kRemove;
+    }
+    change.steps.push_back(std::move(step));
+  }
+  if (change.steps.size() == 2 && change.steps[0].store == change.steps[1].store) {
+    change.steps.pop_back();
+  }
+  if (change.steps.empty()) return;
+  context_->report.Count(Fault::kMembership);
+  Propose(leader, std::move(change));
+}
+
+void Operators::Propose(Process* leader, raft::MembershipChange change) {
+  if (context_->trace.telling()) {
+    static constexpr const char* kWhat[] = {"add", "promote", "demote", "remove"};
+    std::string text;
+    for (const raft::MemberStep& step : change.steps) {
+      text += std::string(" ") + kWhat[static_cast<size_t>(step.kind)] + " " + step.name;
+    }
+    context_->trace.Tell("operators:%s", text.c_str());
+  }
+  leader->node()->ProposeMembership(
+      std::move(change), [context = context_](const raft::ChangeResult& result) {
+        if (context->trace.telling()) {
+          context->trace.Tell("operators: the change ends with status %d",
+                              static_cast<int>(result.status));
+        }
+        if (result.status == raft::ChangeStatus::kAccepted) {
+          context->report.Count(Reached::kMembershipChanged);
+        }
+      });
+  leader->Wake(Process::Job::kNode, 1);
+}
+
+}  // namespace quorate::sim

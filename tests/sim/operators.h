@@ -1,0 +1,34 @@
+// The people who run the cluster: they replace stores whose disks were wiped, and, where the plan
+// says so, change the members for no reason at all.
+#pragma once
+
+#include <cstdint>
+
+#include "tests/sim/context.h"
+#include "tests/sim/process.h"
+
+namespace quorate::sim {
+
+class Operators {
+ public:
+  explicit Operators(Context* context) : context_(context) {}
+
+  void Start() { Again(); }
+
+  // Whether the cluster can do without this machine's disk, by every membership that any process
+  // believes in.
+  static bool CanLose(const Context& context, size_t machine);
+  // Whoever leads in the highest term; null: nobody known.
+  static Process* Leader(Context* context);
+
+ private:
+  void Again();
+  void Act();
+  bool Repair(Process* leader, const raft::Membership& members);
+  void ChangeSomething(Process* leader, const raft::Membership& members);
+  void Propose(Process* leader, raft::MembershipChange change);
+
+  Context* const context_;
+};
+
+}  // namespace quorate::sim

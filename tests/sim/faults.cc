@@ -8,11 +8,10 @@ namespace quorate::sim {
 namespace {
 
 // Those that have a moment; the others are in force all the time.
-constexpr Fault kMoments[] = {Fault::kPartition,   Fault::kOneWay,       Fault::kLinkCut,
-                              Fault::kClog,        Fault::kPowerFailure, Fault::kKill,
-                              Fault::kCrashInDisk, Fault::kPause,        Fault::kSlowNode,
-                              Fault::kDiskError,   Fault::kDiskFull,     Fault::kTransfer,
-    Fault::kWipe};
+constexpr Fault kMoments[] = {
+    Fault::kPartition, Fault::kOneWay,      Fault::kLinkCut, Fault::kClog,     Fault::kPowerFailure,
+    Fault::kKill,      Fault::kCrashInDisk, Fault::kPause,   Fault::kSlowNode, Fault::kDiskError,
+    Fault::kDiskFull,  Fault::kTransfer,    Fault::kWipe};
 
 }  // namespace
 

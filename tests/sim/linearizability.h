@@ -35,8 +35,8 @@ struct RegisterOperation {
 
 enum class Verdict : uint8_t { kLinearizable, kNotLinearizable, kUndecided };
 
-// The register is 0 at first. At most 64 operations may be open at a time, those without an outcome
-// not counted. kUndecided: there were more than `possibilities_max` at some time, or more than 256
+// The register is 0 at first. kUndecided: there were more than `possibilities_max` at some time,
+// more than 64 operations open at a time (those without an outcome not counted), or more than 256
 // without an outcome.
 Verdict CheckRegister(const std::vector<RegisterOperation>& history,
                       size_t possibilities_max = 20'000);

@@ -185,6 +185,7 @@ bool Process::MakeLog() {
     if (!Check(disk->Remove(storage::JoinPath(directory, name)), "a leftover stays")) return false;
   }
   if (!Check(disk->SyncDirectory(directory), "its log's directory was not flushed")) return false;
+  context_->raft_checker.OnLogRemoved(store_);
   machine_->vault.Wipe();
   machine_->vault.PutDurable(kFirstGeneration, std::make_shared<MemoryData>());
   storage::LogOptions options;

@@ -53,6 +53,8 @@ class RaftChecker {
                  const std::vector<uint64_t>& hash_after);
   void OnInstalled(StoreId store, raft::Index index, uint64_t hash);
   void OnProcessGone(StoreId store);
+  // A start that died before its log was made begins it anew: nothing was said on its behalf.
+  void OnLogRemoved(StoreId store) { logs_.erase(store); }
 
   raft::Index committed() const { return raft::Index(committed_.size()); }
   // The hash that the state has had behind this entry, if anybody has told.

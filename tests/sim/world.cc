@@ -56,8 +56,8 @@ class World {
 World::World(const Plan& plan, std::FILE* story)
     : context_(plan, story),
       clients_(&context_),
-      faults_(&context_,
-              {[this](size_t machine, bool power) { Crash(machine, power); }, [this](size_t machine) { Wipe(machine); }}),
+      faults_(&context_, {[this](size_t machine, bool power) { Crash(machine, power); },
+                          [this](size_t machine) { Wipe(machine); }}),
       operators_(&context_) {
   context_.send = [this](size_t from, raft::Message message) { Send(from, std::move(message)); };
   context_.process_ended = [this](size_t machine, const char* why) {

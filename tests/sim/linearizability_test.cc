@@ -1,0 +1,186 @@
+// The register checker against exhaustive search, on histories small enough for it.
+#include "tests/sim/linearizability.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "tests/sanitizer_share.h"
+#include "tests/sim/random.h"
+
+namespace quorate::sim {
+namespace {
+
+using Kind = RegisterOperation::Kind;
+
+// Every order, one operation after the other; written apart from the checker.
+class Exhaustive {
+ public:
+  explicit Exhaustive(const std::vector<RegisterOperation>& history) : history_(history) {}
+  bool Linearizable() { return Search(0, 0); }
+
+ private:
+  bool Search(uint32_t done, uint64_t state) {
+    bool all = true;
+    for (size_t i = 0; i < history_.size(); ++i) {
+      if ((done >> i & 1) == 0 && history_[i].returned != kNever) all = false;
+    }
+    if (all) return true;
+    for (size_t i = 0; i < history_.size(); ++i) {
+      if ((done >> i & 1) != 0 || !MayBeNext(i, done)) continue;
+      uint64_t next = state;
+      if (Happens(history_[i], &next) && Search(done | 1u << i, next)) return true;
+    }
+    return false;
+  }
+  // Nobody who is not done had returned before this one was called.
+  bool MayBeNext(size_t candidate, uint32_t done) const {
+    for (size_t i = 0; i < history_.size(); ++i) {
+      if ((done >> i & 1) == 0 && history_[i].returned < history_[candidate].called) return false;
+    }
+    return true;
+  }
+  static bool Happens(const RegisterOperation& operation, uint64_t* state) {
+    const bool known = operation.returned != kNever;
+    if (operation.kind == Kind::kRead) return !known || *state == operation.value;
+    bool succeeds = true;
+    uint64_t next = operation.value;
+    if (operation.kind == Kind::kDelete) {
+      succeeds = *state != 0;
+      next = 0;
+    } else if (operation.kind == Kind::kSwap) {
+      succeeds = *state == operation.expected;
+    }
+    if (known && operation.kind != Kind::kWrite && succeeds != operation.succeeded) return false;
+    if (succeeds) *state = next;
+    return true;
+  }
+
+  const std::vector<RegisterOperation>& history_;
+};
+
+// Operations that really happened one at a time, each somewhere in its interval; then, half the
+// time, one of them is made to tell something else.
+std::vector<RegisterOperation> Generate(Random* random) {
+  std::vector<RegisterOperation> history;
+  const uint64_t count = 3 + random->Below(6);
+  const uint64_t values = 1 + random->Below(3);
+  uint64_t state = 0;
+  Micros now = 10;
+  for (uint64_t i = 0; i < count; ++i) {
+    RegisterOperation operation;
+    now += random->Between(1, 4);
+    operation.kind = static_cast<Kind>(random->Below(4));
+    operation.called = now - random->Between(0, 4);
+    operation.returned = now + random->Between(0, 4);
+    switch (operation.kind) {
+      case Kind::kRead:
+        operation.value = state;
+        break;
+      case Kind::kWrite:
+        operation.value = 1 + random->Below(values);
+        break;
+      case Kind::kDelete:
+        operation.succeeded = state != 0;
+        break;
+      case Kind::kSwap:
+        operation.value = 1 + random->Below(values);
+        operation.expected = random->Below(values + 1);
+        operation.succeeded = operation.expected == state;
+        break;
+    }
+    const bool unknown = operation.kind != Kind::kRead && random->OneIn(4);
+    if (unknown) operation.returned = kNever;
+    history.push_back(operation);
+    if (unknown && random->OneIn(2)) continue;  // it never happened
+    if (operation.kind == Kind::kWrite) state = operation.value;
+    if (operation.kind == Kind::kDelete) state = 0;
+    if (operation.kind == Kind::kSwap && operation.succeeded) state = operation.value;
+  }
+  for (uint64_t lies = random->OneIn(3) ? 0 : random->Between(1, 5); lies > 0; --lies) {
+    RegisterOperation& liar = history[random->Below(history.size())];
+    if (liar.kind == Kind::kRead) {
+      liar.value = random->Below(values + 1);
+    } else {
+      liar.succeeded = !liar.succeeded;
+    }
+  }
+  return history;
+}
+
+std::string Text(const std::vector<RegisterOperation>& history) {
+  std::string text;
+  for (const RegisterOperation& operation : history) {
+    static constexpr const char* kNames[] = {"read", "write", "delete", "swap"};
+    text +=
+        std::string(kNames[static_cast<size_t>(operation.kind)]) + " " +
+        std::to_string(operation.value) + " expected " + std::to_string(operation.expected) +
+        (operation.succeeded ? " ok" : " no") + " from " + std::to_string(operation.called) +
+        " to " +
+        (operation.returned == kNever ? std::string("never") : std::to_string(operation.returned)) +
+        "\n";
+  }
+  return text;
+}
+
+TEST(LinearizabilityTest, AgreesWithExhaustiveSearch) {
+  Random random(20261122);
+  const uint64_t total = SanitizerShare(100'000);
+  for (uint64_t i = 0; i < total; ++i) {
+    // As many that are linearizable as that are not.
+    std::vector<RegisterOperation> history;
+    const bool wanted = i % 2 == 0;
+    do {
+      history = Generate(&random);
+    } while (Exhaustive(history).Linearizable() != wanted);
+    ASSERT_EQ(CheckRegister(history), wanted ? Verdict::kLinearizable : Verdict::kNotLinearizable)
+        << Text(history);
+  }
+}
+
+RegisterOperation Write(Micros called, Micros returned, uint64_t value) {
+  return {Kind::kWrite, called, returned, value, 0, true};
+}
+RegisterOperation Read(Micros called, Micros returned, uint64_t value) {
+  return {Kind::kRead, called, returned, value, 0, true};
+}
+
+TEST(LinearizabilityTest, AStaleReadIsFound) {
+  EXPECT_EQ(CheckRegister({Write(1, 2, 7), Write(3, 4, 8), Read(5, 6, 7)}),
+            Verdict::kNotLinearizable);
+  EXPECT_EQ(CheckRegister({Write(1, 2, 7), Write(3, 6, 8), Read(5, 7, 7)}), Verdict::kLinearizable);
+}
+
+TEST(LinearizabilityTest, AnUnknownWriteMayHappenAtAnyTimeButOnce) {
+  EXPECT_EQ(CheckRegister({Write(1, kNever, 7), Write(3, 4, 8), Read(5, 6, 8), Read(7, 8, 7)}),
+            Verdict::kLinearizable);
+  EXPECT_EQ(CheckRegister({Write(1, kNever, 7), Read(3, 4, 7), Write(5, 6, 8), Read(7, 8, 7)}),
+            Verdict::kNotLinearizable);
+}
+
+// Three hundred writes whose outcome nobody knows, none of them seen: this must cost nothing.
+TEST(LinearizabilityTest, ManyUnknownWritesThatNobodySaw) {
+  std::vector<RegisterOperation> history;
+  for (Micros i = 0; i < 250; ++i)
+    history.push_back(Write(i, kNever, 1000 + static_cast<uint64_t>(i)));
+  for (Micros i = 0; i < 250; ++i) {
+    history.push_back(Write(1000 + 10 * i, 1005 + 10 * i, static_cast<uint64_t>(i) + 1));
+    history.push_back(Read(1006 + 10 * i, 1008 + 10 * i, static_cast<uint64_t>(i) + 1));
+  }
+  EXPECT_EQ(CheckRegister(history), Verdict::kLinearizable);
+}
+
+// --- What it does not decide ---
+
+TEST(LinearizabilityTest, SaysSoWhenThereIsTooMuch) {
+  std::vector<RegisterOperation> many;
+  for (uint64_t i = 0; i < 65; ++i) many.push_back(Write(1, 10, i + 1));
+  EXPECT_EQ(CheckRegister(many), Verdict::kUndecided);
+  std::vector<RegisterOperation> unknown;
+  for (uint64_t i = 0; i < 257; ++i) unknown.push_back(Write(1, kNever, i + 1));
+  EXPECT_EQ(CheckRegister(unknown), Verdict::kUndecided);
+}
+
+}  // namespace
+}  // namespace quorate::sim

@@ -3,6 +3,8 @@
 //   quorate-sim --seed N [--trace]      one run; its trace hash is the last line
 //   quorate-sim --seeds A..B            many; stops at the first that fails
 //   quorate-sim --hours H               random seeds for that long
+// A failing seed is shrunk to fewer faults before the program ends (--no-shrink: it is not).
+// --seconds, --clients, --nodes and --without change what the seed would have drawn.
 // Exit: 0 all was well, 1 a seed failed, 2 usage.
 #include <malloc.h>
 
@@ -15,6 +17,7 @@
 #include <random>
 #include <string>
 
+#include "tests/sim/shrink.h"
 #include "tests/sim/world.h"
 
 namespace quorate::sim {
@@ -25,14 +28,19 @@ struct Arguments {
   double hours = 0;
   bool trace = false;
   bool verbose = false;
-  Micros chaos = 0;      // 0: the plan's
+  bool shrink = true;
+  // 0: the plan's.
+  Micros chaos = 0;
+  size_t clients = 0;
+  size_t nodes = 0;
   uint64_t without = 0;  // faults, by bit
 };
 
 [[noreturn]] void Usage() {
   std::fputs(
       "usage: quorate-sim (--seed N | --seeds A..B | --hours H) [--trace] [--verbose]\n"
-      "                   [--seconds S] [--without FAULT]...\n",
+      "                   [--seconds S] [--clients N] [--nodes N] [--without FAULT]...\n"
+      "                   [--no-shrink]\n",
       stderr);
   std::exit(2);
 }
@@ -49,6 +57,10 @@ Arguments Parse(int argc, char** argv) {
       arguments.verbose = true;
       continue;
     }
+    if (name == "--no-shrink") {
+      arguments.shrink = false;
+      continue;
+    }
     if (++i == argc) Usage();
     const char* value = argv[i];
     if (name == "--seed") {
@@ -62,6 +74,10 @@ Arguments Parse(int argc, char** argv) {
       arguments.hours = std::strtod(value, nullptr);
     } else if (name == "--seconds") {
       arguments.chaos = std::strtoll(value, nullptr, 10) * kSecond;
+    } else if (name == "--clients") {
+      arguments.clients = std::strtoull(value, nullptr, 10);
+    } else if (name == "--nodes") {
+      arguments.nodes = std::strtoull(value, nullptr, 10);
     } else if (name == "--without") {
       size_t fault = 0;
       while (fault < kFaults && std::strcmp(value, FaultName(static_cast<Fault>(fault))) != 0) {
@@ -77,26 +93,40 @@ Arguments Parse(int argc, char** argv) {
   return arguments;
 }
 
-// A CHECK of the product ends the process: say which seed it was.
-volatile uint64_t running_seed = 0;
-void OnAbort(int) {
-  char text[64];
-  const int length = std::snprintf(text, sizeof text, "FAILED seed %llu: a CHECK, see above\n",
-                                   static_cast<unsigned long long>(running_seed));
-  std::fwrite(text, 1, static_cast<size_t>(length), stderr);
-  std::_Exit(1);
-}
-
 Plan PlanOf(uint64_t seed, const Arguments& arguments) {
   Plan plan = DrawPlan(seed);
-  plan.faults &= ~arguments.without;
+  for (size_t i = 0; i < kFaults; ++i) {
+    if ((arguments.without >> i & 1) != 0) plan.Remove(static_cast<Fault>(i));
+  }
   if (arguments.chaos != 0) plan.chaos = arguments.chaos;
+  if (arguments.clients != 0) plan.clients = arguments.clients;
+  if (arguments.nodes != 0) plan.nodes = arguments.nodes;
   return plan;
+}
+
+void ShrinkAndTell(const Plan& plan) {
+  std::printf("shrinking\n");
+  const Plan small = Shrink(plan);
+  std::printf("fails too: quorate-sim %s\n  %s\n  %s\n", ArgumentsOf(small).c_str(),
+              FailureOf(small).c_str(), Describe(small).c_str());
+}
+
+// A CHECK of the product ends the process: say which seed it was, and make it smaller. Nothing of
+// this process is of use any more but what these name.
+Plan running_plan;
+bool shrink_running_plan = false;
+void OnAbort(int) {
+  std::fprintf(stderr, "FAILED seed %llu: a CHECK, see above\n%s\n",
+               static_cast<unsigned long long>(running_plan.seed), Describe(running_plan).c_str());
+  if (shrink_running_plan) ShrinkAndTell(running_plan);
+  std::fflush(stdout);
+  std::_Exit(1);
 }
 
 int Main(int argc, char** argv) {
   const Arguments arguments = Parse(argc, argv);
   std::signal(SIGABRT, OnAbort);
+  std::setvbuf(stdout, nullptr, _IOLBF, 1 << 16);
   // What one run gives back the next one takes: not worth a call of the kernel each time.
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
@@ -113,8 +143,9 @@ int Main(int argc, char** argv) {
   int status = 0;
   for (;; ++seed) {
     if (arguments.hours > 0 ? elapsed() > arguments.hours * 3600 : seed > arguments.last) break;
-    running_seed = seed;
     const Plan plan = PlanOf(seed, arguments);
+    running_plan = plan;
+    shrink_running_plan = arguments.shrink;
     const Result result = RunPlan(plan, arguments.trace ? stdout : nullptr);
     sum.Add(result.report);
     hash = result.trace_hash;
@@ -128,6 +159,7 @@ int Main(int argc, char** argv) {
       std::printf("FAILED seed %llu at %.6f s: %s\n%s\n", static_cast<unsigned long long>(seed),
                   static_cast<double>(result.failed_at) / 1e6, result.failure.c_str(),
                   Describe(plan).c_str());
+      if (arguments.shrink) ShrinkAndTell(plan);
       status = 1;
       break;
     }

@@ -82,6 +82,32 @@ void DrawClients(Random* random, Plan* plan) {
 
 }  // namespace
 
+void Plan::Remove(Fault fault) {
+  Set(fault, false);
+  switch (fault) {
+    case Fault::kLoss:
+      loss_permille = 0;
+      break;
+    case Fault::kDuplicate:
+      duplicate_permille = 0;
+      break;
+    case Fault::kReorder:
+      ordered_links = true;
+      break;
+    case Fault::kSlowFlush:
+      slow_flush_permille = 0;
+      break;
+    case Fault::kDrift:
+      drift_ppm = 0;
+      break;
+    case Fault::kMembership:
+      spares = 0;
+      break;
+    default:
+      break;
+  }
+}
+
 Plan DrawPlan(uint64_t seed) {
   Random random(seed ^ 0x706c616e00000000ULL);
   Plan plan;

@@ -51,6 +51,9 @@ struct Plan {
     faults = on ? faults | bit : faults & ~bit;
   }
 
+  // Without this fault, and without what only it uses.
+  void Remove(Fault fault);
+
   size_t spares = 0;                 // machines that are no founders, and may be let in
   size_t nodes = 3;                  // founders
   Micros chaos = 60 * kSecond;       // then the faults stop

@@ -58,12 +58,19 @@ class Disk {
   // OK when it is there already. Its parent must exist.
   virtual absl::Status MakeDirectory(const std::string& path) = 0;
   virtual absl::Status SyncDirectory(const std::string& path) = 0;
+  // Removes a directory with everything in it; OK when it is not there.
+  virtual absl::Status RemoveTree(const std::string& path) = 0;
+  // Of a file, without opening it (a close of a live database file drops SQLite's locks).
+  // kNotFound: there is nothing of that name. A directory is there, and its size means nothing.
+  virtual absl::StatusOr<uint64_t> SizeOf(const std::string& path) = 0;
   // The names in a directory, sorted, without "." and "..".
   virtual absl::StatusOr<std::vector<std::string>> List(const std::string& path) = 0;
 };
 
 // The real one. Files are made with mode 0600, directories with 0700.
 std::unique_ptr<Disk> MakePosixDisk();
+// One of them for everybody who was not given another one; it has no state.
+Disk* PosixDisk();
 
 // The directory part of a path: "." when there is none, "/" for the root.
 std::string ParentDirectory(std::string_view path);

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -117,7 +119,7 @@ class PosixFile final : public DiskFile {
   const std::string path_;
 };
 
-class PosixDisk final : public Disk {
+class PosixDiskImpl final : public Disk {
  public:
   absl::StatusOr<std::unique_ptr<DiskFile>> Create(const std::string& path) override {
     return OpenWith(path, O_RDWR | O_CREAT | O_EXCL, "create");
@@ -156,6 +158,19 @@ class PosixDisk final : public Disk {
     return absl::OkStatus();
   }
 
+  absl::Status RemoveTree(const std::string& path) override {
+    std::error_code error;
+    std::filesystem::remove_all(path, error);
+    if (!error) return absl::OkStatus();
+    return absl::ErrnoToStatus(error.value(), "cannot remove " + path);
+  }
+
+  absl::StatusOr<uint64_t> SizeOf(const std::string& path) override {
+    struct stat info;
+    if (::stat(path.c_str(), &info) != 0) return ErrnoStatus("look at", path);
+    return static_cast<uint64_t>(info.st_size);
+  }
+
   absl::StatusOr<std::vector<std::string>> List(const std::string& path) override {
     std::unique_ptr<DIR, int (*)(DIR*)> directory(::opendir(path.c_str()), ::closedir);
     if (directory == nullptr) return ErrnoStatus("open directory", path);
@@ -186,6 +201,11 @@ class PosixDisk final : public Disk {
 
 }  // namespace
 
-std::unique_ptr<Disk> MakePosixDisk() { return std::make_unique<PosixDisk>(); }
+std::unique_ptr<Disk> MakePosixDisk() { return std::make_unique<PosixDiskImpl>(); }
+
+Disk* PosixDisk() {
+  static PosixDiskImpl disk;
+  return &disk;
+}
 
 }  // namespace quorate::storage

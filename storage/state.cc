@@ -1,8 +1,5 @@
 #include "storage/state.h"
 
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <map>
@@ -99,12 +96,13 @@ class SqliteState final : public State {
       absl::StatusOr<ReaderPool::Scrub> scrub = readers_->AcquireScrub(cancel);
       if (!scrub.ok()) return scrub.status();
       const std::string source = this->path();
-      copy = CopyStateFile(source, path, {cancel, scrub->abandon()});
+      copy = CopyStateFile(source, path, {cancel, scrub->abandon()}, disk());
       if (!copy.ok()) return ExplainStateError(source, copy.status());
     }
     // From here on only the copy is read, and checkpoints go on.
-    copy = VerifyStateFile(path, {copy->cluster, copy->index, copy->term, copy->hash}, cancel);
-    if (!copy.ok()) unlink(path.c_str());
+    copy =
+        VerifyStateFile(path, {copy->cluster, copy->index, copy->term, copy->hash}, cancel, disk());
+    if (!copy.ok()) disk()->Remove(path).IgnoreError();
     return copy;
   }
 
@@ -202,11 +200,11 @@ class SqliteState final : public State {
     return result;
   }
 
+  Disk* disk() const { return options_.disk == nullptr ? PosixDisk() : options_.disk; }
   std::string path() const { return StatePath(options_.directory, generation()); }
 
   bool ScrubMustEnd(uint64_t wal) const {
-    struct stat status;  // the size only: the file is never opened but by SQLite
-    uint64_t size = stat(path().c_str(), &status) == 0 ? static_cast<uint64_t>(status.st_size) : 0;
+    const uint64_t size = disk()->SizeOf(path()).value_or(0);
     return wal > std::max(kScrubWalBytes, size);
   }
 

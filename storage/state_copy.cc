@@ -1,11 +1,7 @@
 #include "storage/state_copy.h"
 
 #include <sqlite3.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include <cerrno>
-#include <cstring>
 #include <memory>
 #include <utility>
 
@@ -44,15 +40,6 @@ class Backup {
   Database& to_;
   sqlite3_backup* backup_;
 };
-
-absl::Status RemoveFiles(const std::string& path) {
-  for (const char* suffix : {"", "-wal", "-shm", "-journal"}) {
-    if (unlink((path + suffix).c_str()) != 0 && errno != ENOENT) {
-      return absl::InternalError("cannot remove " + path + suffix + ": " + std::strerror(errno));
-    }
-  }
-  return absl::OkStatus();
-}
 
 StateCopy Describe(const std::string& path, const StateMeta& meta) {
   StateCopy copy;
@@ -93,7 +80,7 @@ absl::StatusOr<StateCopy> CopyPages(Database& from, Database& to, const std::str
 }
 
 absl::StatusOr<StateCopy> CopyAndSync(const std::string& source, const std::string& target,
-                                      const CopyControl& control) {
+                                      const CopyControl& control, Disk* disk) {
   absl::StatusOr<StateCopy> copy;
   {
     absl::StatusOr<Database> from = OpenStateReader(source);
@@ -104,7 +91,6 @@ absl::StatusOr<StateCopy> CopyAndSync(const std::string& source, const std::stri
     if (!copy.ok()) return copy;
   }
   // Closed by SQLite: a plain file now.
-  std::unique_ptr<Disk> disk = MakePosixDisk();
   absl::StatusOr<std::unique_ptr<DiskFile>> file = disk->Open(target, Disk::Mode::kReadWrite);
   if (!file.ok()) return file.status();
   if (absl::Status s = (*file)->Sync(); !s.ok()) return s;
@@ -164,7 +150,7 @@ absl::Status CheckAnnounced(const std::string& path, const StateMeta& meta,
 }
 
 // A database of an older format gets what this build's adds, in place.
-absl::Status BringToThisFormat(const std::string& path) {
+absl::Status BringToThisFormat(const std::string& path, Disk* disk) {
   {
     absl::StatusOr<Database> reader = OpenStateReader(path, Database::Mode::kImmutable);
     if (!reader.ok()) return reader.status();
@@ -181,9 +167,8 @@ absl::Status BringToThisFormat(const std::string& path) {
     if (!status.ok()) return status;
   }
   for (const char* suffix : {"-wal", "-shm"}) {
-    if (unlink((path + suffix).c_str()) != 0 && errno != ENOENT) {
-      return absl::InternalError("cannot remove " + path + suffix + ": " + std::strerror(errno));
-    }
+    absl::Status removed = disk->Remove(path + suffix);
+    if (!removed.ok() && !absl::IsNotFound(removed)) return removed;
   }
   return absl::OkStatus();
 }
@@ -191,18 +176,19 @@ absl::Status BringToThisFormat(const std::string& path) {
 }  // namespace
 
 absl::StatusOr<StateCopy> CopyStateFile(const std::string& source, const std::string& target,
-                                        const CopyControl& control) {
-  if (absl::Status s = RemoveFiles(target); !s.ok()) return s;
-  absl::StatusOr<StateCopy> copy = CopyAndSync(source, target, control);
-  if (!copy.ok()) RemoveFiles(target).IgnoreError();  // the first error is the one to tell
+                                        const CopyControl& control, Disk* disk) {
+  if (absl::Status s = RemoveDatabaseFiles(disk, target); !s.ok()) return s;
+  absl::StatusOr<StateCopy> copy = CopyAndSync(source, target, control, disk);
+  if (!copy.ok())
+    RemoveDatabaseFiles(disk, target).IgnoreError();  // the first error is the one to tell
   return copy;
 }
 
 absl::StatusOr<StateCopy> VerifyStateFile(const std::string& path, const ExpectedState& expected,
-                                          const std::atomic<bool>& cancel) {
+                                          const std::atomic<bool>& cancel, Disk* disk) {
   // Structure first: what follows reads with SQL.
   if (absl::Status s = QuickCheck(path, cancel); !s.ok()) return s;
-  if (absl::Status s = BringToThisFormat(path); !s.ok()) return s;
+  if (absl::Status s = BringToThisFormat(path, disk); !s.ok()) return s;
   absl::StatusOr<std::unique_ptr<StateReader>> reader =
       StateReader::Open(path, Database::Mode::kImmutable);
   if (!reader.ok()) return reader.status();
@@ -218,11 +204,9 @@ absl::StatusOr<StateCopy> VerifyStateFile(const std::string& path, const Expecte
                                Hex(check->recomputed) + ", announced was " + Hex(expected.hash));
   }
   StateCopy copy = Describe(path, *meta);
-  struct stat info;
-  if (stat(path.c_str(), &info) != 0) {
-    return absl::InternalError("cannot look at " + path + ": " + std::strerror(errno));
-  }
-  copy.bytes = static_cast<uint64_t>(info.st_size);
+  const absl::StatusOr<uint64_t> bytes = disk->SizeOf(path);
+  if (!bytes.ok()) return bytes.status();
+  copy.bytes = *bytes;
   return copy;
 }
 

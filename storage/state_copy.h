@@ -27,12 +27,13 @@ struct CopyControl {
 // Synced on return. Says what state it is, as the database says; checks nothing. After an error no
 // file is left.
 absl::StatusOr<StateCopy> CopyStateFile(const std::string& source, const std::string& target,
-                                        const CopyControl& control);
+                                        const CopyControl& control, Disk* disk = PosixDisk());
 
 // Reads all of a file that nobody changes, and checks it: SQLite's structure, format, cluster,
 // index, term, the hash that it keeps, and the hash of its rows. kDataLoss: it is not that state;
 // kFailedPrecondition: of another cluster or a newer format; kCancelled.
 absl::StatusOr<StateCopy> VerifyStateFile(const std::string& path, const ExpectedState& expected,
-                                          const std::atomic<bool>& cancel);
+                                          const std::atomic<bool>& cancel,
+                                          Disk* disk = PosixDisk());
 
 }  // namespace quorate::storage

@@ -1,7 +1,5 @@
 #include "storage/state_install.h"
 
-#include <filesystem>
-#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -16,13 +14,6 @@ namespace {
 constexpr char kUnborn[] = ".new";
 constexpr char kGenerationPrefix[] = "state-";
 
-absl::Status RemoveTree(const std::string& path) {
-  std::error_code error;
-  std::filesystem::remove_all(path, error);
-  if (!error) return absl::OkStatus();
-  return absl::ErrnoToStatus(error.value(), "cannot remove " + path);
-}
-
 }  // namespace
 
 std::string IncomingState::directory() const {
@@ -36,7 +27,7 @@ absl::StatusOr<std::unique_ptr<IncomingState>> IncomingState::Begin(
   const std::string directory = incoming->directory();
   // Under its final name, too: complete, but no record has ever named it.
   for (const std::string& left : {directory, StateDirectory(data_directory, in_use + 1)}) {
-    if (absl::Status s = RemoveTree(left); !s.ok()) return s;
+    if (absl::Status s = disk->RemoveTree(left); !s.ok()) return s;
   }
   if (absl::Status s = disk->MakeDirectory(directory); !s.ok()) return s;
   absl::StatusOr<std::unique_ptr<DiskFile>> file = disk->Create(JoinPath(directory, "state.db"));
@@ -50,7 +41,7 @@ IncomingState::~IncomingState() {
   if (placed_) return;
   file_.reset();
   // What cannot be removed now goes with the next Begin or start.
-  RemoveTree(directory()).IgnoreError();
+  disk_->RemoveTree(directory()).IgnoreError();
 }
 
 absl::Status IncomingState::Write(uint64_t offset, std::string_view bytes) {
@@ -77,7 +68,7 @@ absl::StatusOr<StateCopy> IncomingState::Finish(const ExpectedState& expected,
                                std::to_string(written_) + " have come");
   }
   const std::string path = JoinPath(directory(), "state.db");
-  absl::StatusOr<StateCopy> copy = VerifyStateFile(path, expected, cancel);
+  absl::StatusOr<StateCopy> copy = VerifyStateFile(path, expected, cancel, disk_);
   if (!copy.ok()) return copy;
   if (absl::Status s = file->Sync(); !s.ok()) return s;
   if (absl::Status s = disk_->SyncDirectory(directory()); !s.ok()) return s;
@@ -105,7 +96,7 @@ absl::Status RemoveOtherGenerations(Disk* disk, const std::string& data_director
   for (const std::string& name : *names) {
     const std::string path = JoinPath(data_directory, name);
     if (!name.starts_with(kGenerationPrefix) || path == kept) continue;
-    if (absl::Status s = RemoveTree(path); !s.ok()) return s;
+    if (absl::Status s = disk->RemoveTree(path); !s.ok()) return s;
     removed = true;
   }
   return removed ? disk->SyncDirectory(data_directory) : absl::OkStatus();

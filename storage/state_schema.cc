@@ -1,12 +1,7 @@
 #include "storage/state_schema.h"
 
-#include <fcntl.h>
 #include <sqlite3.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include <cerrno>
-#include <cstring>
 #include <utility>
 
 #include "storage/directory.h"
@@ -113,21 +108,12 @@ CREATE TABLE setting (
 ) STRICT, WITHOUT ROWID;
 )sql";
 
-std::string Errno(const std::string& what) { return what + ": " + std::strerror(errno); }
-
-bool Exists(const std::string& path) {
-  struct stat status;
-  return stat(path.c_str(), &status) == 0;
+Disk* DiskOf(const StateOptions& options) {
+  return options.disk == nullptr ? PosixDisk() : options.disk;
 }
 
-// Only ever for directories: a plain close of a live database file would drop SQLite's locks.
-absl::Status SyncDirectory(const std::string& path) {
-  int fd = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return absl::InternalError(Errno("cannot open directory " + path));
-  int result = fsync(fd);
-  std::string error = result == 0 ? "" : Errno("cannot sync directory " + path);
-  close(fd);
-  return result == 0 ? absl::OkStatus() : absl::InternalError(error);
+bool Exists(Disk* disk, const std::string& path) {
+  return !absl::IsNotFound(disk->SizeOf(path).status());
 }
 
 absl::Status FillNewDatabase(Database& database, const StateOptions& options) {
@@ -276,17 +262,14 @@ std::string StatePath(const std::string& directory, uint64_t generation) {
 absl::Status CreateStateDatabase(const StateOptions& options) {
   const std::string final_directory = StateDirectory(options.directory, options.generation);
   const std::string directory = final_directory + ".new";
-  if (Exists(final_directory)) {
+  Disk* const disk = DiskOf(options);
+  if (Exists(disk, final_directory)) {
     return absl::AlreadyExistsError(final_directory + " is there already: open it instead");
   }
   const std::string path = directory + "/state.db";
-  for (const char* suffix : {"", "-wal", "-shm", "-journal"}) {
-    if (unlink((path + suffix).c_str()) != 0 && errno != ENOENT && errno != ENOTDIR) {
-      return absl::InternalError(Errno("cannot remove " + path + suffix));
-    }
-  }
-  if (mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) {
-    return absl::FailedPreconditionError(Errno("cannot make " + directory));
+  if (absl::Status s = RemoveDatabaseFiles(disk, path); !s.ok()) return s;
+  if (absl::Status s = disk->MakeDirectory(directory); !s.ok()) {
+    return absl::FailedPreconditionError(s.message());
   }
   {
     absl::StatusOr<Database> database = Database::Open(path, Database::Mode::kCreate);
@@ -294,12 +277,17 @@ absl::Status CreateStateDatabase(const StateOptions& options) {
     absl::Status status = FillNewDatabase(*database, options);
     if (!status.ok()) return ExplainStateError(path, status);
   }
-  absl::Status status = SyncDirectory(directory);
-  if (!status.ok()) return status;
-  if (rename(directory.c_str(), final_directory.c_str()) != 0) {
-    return absl::InternalError(Errno("cannot rename " + directory));
+  if (absl::Status s = disk->SyncDirectory(directory); !s.ok()) return s;
+  if (absl::Status s = disk->Rename(directory, final_directory); !s.ok()) return s;
+  return disk->SyncDirectory(options.directory);
+}
+
+absl::Status RemoveDatabaseFiles(Disk* disk, const std::string& path) {
+  for (const char* suffix : {"", "-wal", "-shm", "-journal"}) {
+    absl::Status removed = disk->Remove(path + suffix);
+    if (!removed.ok() && !absl::IsNotFound(removed)) return removed;
   }
-  return SyncDirectory(options.directory);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<int64_t> CheckStateFormat(Database& database, const std::string& path) {
@@ -323,9 +311,10 @@ absl::StatusOr<int64_t> CheckStateFormat(Database& database, const std::string& 
 
 absl::StatusOr<Database> OpenStateWriter(const StateOptions& options) {
   const std::string path = StatePath(options.directory, options.generation);
-  if (!Exists(path)) {
+  Disk* const disk = DiskOf(options);
+  if (!Exists(disk, path)) {
     const std::string directory = StateDirectory(options.directory, options.generation);
-    if (!Exists(directory)) return absl::NotFoundError("there is no " + directory);
+    if (!Exists(disk, directory)) return absl::NotFoundError("there is no " + directory);
     return DamagedState(path, "the file is missing");
   }
   return OpenStateWriterAt(path);

@@ -120,6 +120,9 @@ std::string StatePath(const std::string& directory, uint64_t generation);
 
 // Makes the database of an empty store: durable, under its final name only when complete.
 absl::Status CreateStateDatabase(const StateOptions& options);
+// Removes a database that nobody has open, and what SQLite may have left beside it; OK when there
+// is nothing.
+absl::Status RemoveDatabaseFiles(Disk* disk, const std::string& path);
 // Opens the writer's connection and checks that the file is a state database of this cluster and
 // format. kNotFound: there is no such generation.
 absl::StatusOr<Database> OpenStateWriter(const StateOptions& options);

@@ -115,6 +115,15 @@ absl::StatusOr<std::unique_ptr<storage::DiskFile>> SimulatedDisk::Open(const std
 
 absl::Status SimulatedDisk::Rename(const std::string& from, const std::string& to) {
   CHECK(ParentDirectory(from) == ParentDirectory(to), "renames stay within a directory");
+  if (directories_.contains(from)) {
+    CHECK(!directories_.contains(to), "a directory in the way");
+    if (absl::Status s = Step("rename", from); !s.ok()) return s;
+    auto moved = directories_.extract(from);
+    moved.key() = to;
+    directories_.insert(std::move(moved));
+    directory_changes_.push_back({ParentDirectory(from), from, to, std::nullopt});
+    return absl::OkStatus();
+  }
   const absl::StatusOr<FilePtr> file = Find(from);
   if (!file.ok()) return file.status();
   if (absl::Status s = Step("rename", from); !s.ok()) return s;
@@ -148,7 +157,28 @@ absl::Status SimulatedDisk::SyncDirectory(const std::string& path) {
   ++syncs_;
   found->second.durable = found->second.seen;
   found->second.changes.clear();
+  std::erase_if(directory_changes_, [&](const auto& change) { return change.parent == path; });
   return absl::OkStatus();
+}
+
+absl::Status SimulatedDisk::RemoveTree(const std::string& path) {
+  const auto found = directories_.find(path);
+  if (found == directories_.end()) return absl::OkStatus();
+  if (absl::Status s = Step("remove directory", path); !s.ok()) return s;
+  for (const auto& [name, file] : found->second.seen) {
+    used_ -= std::min<uint64_t>(used_, file->seen.size());
+  }
+  directory_changes_.push_back({ParentDirectory(path), path, "", std::move(found->second)});
+  directories_.erase(found);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<uint64_t> SimulatedDisk::SizeOf(const std::string& path) {
+  if (stopped_) return absl::AbortedError("the process is gone");
+  if (directories_.contains(path)) return 0;
+  const absl::StatusOr<FilePtr> file = Find(path);
+  if (!file.ok()) return file.status();
+  return (*file)->seen.size();
 }
 
 absl::StatusOr<std::vector<std::string>> SimulatedDisk::List(const std::string& path) {
@@ -157,6 +187,10 @@ absl::StatusOr<std::vector<std::string>> SimulatedDisk::List(const std::string& 
   if (found == directories_.end()) return absl::NotFoundError(path);
   std::vector<std::string> names;
   for (const auto& [name, file] : found->second.seen) names.push_back(name);
+  for (const auto& [directory, content] : directories_) {
+    if (ParentDirectory(directory) == path) names.push_back(NameOf(directory));
+  }
+  std::sort(names.begin(), names.end());
   return names;
 }
 
@@ -267,6 +301,19 @@ void SimulatedDisk::CrashFile(File* file, Fate fate) {
 }
 
 void SimulatedDisk::PowerFailure(Fate fate) {
+  // The latest first: each is undone in the state that it made.
+  for (size_t i = directory_changes_.size(); i > 0; --i) {
+    DirectoryChange& change = directory_changes_[i - 1];
+    if (Survives(fate, i - 1, directory_changes_.size(), 0)) continue;
+    if (change.removed) {
+      if (!directories_.contains(change.from)) directories_[change.from] = *change.removed;
+    } else if (directories_.contains(change.to) && !directories_.contains(change.from)) {
+      auto moved = directories_.extract(change.to);
+      moved.key() = change.from;
+      directories_.insert(std::move(moved));
+    }
+  }
+  directory_changes_.clear();
   std::set<File*> crashed;
   for (auto& [path, directory] : directories_) {
     const size_t count = directory.changes.size();
@@ -300,6 +347,7 @@ void SimulatedDisk::CountUsed() {
 
 void SimulatedDisk::Wipe() {
   directories_.clear();
+  directory_changes_.clear();
   flipped_ = false;
   used_ = 0;
 }

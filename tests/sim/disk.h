@@ -46,6 +46,8 @@ class SimulatedDisk final : public storage::Disk {
   absl::Status Remove(const std::string& path) override;
   absl::Status MakeDirectory(const std::string& path) override;  // durable at once
   absl::Status SyncDirectory(const std::string& path) override;
+  absl::Status RemoveTree(const std::string& path) override;
+  absl::StatusOr<uint64_t> SizeOf(const std::string& path) override;
   absl::StatusOr<std::vector<std::string>> List(const std::string& path) override;
 
   // --- What goes wrong ---
@@ -101,6 +103,13 @@ class SimulatedDisk final : public storage::Disk {
     std::map<std::string, FilePtr> durable;
     std::vector<NameChange> changes;
   };
+  // A directory that was renamed or removed, until its parent is synced.
+  struct DirectoryChange {
+    std::string parent;
+    std::string from;
+    std::string to;                    // with a rename
+    std::optional<Directory> removed;  // what it held
+  };
   class Handle;
 
   absl::Status Step(const char* operation, const std::string& path, bool* half = nullptr);
@@ -115,6 +124,7 @@ class SimulatedDisk final : public storage::Disk {
 
   Random* const random_;
   std::map<std::string, Directory> directories_;
+  std::vector<DirectoryChange> directory_changes_;
   std::optional<absl::Status> failure_;
   uint64_t operations_ = 0;
   uint64_t syncs_ = 0;

@@ -169,6 +169,19 @@ absl::Status SimDisk::SyncDirectory(const std::string& path) {
   return absl::OkStatus();
 }
 
+// Nothing in this world has subdirectories that are removed.
+absl::Status SimDisk::RemoveTree(const std::string& path) {
+  return absl::UnimplementedError("remove " + path);
+}
+
+absl::StatusOr<uint64_t> SimDisk::SizeOf(const std::string& path) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (directories_.contains(path)) return 0;
+  const absl::StatusOr<std::shared_ptr<File>> file = Find(path);
+  if (!file.ok()) return file.status();
+  return (*file)->seen.size();
+}
+
 absl::StatusOr<std::vector<std::string>> SimDisk::List(const std::string& path) {
   std::lock_guard<std::mutex> lock(mutex_);
   auto found = directories_.find(path);

@@ -41,6 +41,8 @@ class SimDisk final : public Disk {
   absl::Status Remove(const std::string& path) override;
   absl::Status MakeDirectory(const std::string& path) override;  // durable at once
   absl::Status SyncDirectory(const std::string& path) override;
+  absl::Status RemoveTree(const std::string& path) override;
+  absl::StatusOr<uint64_t> SizeOf(const std::string& path) override;
   absl::StatusOr<std::vector<std::string>> List(const std::string& path) override;
 
   // --- Faults ---

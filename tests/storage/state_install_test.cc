@@ -266,6 +266,8 @@ class NotingDisk final : public Disk {
     Note("sync names in " + Name(path));
     return disk_->SyncDirectory(path);
   }
+  absl::Status RemoveTree(const std::string& path) override { return disk_->RemoveTree(path); }
+  absl::StatusOr<uint64_t> SizeOf(const std::string& path) override { return disk_->SizeOf(path); }
   absl::StatusOr<std::vector<std::string>> List(const std::string& path) override {
     return disk_->List(path);
   }

@@ -60,10 +60,11 @@ class MachineClock final : public raft::Clock {
 class Process;
 
 struct Machine {
-  Machine(size_t number_, Random* random, const EventQueue* events)
-      : number(number_), disk(random), clock(events) {}
+  Machine(size_t number_, Random* random, const EventQueue* events);
+  ~Machine();  // both where Process is known (process.cc)
 
   const size_t number;
+  const std::string data;  // the data directory
   std::string name;
   bool founder = false;  // its first store is born with the cluster
   StoreId store;         // of the disk that is in it now

@@ -3,6 +3,8 @@
 //   quorate-sim --seed N [--trace]      one run; its trace hash is the last line
 //   quorate-sim --seeds A..B            many; stops at the first that fails
 //   quorate-sim --hours H               random seeds for that long
+//   quorate-sim --sqlite ...            the same with the production's state machine on the same
+//   disk
 // A failing seed is shrunk to fewer faults before the program ends (--no-shrink: it is not).
 // --seconds, --clients, --nodes and --without change what the seed would have drawn.
 // Exit: 0 all was well, 1 a seed failed, 2 usage.
@@ -29,6 +31,7 @@ struct Arguments {
   bool trace = false;
   bool verbose = false;
   bool shrink = true;
+  bool sqlite = false;
   // 0: the plan's.
   Micros chaos = 0;
   size_t clients = 0;
@@ -38,7 +41,7 @@ struct Arguments {
 
 [[noreturn]] void Usage() {
   std::fputs(
-      "usage: quorate-sim (--seed N | --seeds A..B | --hours H) [--trace] [--verbose]\n"
+      "usage: quorate-sim (--seed N | --seeds A..B | --hours H) [--sqlite] [--trace] [--verbose]\n"
       "                   [--seconds S] [--clients N] [--nodes N] [--without FAULT]...\n"
       "                   [--no-shrink]\n",
       stderr);
@@ -55,6 +58,10 @@ Arguments Parse(int argc, char** argv) {
     }
     if (name == "--verbose") {
       arguments.verbose = true;
+      continue;
+    }
+    if (name == "--sqlite") {
+      arguments.sqlite = true;
       continue;
     }
     if (name == "--no-shrink") {
@@ -99,6 +106,7 @@ Plan PlanOf(uint64_t seed, const Arguments& arguments) {
     if ((arguments.without >> i & 1) != 0) plan.Remove(static_cast<Fault>(i));
   }
   if (arguments.chaos != 0) plan.chaos = arguments.chaos;
+  plan.sqlite = arguments.sqlite;
   if (arguments.clients != 0) plan.clients = arguments.clients;
   if (arguments.nodes != 0) plan.nodes = arguments.nodes;
   return plan;

@@ -92,6 +92,7 @@ struct Plan {
   Micros cut_interval = kSecond;
   uint64_t keep_every = 64;  // entries between two moments of the state that a crash may find
   bool leases = false;
+  bool sqlite = false;  // the production's state machine; else the light one
 
   // Clients.
   size_t clients = 10;

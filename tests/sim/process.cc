@@ -10,9 +10,6 @@
 namespace quorate::sim {
 namespace {
 
-const std::string kData = "/data";
-constexpr uint64_t kFirstGeneration = 1;
-
 raft::RecoveredState Recovered(const storage::RecoveredLog& log,
                                const storage::StateSummary& state) {
   raft::RecoveredState recovered;
@@ -37,6 +34,13 @@ uint64_t Pack(size_t machine, uint64_t life, Process::Job job) {
 }
 
 }  // namespace
+
+Machine::Machine(size_t number_, Random* random, const EventQueue* events)
+    : number(number_),
+      data("/m" + std::to_string(number_) + "/data"),
+      disk(random),
+      clock(events) {}
+Machine::~Machine() = default;
 
 // --- Ports ---
 
@@ -84,25 +88,27 @@ class Process::StatePort final : public raft::StateMachine {
   explicit StatePort(Process* process) : p_(process) {}
   void Apply(const std::vector<raft::EntryPtr>& entries) override {
     if (p_->dead_) return;
-    const auto outcomes = p_->state_->Apply(entries);
+    const auto outcomes = p_->state_->state()->Apply(entries);
     if (!p_->Check(outcomes.status(), "its state could not be written")) return;
     p_->OnApplied(entries, *outcomes);
   }
   bool Install(const raft::InstallRecord& record) override {
     if (p_->dead_) return false;
-    if (!p_->Check(p_->state_->Install(record.generation), "a state could not be installed")) {
+    if (!p_->Check(p_->state_->state()->Install(record.generation),
+                   "a state could not be installed")) {
       return false;
     }
-    p_->context_->raft_checker.OnInstalled(p_->store_, record.snapshot.index, p_->state_->hash());
+    p_->context_->raft_checker.OnInstalled(p_->store_, record.snapshot.index, p_->state_->Hash());
     p_->context_->report.Count(Reached::kSnapshotInstalled);
-    p_->machine_->vault.RemoveOthers(record.generation);
+    if (!p_->Check(p_->state_->RemoveOthers(), "an older state could not be removed")) return false;
     p_->ServeReads();
-    return p_->state_->data().birth_complete;
+    return p_->state_->Summary().birth_complete;
   }
   void MakeDurable() override {
-    if (!p_->dead_) p_->Check(p_->state_->Checkpoint().status(), "its state could not be flushed");
+    if (!p_->dead_)
+      p_->Check(p_->state_->state()->Checkpoint().status(), "its state could not be flushed");
   }
-  raft::Index durable_applied() override { return p_->state_->durable_applied(); }
+  raft::Index durable_applied() override { return p_->state_->state()->durable_applied(); }
 
  private:
   Process* const p_;
@@ -163,8 +169,8 @@ bool Process::Check(const absl::Status& status, const char* what) {
 
 bool Process::OpenIdentity() {
   storage::Disk* const disk = &machine_->disk;
-  disk->MakeDirectory(kData).IgnoreError();
-  const std::string path = storage::IdentityPath(kData);
+  disk->MakeDirectory(machine_->data).IgnoreError();
+  const std::string path = storage::IdentityPath(machine_->data);
   auto identity = storage::IdentityFile::Open(disk, path, machine_->name);
   if (absl::IsNotFound(identity.status())) {
     identity = storage::IdentityFile::Create(disk, path, machine_->name, machine_->store);
@@ -177,7 +183,7 @@ bool Process::OpenIdentity() {
 // As services/engine.cc makes the log and the state of a store that has just been born.
 bool Process::MakeLog() {
   storage::Disk* const disk = &machine_->disk;
-  const std::string directory = storage::LogDirectory(kData);
+  const std::string directory = storage::LogDirectory(machine_->data);
   disk->MakeDirectory(directory).IgnoreError();
   const auto left = disk->List(directory);
   if (!Check(left.status(), "its log's directory could not be read")) return false;
@@ -186,8 +192,10 @@ bool Process::MakeLog() {
   }
   if (!Check(disk->SyncDirectory(directory), "its log's directory was not flushed")) return false;
   context_->raft_checker.OnLogRemoved(store_);
-  machine_->vault.Wipe();
-  machine_->vault.PutDurable(kFirstGeneration, std::make_shared<MemoryData>());
+  if (!Check(StateBox::Create(machine_, context_->cluster, context_->plan.sqlite),
+             "its state could not be made")) {
+    return false;
+  }
   storage::LogOptions options;
   options.directory = directory;
   options.cluster = context_->cluster;
@@ -210,25 +218,26 @@ bool Process::MakeLog() {
 
 bool Process::OpenLog(raft::RecoveredState* recovered) {
   storage::LogOptions options;
-  options.directory = storage::LogDirectory(kData);
+  options.directory = storage::LogDirectory(machine_->data);
   options.cluster = context_->cluster;
   options.store = store_;
   options.segment_bytes = context_->plan.segment_bytes;
   options.window_bytes = context_->plan.window_bytes;
   const auto open_state = [this](uint64_t named) -> absl::StatusOr<raft::Index> {
-    const uint64_t generation = std::max(named, kFirstGeneration);
-    if (!machine_->vault.Holds(generation)) return absl::DataLossError("the state is not there");
-    state_ = std::make_unique<MemoryState>(&machine_->vault, generation, context_->plan.keep_every);
-    return state_->data().applied;
+    auto state = StateBox::Open(machine_, context_->cluster, context_->plan.sqlite, named,
+                                context_->plan.keep_every);
+    if (!state.ok()) return state.status();
+    state_ = *std::move(state);
+    return state_->applied();
   };
   auto log = storage::Log::Open(&machine_->disk, options, open_state);
   if (!Check(log.status(), "its log could not be opened")) return false;
   log_ = std::move(log->first);
-  machine_->vault.RemoveOthers(state_->generation());
+  if (!Check(state_->RemoveOthers(), "other states could not be removed")) return false;
   const storage::RecoveredLog& found = log->second;
   auto entries = log_->Read(found.first_index, found.last_index, SIZE_MAX);
   if (!Check(entries.status(), "its log could not be read")) return false;
-  context_->raft_checker.OnRecovered(store_, found, *entries, state_->data().applied);
+  context_->raft_checker.OnRecovered(store_, found, *entries, state_->applied());
   *recovered = Recovered(found, state_->Summary());
   return true;
 }
@@ -242,7 +251,7 @@ void Process::MakeNode(raft::RecoveredState recovered) {
   ports.context = context_;
   ports.machine = machine_;
   ports.process = this;
-  ports.state = state_.get();
+  ports.state = state_->state();
   ports.next_boot = [this]() -> std::optional<uint64_t> {
     const auto boot = identity_->NextBoot();
     if (!Check(boot.status(), "its session could not be counted")) return std::nullopt;
@@ -265,7 +274,7 @@ void Process::MakeNode(raft::RecoveredState recovered) {
   options.core.apply_bytes_max = plan.apply_bytes;
   options.core.read_ids_from = context_->random.Next() >> 2;
   options.leases = plan.leases;
-  options.birth_complete = state_->data().birth_complete;
+  options.birth_complete = state_->Summary().birth_complete;
   options.log_tail_bytes = plan.log_tail_bytes;
   options.log_pinned_bytes_max = plan.log_pinned_bytes;
   options.cut_interval = Duration(plan.cut_interval);
@@ -426,10 +435,6 @@ void Process::OnSnapshotOffer(const Snapshots::Offer& offer) {
   if (!dead_ && node_ != nullptr) snapshots_.OnOffer(offer);
 }
 
-void Process::PutState(uint64_t generation, std::shared_ptr<const MemoryData> data) {
-  machine_->vault.PutDurable(generation, std::move(data));
-}
-
 void Process::OnStatus(const raft::NodeStatus& status) {
   if (dead_) return;
   forwarding_->OnStatus(status);
@@ -448,10 +453,10 @@ void Process::OnStatus(const raft::NodeStatus& status) {
 
 void Process::OnApplied(const std::vector<raft::EntryPtr>& entries,
                         const std::vector<storage::Applied>& outcomes) {
-  context_->raft_checker.OnApplied(store_, entries, state_->hashes());
+  context_->raft_checker.OnApplied(store_, entries, state_->Hashes());
   context_->history.OnApplied(entries, outcomes);
   context_->trace.Note(kTraceApply, machine_->number, entries.back()->index.value(),
-                       state_->hash());
+                       state_->Hash());
   forwarding_->OnApplied(outcomes);
   ServeReads();
 }
@@ -476,12 +481,12 @@ void Process::ReadLinearizable(const std::string& key, bool by_lease, ReadDone d
 }
 
 void Process::ServeReads() {
-  const raft::Index applied = state_->data().applied;
+  const raft::Index applied = state_->applied();
   while (!waiting_reads_.empty() && waiting_reads_.begin()->first <= applied) {
     const WaitingRead read = std::move(waiting_reads_.begin()->second);
     waiting_reads_.erase(waiting_reads_.begin());
     ReadOutcome outcome;
-    const auto [item, revision] = state_->Get(read.key, std::nullopt, {});
+    const auto [item, revision] = state_->state()->Get(read.key, std::nullopt, {});
     // Judged after the read, as services/config_service does.
     if (read.by_lease && machine_->clock.Now() >= read.lease_until) {
       read.done({});
@@ -501,8 +506,8 @@ Process::ReadOutcome Process::ReadLocal(const std::string& key) {
   ReadOutcome outcome;
   const auto fresh = node_->status()->fresh_as_of;
   // A store that has never caught up answers nothing; here that is known by its membership.
-  if (!fresh || !state_->data().membership_index) return outcome;
-  const auto [item, revision] = state_->Get(key, std::nullopt, {});
+  if (!fresh || !state_->Summary().membership_index) return outcome;
+  const auto [item, revision] = state_->state()->Get(key, std::nullopt, {});
   outcome.served = true;
   outcome.revision = revision;
   outcome.found = item.ok();

@@ -22,8 +22,8 @@
 #include "storage/log.h"
 #include "tests/sim/context.h"
 #include "tests/sim/forwarding.h"
-#include "tests/sim/memory_state.h"
 #include "tests/sim/snapshots.h"
+#include "tests/sim/state_box.h"
 
 namespace quorate::sim {
 
@@ -63,7 +63,7 @@ class Process {
 
   // --- For the world ---
   raft::Node* node() { return node_.get(); }
-  MemoryState* state() { return state_.get(); }
+  StateBox* state() { return state_.get(); }
   bool dead() const { return dead_; }
   uint64_t life() const { return life_; }
   size_t machine() const { return machine_->number; }
@@ -74,8 +74,10 @@ class Process {
   }
   Snapshots* snapshots() { return &snapshots_; }
   void OnSnapshotOffer(const Snapshots::Offer& offer);
-  // A received state is put in its place, durably.
-  void PutState(uint64_t generation, std::shared_ptr<const MemoryData> data);
+  // An error of its disk ends this process; false: it has.
+  bool Check(const absl::Status& status, const char* what);
+  // To be called when something was done outside of its jobs that the disk may have failed at.
+  void AfterStep();
 
  private:
   class LogPort;
@@ -85,9 +87,7 @@ class Process {
   static void Fire(Context* context, uint64_t packed);
   void RunJob(Job job);
   void RunNode();
-  void AfterStep();
   void Die(const char* why);
-  bool Check(const absl::Status& status, const char* what);
 
   bool OpenIdentity();
   bool OpenAll();
@@ -112,7 +112,7 @@ class Process {
 
   std::unique_ptr<storage::IdentityFile> identity_;
   std::unique_ptr<storage::Log> log_;
-  std::unique_ptr<MemoryState> state_;
+  std::unique_ptr<StateBox> state_;
   std::unique_ptr<LogPort> log_port_;
   std::unique_ptr<StatePort> state_port_;
   std::unique_ptr<TransportPort> transport_port_;

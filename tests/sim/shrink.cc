@@ -92,6 +92,7 @@ Plan Shrink(Plan plan) {
 std::string ArgumentsOf(const Plan& plan) {
   const Plan whole = DrawPlan(plan.seed);
   std::string text = "--seed " + std::to_string(plan.seed);
+  if (plan.sqlite) text += " --sqlite";
   for (size_t i = 0; i < kFaults; ++i) {
     const Fault fault = static_cast<Fault>(i);
     if (whole.Has(fault) && !plan.Has(fault)) text += std::string(" --without ") + FaultName(fault);

@@ -60,10 +60,13 @@ void Snapshots::Begin(uint64_t call) {
   offer.from_machine = process_->machine();
   offer.from_life = process_->life();
   offer.from = process_->store();
-  offer.data = process_->state()->Snapshot();
+  auto copy = process_->state()->Copy();
+  if (!process_->Check(copy.status(), "its state could not be copied")) {
+    return process_->AfterStep();
+  }
+  offer.payload = *std::move(copy);
   offer.message.term = request.term;
-  offer.message.snapshot = {offer.data->applied, offer.data->applied_term, offer.data->log_time_ms,
-                            offer.data->membership_index, offer.data->membership};
+  offer.message.snapshot = offer.payload->meta;
   offer.message.call_id = call;
   const Micros at = context_->network.StreamArrival(offer.from_machine, to->number);
   if (at == kNever) return Fail(call);
@@ -125,8 +128,11 @@ void Snapshots::BytesAreHere(uint64_t call) {
   if (Living(context_, offer.from_machine, offer.from_life) == nullptr) return receiving_.reset();
   receiving_->placed = true;
   raft::InstallSnapshot install = offer.message;
-  install.generation = process_->state()->generation() + 1;
-  process_->PutState(install.generation, offer.data);
+  const auto generation = process_->state()->Place(*offer.payload);
+  if (!process_->Check(generation.status(), "a received state could not be put in its place")) {
+    return process_->AfterStep();
+  }
+  install.generation = *generation;
   process_->Deliver({offer.from, process_->store(), std::move(install)});
 }
 

@@ -10,7 +10,7 @@
 
 #include "raft/ports.h"
 #include "tests/sim/context.h"
-#include "tests/sim/memory_state.h"
+#include "tests/sim/state_box.h"
 
 namespace quorate::sim {
 
@@ -31,7 +31,7 @@ class Snapshots final : public raft::SnapshotSender {
     uint64_t from_life = 0;
     StoreId from;
     raft::InstallSnapshot message;
-    std::shared_ptr<const MemoryData> data;
+    StatePayloadPtr payload;
   };
   void OnOffer(const Offer& offer);
   // What the core says to an offer, or to the state that is in its place.

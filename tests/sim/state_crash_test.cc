@@ -86,8 +86,9 @@ class StateCrash : public ::testing::Test {
     if (!state.ok()) return progress;
     progress.made = true;
     for (uint64_t i = 0; i < kEntries; i += kBatch) {
-      const std::vector<raft::EntryPtr> batch(entries_.begin() + static_cast<ptrdiff_t>(i),
-                                              entries_.begin() + static_cast<ptrdiff_t>(i + kBatch));
+      const std::vector<raft::EntryPtr> batch(
+          entries_.begin() + static_cast<ptrdiff_t>(i),
+          entries_.begin() + static_cast<ptrdiff_t>(i + kBatch));
       if (!(*state)->Apply(batch).ok()) return progress;
       hashes_[(*state)->Summary().applied] = (*state)->Summary().hash;
       if (i % 16 == 12 && !(*state)->Checkpoint().ok()) return progress;

@@ -10,6 +10,7 @@
 #include "tests/sim/faults.h"
 #include "tests/sim/operators.h"
 #include "tests/sim/process.h"
+#include "tests/sim/sqlite_vfs.h"
 
 namespace quorate::sim {
 namespace {
@@ -45,6 +46,7 @@ class World {
   void ProbeWrites();
 
   Context context_;
+  std::vector<std::unique_ptr<SqliteMount>> mounts_;
   Clients clients_;
   Faults faults_;
   Operators operators_;
@@ -73,7 +75,10 @@ World::World(const Plan& plan, std::FILE* story)
 }
 
 World::~World() {
-  for (const auto& machine : context_.machines) machine->process.reset();
+  for (const auto& machine : context_.machines) {
+    machine->disk.StopAfter(0);
+    machine->process.reset();
+  }
 }
 
 void World::MakeMachines() {
@@ -94,6 +99,10 @@ void World::MakeMachines() {
     const int64_t ppm = plan.drift_ppm == 0 ? 0 : random.Between(-plan.drift_ppm, plan.drift_ppm);
     if (ppm != 0) context_.report.Count(Fault::kDrift);
     machine->clock.Set(reading, ppm);
+    if (plan.sqlite) {
+      mounts_.push_back(
+          std::make_unique<SqliteMount>("/m" + std::to_string(i), &machine->disk, &random));
+    }
     context_.machines.push_back(std::move(machine));
   }
   // The founders' stores are made by their first start, which needs no disk fault to be told of.
@@ -134,6 +143,8 @@ void World::StartLater(size_t number) {
 void World::Bury(size_t number, bool power) {
   Machine& machine = *context_.machines[number];
   context_.trace.Note(kTraceCrash, number, power, machine.disk.operations());
+  // What it still does on its way out changes nothing any more.
+  machine.disk.StopAfter(0);
   machine.process.reset();
   clients_.OnProcessGone(number);
   context_.raft_checker.OnProcessGone(machine.store);
@@ -324,6 +335,7 @@ Result World::Run() {
   const Micros ended = context_.events.now();
   for (const auto& machine : context_.machines) {
     context_.report.disk_operations += machine->disk.operations();
+    machine->disk.StopAfter(0);
     machine->process.reset();
   }
   if (!context_.failure.failed()) context_.history.Finish();

@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "storage/answer.h"
+#include "storage/state_requests.h"
 
 namespace quorate::sim {
 namespace {
@@ -76,6 +77,7 @@ void Clients::End(size_t client) {
 
 void Clients::BeginRead(size_t client, size_t key, Process* process, bool local) {
   const uint64_t operation = context_->history.Begin(Kind::kRead, key, context_->events.now(), 0);
+  clients_[client].give_up_at = 0;
   clients_[client].operation = operation;
   const auto done = [this, client, key, operation, local](const Process::ReadOutcome& outcome) {
     if (!IsCurrent(client, operation)) return;
@@ -89,6 +91,7 @@ void Clients::BeginRead(size_t client, size_t key, Process* process, bool local)
                                               : Reached::kLinearizableRead);
     const uint64_t value = outcome.found ? NumberOf(outcome.value) : 0;
     clients_[client].seen[key] = value;
+    clients_[client].revision = std::max(clients_[client].revision, outcome.revision.value());
     context_->trace.Note(kTraceOutcome, client, operation, value, outcome.revision.value());
     // What may be of any moment of a long time says little, and costs the checker much.
     if (context_->events.now() - outcome.not_before > 500 * kMillisecond) {
@@ -136,14 +139,21 @@ void Clients::BeginWrite(size_t client, size_t key, Process* process) {
     transaction->set_abort_on_false(context_->random.OneIn(2));
   }
   context_->trace.Note(kTraceOperation, me.machine, operation, static_cast<uint64_t>(kind), key);
-  const Instant deadline = context_->machines[me.machine]->clock.Now() +
-                           Duration(context_->random.Between(1, context_->plan.deadline));
-  const uint64_t value = kind == Kind::kDelete ? 0 : operation;
-  me.write = process->forwarding()->Write(
-      std::move(command), deadline,
-      [this, client, key, operation, value](const ingress::Outcome& outcome) {
-        EndWrite(client, key, operation, value, outcome);
-      });
+  me.key = key;
+  me.value = kind == Kind::kDelete ? 0 : operation;
+  me.may_be_in_a_log = false;
+  me.give_up_at = context_->events.now();
+  if (context_->plan.sqlite && !context_->random.OneIn(4)) {
+    v1::ClientRequest* request = command.mutable_client_request();
+    request->set_id(std::to_string(operation));
+    request->set_revision(me.revision);
+    std::string hash = std::to_string(operation);
+    hash.resize(storage::kCommandHashBytes, 'h');
+    request->set_command_hash(hash);
+    me.give_up_at += 3 * context_->plan.deadline;
+  }
+  me.command = std::move(command);
+  SendWrite(client, process);
   // Now and then a client does not wait for the end.
   if (context_->random.OneIn(50)) {
     const Micros patience = context_->random.Between(0, 20 * kMillisecond);
@@ -159,6 +169,37 @@ void Clients::BeginWrite(size_t client, size_t key, Process* process) {
   }
 }
 
+void Clients::SendWrite(size_t client, Process* process) {
+  Client& me = clients_[client];
+  me.machine = process->machine();
+  me.life = process->life();
+  const Instant deadline = context_->machines[me.machine]->clock.Now() +
+                           Duration(context_->random.Between(1, context_->plan.deadline));
+  me.write = process->forwarding()->Write(
+      me.command, deadline,
+      [this, client, key = me.key, operation = me.operation, value = me.value](
+          const ingress::Outcome& outcome) { EndWrite(client, key, operation, value, outcome); });
+}
+
+// With a request id it may be sent again, to any node, whatever has become of it.
+bool Clients::Retry(size_t client, uint64_t operation) {
+  Client& me = clients_[client];
+  if (stopped_ || context_->events.now() >= me.give_up_at) return false;
+  me.life = 0;  // nobody is asked for now
+  const Micros pause = context_->random.Between(1, 200 * kMillisecond);
+  context_->events.After(pause, [this, client, operation] {
+    if (!IsCurrent(client, operation)) return;
+    Process* const process = PickNode();
+    if (process == nullptr) {
+      if (!Retry(client, operation)) End(client);
+      return;
+    }
+    context_->report.Count(Reached::kRetried);
+    SendWrite(client, process);
+  });
+  return true;
+}
+
 void Clients::EndWrite(size_t client, size_t key, uint64_t operation, uint64_t value,
                        const ingress::Outcome& outcome) {
   if (!IsCurrent(client, operation)) return;
@@ -167,10 +208,13 @@ void Clients::EndWrite(size_t client, size_t key, uint64_t operation, uint64_t v
   switch (outcome.kind) {
     case ingress::Outcome::Kind::kUnknown:
       context_->report.Count(Reached::kUnknownOutcome);
+      clients_[client].may_be_in_a_log = true;
+      if (Retry(client, operation)) return;
       break;
     case ingress::Outcome::Kind::kNotAccepted:
       context_->report.Count(Reached::kNotAccepted);
-      context_->history.EndNotAccepted(operation);
+      if (Retry(client, operation)) return;
+      if (!clients_[client].may_be_in_a_log) context_->history.EndNotAccepted(operation);
       break;
     case ingress::Outcome::Kind::kAnswered: {
       v1::Answer answer;
@@ -180,6 +224,9 @@ void Clients::EndWrite(size_t client, size_t key, uint64_t operation, uint64_t v
                                " is answered by the Skip that took its place");
         break;
       }
+      // Its id was forgotten: nobody knows any more.
+      if (answer.reason() == "REQUEST_ID_EXPIRED") break;
+      clients_[client].revision = std::max(clients_[client].revision, answer.revision());
       bool succeeded = answer.succeeded();
       if (answer.code() != 0) succeeded = false;
       // A deletion always runs; it says how many it deleted.
@@ -196,7 +243,9 @@ void Clients::EndWrite(size_t client, size_t key, uint64_t operation, uint64_t v
 void Clients::OnProcessGone(size_t machine) {
   for (size_t client = 0; client < clients_.size(); ++client) {
     Client& me = clients_[client];
-    if (me.operation != 0 && me.machine == machine) End(client);
+    if (me.operation == 0 || me.machine != machine || me.life == 0) continue;
+    me.may_be_in_a_log = true;
+    if (!Retry(client, me.operation)) End(client);
   }
 }
 

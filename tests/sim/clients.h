@@ -31,6 +31,13 @@ class Clients {
     size_t machine = 0;
     uint64_t life = 0;  // of the process asked
     ingress::WriteId write;
+    // The write under way, to be sent again (the light state machine knows no request ids).
+    v1::Command command;
+    size_t key = 0;
+    uint64_t value = 0;
+    Micros give_up_at = 0;
+    bool may_be_in_a_log = false;
+    uint64_t revision = 1;  // of the store, that it has seen
     // What it saw last under each key, for its conditional writes.
     std::map<size_t, uint64_t> seen;
   };
@@ -40,6 +47,9 @@ class Clients {
   Process* PickNode();
   void BeginRead(size_t client, size_t key, Process* process, bool local);
   void BeginWrite(size_t client, size_t key, Process* process);
+  void SendWrite(size_t client, Process* process);
+  // False: it is not sent again.
+  bool Retry(size_t client, uint64_t operation);
   void EndWrite(size_t client, size_t key, uint64_t operation, uint64_t value,
                 const ingress::Outcome& outcome);
   bool IsCurrent(size_t client, uint64_t operation) const {

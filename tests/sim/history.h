@@ -52,6 +52,7 @@ class History {
     size_t key = 0;
     End end = End::kOpen;
     uint32_t executed = 0;
+    uint64_t answer = 0;  // a hash of what the first execution answered
   };
   void Fail(uint64_t operation, const std::string& what);
   void CheckKey(size_t key, const std::vector<RegisterOperation>& history);

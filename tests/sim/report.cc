@@ -21,6 +21,8 @@ const char* ReachedName(Reached state) {
                                            "session opened",
                                            "session lost",
                                            "write sent again",
+                                           "write retried by its client",
+                                           "repeat found by its request id",
                                            "skip",
                                            "found applied after a resend",
                                            "duplicate found applied",

@@ -27,6 +27,8 @@ enum class Reached : uint8_t {
   kSessionOpened,
   kSessionLost,
   kWriteResent,
+  kRetried,   // a client sent a write again, by its request id
+  kRepeated,  // and it had been executed already
   kSkip,
   kFoundApplied,
   kDuplicateApplied,  // a write was found applied at the leader

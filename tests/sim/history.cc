@@ -104,8 +104,22 @@ void History::OnApplied(const std::vector<raft::EntryPtr>& entries,
     }
     executed.answer = answer;
     if (++executed.executed > 1) Fail(operation, "it is executed twice");
+    LearnChange(command, *outcome.answer);
   }
   counted_ = entries.back()->index;
+}
+
+// The clients write one key at a time, so an executed command is one change, or none.
+void History::LearnChange(const v1::Command& command, const std::string& bytes) {
+  v1::Answer answer;
+  CHECK(answer.ParseFromString(bytes));
+  if (answer.code() != 0 || !answer.succeeded() || answer.results_size() != 1) return;
+  const v1::Operation& operation = command.transaction().then(0);
+  if (operation.has_put()) {
+    truth_.Add(answer.revision(), {operation.put().key(), operation.put().value()});
+  } else if (answer.results(0).deleted() > 0) {
+    truth_.Add(answer.revision(), {operation.delete_().key(), std::nullopt});
+  }
 }
 
 void History::Finish() {

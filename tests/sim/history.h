@@ -13,10 +13,12 @@
 #include <string>
 #include <vector>
 
+#include "quorate/v1/command.pb.h"
 #include "raft/core/types.h"
 #include "storage/state.h"
 #include "tests/sim/linearizability.h"
 #include "tests/sim/report.h"
+#include "tests/sim/watch_truth.h"
 
 namespace quorate::sim {
 
@@ -42,6 +44,7 @@ class History {
   void Finish();
 
   uint64_t ended() const { return ended_; }
+  const WatchTruth& truth() const { return truth_; }
 
   static std::string NoteOf(uint64_t operation) { return std::to_string(operation); }
 
@@ -55,6 +58,7 @@ class History {
     uint64_t answer = 0;  // a hash of what the first execution answered
   };
   void Fail(uint64_t operation, const std::string& what);
+  void LearnChange(const v1::Command& command, const std::string& answer);
   void CheckKey(size_t key, const std::vector<RegisterOperation>& history);
 
   Failure* const failure_;
@@ -62,6 +66,7 @@ class History {
   std::vector<Operation> operations_;  // by number - 1
   raft::Index counted_;                // entries up to here were looked at
   uint64_t ended_ = 0;
+  WatchTruth truth_;
 };
 
 }  // namespace quorate::sim

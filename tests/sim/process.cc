@@ -101,6 +101,7 @@ class Process::StatePort final : public raft::StateMachine {
     p_->context_->raft_checker.OnInstalled(p_->store_, record.snapshot.index, p_->state_->Hash());
     p_->context_->report.Count(Reached::kSnapshotInstalled);
     if (!p_->Check(p_->state_->RemoveOthers(), "an older state could not be removed")) return false;
+    if (p_->watches_ != nullptr) p_->watches_->OnInstalled();
     p_->ServeReads();
     return p_->state_->Summary().birth_complete;
   }
@@ -145,6 +146,7 @@ Process::~Process() {
   if (forwarding_ != nullptr) forwarding_->AddTo(&context_->report);
   node_.reset();  // it answers what it was asked: nobody listens any more
   forwarding_.reset();
+  watches_.reset();
 }
 
 void Process::Die(const char* why) {
@@ -259,6 +261,11 @@ void Process::MakeNode(raft::RecoveredState recovered) {
   };
   ports.wake = [this](Micros delay) { Wake(Job::kForward, delay); };
   forwarding_ = std::make_unique<Forwarding>(std::move(ports), store_, identity_->current().boot);
+
+  if (plan.sqlite) {
+    watches_ = std::make_unique<WatchHost>(context_, this, state_->state(),
+                                           [this](Micros delay) { Wake(Job::kWatch, delay); });
+  }
 
   raft::NodeOptions options;
   options.core.self = store_;
@@ -400,6 +407,11 @@ void Process::RunJob(Job job) {
         Wake(Job::kLogRead, FlushTime());
       }
       return;
+    case Job::kWatch: {
+      const Micros next = watches_->Run();
+      if (next != kNever) Wake(Job::kWatch, std::max<Micros>(next - context_->events.now(), 1));
+      return;
+    }
     case Job::kForward: {
       const Micros next = forwarding_->Run();
       if (next != kNever) Wake(Job::kForward, std::max<Micros>(next - context_->events.now(), 1));
@@ -438,6 +450,7 @@ void Process::OnSnapshotOffer(const Snapshots::Offer& offer) {
 void Process::OnStatus(const raft::NodeStatus& status) {
   if (dead_) return;
   forwarding_->OnStatus(status);
+  if (watches_ != nullptr) watches_->OnStatus(status);
   if (status.birth_complete) context_->report.Count(Reached::kBirthComplete);
   if (context_->trace.telling()) {
     static constexpr const char* kRoles[] = {"follower", "pre-candidate", "candidate", "leader"};
@@ -457,6 +470,8 @@ void Process::OnApplied(const std::vector<raft::EntryPtr>& entries,
   context_->history.OnApplied(entries, outcomes);
   context_->trace.Note(kTraceApply, machine_->number, entries.back()->index.value(),
                        state_->Hash());
+  // In the order of the services: the transaction, then watches, then whoever waits.
+  if (watches_ != nullptr) watches_->OnApplied(outcomes);
   forwarding_->OnApplied(outcomes);
   ServeReads();
 }

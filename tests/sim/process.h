@@ -24,13 +24,14 @@
 #include "tests/sim/forwarding.h"
 #include "tests/sim/snapshots.h"
 #include "tests/sim/state_box.h"
+#include "tests/sim/watches.h"
 
 namespace quorate::sim {
 
 class Process {
  public:
-  enum class Job : uint8_t { kNode, kLog, kApply, kLogRead, kForward };
-  static constexpr size_t kJobs = 5;
+  enum class Job : uint8_t { kNode, kLog, kApply, kLogRead, kForward, kWatch };
+  static constexpr size_t kJobs = 6;
 
   Process(Context* context, Machine* machine);
   ~Process();
@@ -60,6 +61,8 @@ class Process {
   // From what is applied now, if its age is known.
   ReadOutcome ReadLocal(const std::string& key);
   Forwarding* forwarding() { return forwarding_.get(); }
+  // Null where there is no node, or the light state machine, which keeps no history.
+  WatchHost* watches() { return watches_.get(); }
 
   // --- For the world ---
   raft::Node* node() { return node_.get(); }
@@ -117,6 +120,7 @@ class Process {
   std::unique_ptr<StatePort> state_port_;
   std::unique_ptr<TransportPort> transport_port_;
   std::unique_ptr<Forwarding> forwarding_;
+  std::unique_ptr<WatchHost> watches_;
   Snapshots snapshots_;
   std::unique_ptr<raft::Node> node_;
   std::shared_ptr<const raft::NodeStatus> seen_;

@@ -36,6 +36,11 @@ const char* ReachedName(Reached state) {
                                            "local read",
                                            "local read with a measured age",
                                            "read refused",
+                                           "watch event",
+                                           "state shown to a watch",
+                                           "watch progress mark",
+                                           "watch reset",
+                                           "watch ended by the hub",
                                            "operation without an outcome"};
   static_assert(std::size(kNames) == kReached);
   return kNames[static_cast<size_t>(state)];

@@ -42,6 +42,11 @@ enum class Reached : uint8_t {
   kLocalRead,
   kLocalReadFresh,  // with a measured age
   kReadRefused,
+  kWatchEvent,
+  kWatchState,  // an initial state, or the one after a reset, was shown
+  kWatchProgress,
+  kWatchReset,
+  kWatchEnded,        // by the hub: too old, too slow, in the future
   kUnknownOperation,  // a client never learned what became of its operation
   kCount,
 };

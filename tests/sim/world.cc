@@ -11,6 +11,7 @@
 #include "tests/sim/operators.h"
 #include "tests/sim/process.h"
 #include "tests/sim/sqlite_vfs.h"
+#include "tests/sim/watches.h"
 
 namespace quorate::sim {
 namespace {
@@ -50,6 +51,7 @@ class World {
   Clients clients_;
   Faults faults_;
   Operators operators_;
+  Watchers watchers_;
   std::vector<Flight> flights_;
   std::vector<uint32_t> free_flights_;
   std::vector<bool> probed_;  // in the calm: a write through this machine was answered
@@ -60,7 +62,8 @@ World::World(const Plan& plan, std::FILE* story)
       clients_(&context_),
       faults_(&context_, {[this](size_t machine, bool power) { Crash(machine, power); },
                           [this](size_t machine) { Wipe(machine); }}),
-      operators_(&context_) {
+      operators_(&context_),
+      watchers_(&context_) {
   context_.send = [this](size_t from, raft::Message message) { Send(from, std::move(message)); };
   context_.process_ended = [this](size_t machine, const char* why) {
     if (context_.trace.telling()) {
@@ -147,6 +150,7 @@ void World::Bury(size_t number, bool power) {
   machine.disk.StopAfter(0);
   machine.process.reset();
   clients_.OnProcessGone(number);
+  watchers_.OnProcessGone(number);
   context_.raft_checker.OnProcessGone(machine.store);
   if (power) {
     machine.disk.PowerFailure(
@@ -256,7 +260,9 @@ void World::BeginCalm() {
     machine->process->Wake(Process::Job::kApply, 1);
     machine->process->Wake(Process::Job::kLogRead, 1);
     machine->process->Wake(Process::Job::kForward, 1);
+    if (machine->process->watches() != nullptr) machine->process->Wake(Process::Job::kWatch, 1);
   }
+  watchers_.OnCalm();
   probed_.assign(count, false);
 }
 
@@ -285,7 +291,7 @@ bool World::IsWell() {
       return false;
     }
   }
-  return true;
+  return watchers_.AllKnow(leader->state()->Summary().revision);
 }
 
 Result World::Run() {
@@ -297,6 +303,7 @@ Result World::Run() {
   clients_.Start();
   faults_.Start();
   operators_.Start();
+  watchers_.Start();
   RunUntil(plan.chaos);
   clients_.Stop();
   if (!context_.failure.failed()) {

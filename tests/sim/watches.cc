@@ -1,0 +1,405 @@
+#include "tests/sim/watches.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "tests/sim/operators.h"
+#include "tests/sim/process.h"
+
+namespace quorate::sim {
+namespace {
+
+using ingress::WatchHub;
+using ingress::WatchId;
+using ingress::WatchRead;
+
+// Small, so that queues overflow and states come in portions.
+ingress::WatchHubOptions DrawOptions(Random* random) {
+  ingress::WatchHubOptions options;
+  options.queue_bytes_max = static_cast<size_t>(random->Skewed(300, 100'000));
+  options.queue_messages_max = static_cast<size_t>(random->Skewed(1, 200));
+  options.total_bytes_max = options.queue_bytes_max * static_cast<size_t>(random->Between(1, 8));
+  options.message_bytes = static_cast<size_t>(random->Skewed(200, 100'000));
+  options.read_bytes_max = static_cast<size_t>(random->Skewed(200, 100'000));
+  options.read_rows_max = static_cast<size_t>(random->Skewed(1, 500));
+  options.reads_max = static_cast<size_t>(random->Between(1, 4));
+  options.age_max = Duration(random->Skewed(2, 100) * kSecond);
+  return options;
+}
+
+Change FromItem(storage::Item item) {
+  Change change;
+  change.revision = item.mod_revision;
+  change.key = std::move(item.key);
+  change.is_text = item.is_text;
+  change.value = std::move(item.value);
+  change.create_revision = item.create_revision;
+  change.version = item.version;
+  return change;
+}
+
+absl::StatusOr<ingress::WatchStatePortion> ReadPortion(storage::State* state,
+                                                       const WatchRead& read) {
+  ingress::WatchStatePortion portion;
+  if (!read.filter.is_prefix) {
+    auto [item, revision] = state->Get(read.filter.text, read.at);
+    if (!item.ok() && !absl::IsNotFound(item.status())) return item.status();
+    portion.revision = revision;
+    if (item.ok()) portion.items.push_back(FromItem(*std::move(item)));
+    return portion;
+  }
+  storage::ListQuery query;
+  query.prefix = read.filter.text;
+  query.after = read.after;
+  query.at = read.at;
+  query.bytes_max = read.bytes_max;
+  auto page = state->List(query);
+  if (!page.ok()) return page.status();
+  portion.revision = page->revision;
+  portion.more = page->more;
+  for (storage::Item& item : page->items) portion.items.push_back(FromItem(std::move(item)));
+  return portion;
+}
+
+}  // namespace
+
+// --- The hub of a process ---
+
+WatchHost::WatchHost(Context* context, Process* process, storage::State* state,
+                     std::function<void(Micros)> wake)
+    : context_(context),
+      process_(process),
+      state_(state),
+      wake_(std::move(wake)),
+      now_(context->machines[process->machine()]->clock.Now()),
+      hub_(DrawOptions(&context->random), state->Summary().revision),
+      head_(state->Summary().revision),
+      told_(head_) {
+  hub_.OnLeader(now_, false);
+}
+
+void WatchHost::Post(std::function<void()> task) {
+  tasks_.push_back(std::move(task));
+  wake_(1);
+}
+
+void WatchHost::OnApplied(const std::vector<storage::Applied>& applied) {
+  const Revision head = state_->Summary().revision;
+  if (head <= head_) return;
+  head_ = head;
+  for (const storage::Applied& each : applied) {
+    if (each.changes != nullptr) sets_.push_back(each.changes);
+  }
+  wake_(context_->random.Between(1, 2 * kMillisecond));
+}
+
+void WatchHost::OnInstalled() {
+  const storage::StateSummary summary = state_->Summary();
+  sets_.clear();
+  head_ = summary.revision;
+  Post([this, head = summary.revision, compacted = summary.compacted] {
+    hub_.OnReset(now_, head, compacted);
+  });
+}
+
+void WatchHost::OnStatus(const raft::NodeStatus& status) {
+  const bool known = static_cast<bool>(status.leader);
+  if (std::exchange(leader_known_, known) == known) return;
+  Post([this] { hub_.OnLeader(now_, leader_known_); });
+}
+
+Micros WatchHost::Run() {
+  MachineClock& clock = context_->machines[process_->machine()]->clock;
+  now_ = std::max(now_, clock.Now());
+  const std::vector<ChangeSetPtr> sets = std::exchange(sets_, {});
+  if (head_ > told_) hub_.OnApplied(now_, head_, sets);
+  told_ = std::max(told_, head_);
+  for (const auto& task : std::exchange(tasks_, {})) task();
+  if (hub_.wants_fresh()) {
+    const auto fresh_as_of = process_->status()->fresh_as_of;
+    if (fresh_as_of) hub_.OnFresh(now_, *fresh_as_of, state_->Summary().revision);
+  }
+  hub_.Tick(now_);
+  while (true) {
+    WatchHub::Output out = hub_.TakeOutput(now_);
+    if (out.empty()) break;
+    for (ingress::WatchMessage& message : out.messages) {
+      sinks_.at(message.watch).deliver(message.revision, std::move(message.body));
+    }
+    for (const WatchRead& read : out.reads) Read(read);
+    for (const auto& [id, end] : out.ends) {
+      const auto sink = sinks_.extract(id);
+      sink.mapped().ended(end);
+    }
+  }
+  state_->CollectChanges(hub_.wants() == WatchHub::Wants::kNothing   ? storage::Collect::kNothing
+                         : hub_.wants() == WatchHub::Wants::kChanges ? storage::Collect::kChanges
+                                                                     : storage::Collect::kPrevious);
+  const Micros next = clock.WhenShows(hub_.NextDeadline());
+  return hub_.wants_fresh() ? std::min(next, context_->events.now() + 20 * kMillisecond) : next;
+}
+
+// A thread of a pool reads, some time later.
+void WatchHost::Read(const WatchRead& read) {
+  const size_t machine = process_->machine();
+  const uint64_t life = process_->life();
+  context_->events.After(context_->random.Between(10, 5 * kMillisecond),
+                         [context = context_, machine, life, read] {
+                           Process* const process = context->machines[machine]->process.get();
+                           if (process == nullptr || process->life() != life || process->dead()) {
+                             return;
+                           }
+                           process->watches()->Answer(read);
+                         });
+}
+
+void WatchHost::FailRead(uint64_t ticket, const absl::Status& status) {
+  const auto failure = absl::IsOutOfRange(status)         ? WatchHub::ReadFailure::kCompacted
+                       : absl::IsDeadlineExceeded(status) ? WatchHub::ReadFailure::kBusy
+                                                          : WatchHub::ReadFailure::kFailed;
+  Post([this, ticket, failure] { hub_.OnReadFailed(now_, ticket, failure, "cannot be read"); });
+}
+
+void WatchHost::Answer(const WatchRead& read) {
+  if (read.state) {
+    auto portion = ReadPortion(state_, read);
+    if (!portion.ok()) return FailRead(read.ticket, portion.status());
+    return Post([this, ticket = read.ticket, portion = *std::move(portion)] {
+      hub_.OnState(now_, ticket, portion);
+    });
+  }
+  storage::ChangesQuery query;
+  query.filter = read.filter;
+  query.from = read.from;
+  query.with_previous = read.with_previous;
+  query.rows_max = read.rows_max;
+  query.bytes_max = read.bytes_max;
+  auto page = state_->Changes(query);
+  if (!page.ok()) return FailRead(read.ticket, page.status());
+  Post([this, ticket = read.ticket, page = *std::move(page)] {
+    hub_.OnChanges(now_, ticket, page.changes, page.end);
+  });
+}
+
+WatchId WatchHost::Subscribe(const ingress::WatchSpec& spec, Deliver deliver, Ended ended) {
+  const WatchId id(next_id_++);
+  const Revision shown = state_->Summary().revision;
+  sinks_[id] = {std::move(deliver), std::move(ended)};
+  Post([this, id, spec, shown] { hub_.Subscribe(now_, id, spec, shown); });
+  return id;
+}
+
+void WatchHost::OnSent(WatchId id) {
+  Post([this, id] { hub_.OnSent(now_, id); });
+}
+
+void WatchHost::Cancel(WatchId id) {
+  sinks_.erase(id);
+  Post([this, id] { hub_.Cancel(id); });
+}
+
+// --- The watchers ---
+
+Watchers::Watchers(Context* context) : context_(context) {
+  if (!context->plan.sqlite) return;
+  Random& random = context->random;
+  watchers_.resize(random.Between(1, 6));
+  for (Watcher& watcher : watchers_) {
+    watcher.filter.is_prefix = !random.OneIn(3);
+    watcher.filter.text = watcher.filter.is_prefix
+                              ? (random.OneIn(2) ? "" : "k1")
+                              : "k" + std::to_string(random.Below(context->plan.keys));
+    watcher.with_previous = random.OneIn(2);
+  }
+}
+
+void Watchers::Start() {
+  for (size_t watcher = 0; watcher < watchers_.size(); ++watcher) Again(watcher);
+}
+
+void Watchers::Fail(const Watcher& watcher, const std::string& what) {
+  context_->failure.Fail("a watch of \"" + watcher.filter.text + "\"" +
+                         (watcher.filter.is_prefix ? "*" : "") + " at " +
+                         context_->machines[watcher.machine]->name + ", next revision " +
+                         std::to_string(watcher.next) + ": " + what);
+}
+
+void Watchers::Again(size_t number) {
+  Watcher& watcher = watchers_[number];
+  watcher.life = 0;
+  ++watcher.attempt;
+  const Micros pause = context_->random.Between(1, 500 * kMillisecond);
+  context_->events.After(pause, [this, number, attempt = watcher.attempt] {
+    if (watchers_[number].attempt == attempt) Connect(number);
+  });
+}
+
+bool Watchers::Follows(size_t machine) const {
+  if (!context_->calm) return true;
+  if (context_->machines[machine]->powered_off_for_good) return false;
+  Process* const leader = Operators::Leader(context_);
+  return leader != nullptr &&
+         leader->status()->membership->Find(context_->machines[machine]->store) != nullptr;
+}
+
+void Watchers::OnCalm() {
+  for (size_t number = 0; number < watchers_.size(); ++number) {
+    if (watchers_[number].life != 0) Again(number);
+  }
+}
+
+void Watchers::Connect(size_t number) {
+  Watcher& watcher = watchers_[number];
+  const size_t machine = context_->random.Below(context_->machines.size());
+  Process* const process = context_->machines[machine]->process.get();
+  // A store that has never caught up refuses watches.
+  if (process == nullptr || process->dead() || process->watches() == nullptr ||
+      !Follows(machine) ||
+      !process->state()->Summary().membership_index) {
+    return Again(number);
+  }
+  watcher.machine = machine;
+  watcher.life = process->life();
+  watcher.in_state = false;
+  watcher.state.clear();
+  ingress::WatchSpec spec;
+  spec.filter = watcher.filter;
+  spec.with_previous = watcher.with_previous;
+  spec.start_revision = watcher.next;
+  spec.with_initial_state = watcher.next == 0;
+  spec.progress_interval = Duration(context_->random.Between(100, 2000) * kMillisecond);
+  const uint64_t attempt = watcher.attempt;
+  watcher.id = process->watches()->Subscribe(
+      spec,
+      [this, number, attempt](Revision revision, std::shared_ptr<const std::string> body) {
+        // A slow client takes its time.
+        const Micros time = context_->random.OneIn(10)
+                                ? context_->random.Between(1, 500 * kMillisecond)
+                                : context_->random.Between(1, 3 * kMillisecond);
+        context_->events.After(time, [this, number, attempt, revision, body] {
+          Arrive(number, attempt, revision, *body);
+        });
+      },
+      [this, number, attempt](const ingress::WatchEnd& end) {
+        Watcher& ended = watchers_[number];
+        if (ended.attempt != attempt) return;
+        context_->report.Count(Reached::kWatchEnded);
+        // What it names goes on behind everything that was given out; this client may have taken
+        // less, and goes on where it is.
+        if (end.resume && ended.next > end.resume.value()) Fail(ended, "ends behind its client");
+        Again(number);
+      });
+}
+
+void Watchers::OnProcessGone(size_t machine) {
+  for (size_t number = 0; number < watchers_.size(); ++number) {
+    Watcher& watcher = watchers_[number];
+    if (watcher.life != 0 && watcher.machine == machine) Again(number);
+  }
+}
+
+void Watchers::Arrive(size_t number, uint64_t attempt, Revision revision, const std::string& body) {
+  Watcher& watcher = watchers_[number];
+  if (watcher.attempt != attempt || context_->failure.failed()) return;
+  v1::WatchResponse message;
+  CHECK(message.ParseFromString(body));
+  Take(&watcher, revision, message);
+  Process* const process = context_->machines[watcher.machine]->process.get();
+  if (process == nullptr || process->life() != watcher.life) return;
+  process->watches()->OnSent(watcher.id);
+  // Now and then the client goes to another node by itself.
+  if (context_->random.OneIn(300)) {
+    process->watches()->Cancel(watcher.id);
+    Again(number);
+  }
+}
+
+// Nothing that it wants lies in [next, before).
+void Watchers::MissesNothing(const Watcher& watcher, uint64_t before) {
+  for (uint64_t revision = watcher.next; revision < before; ++revision) {
+    const auto* change = context_->history.truth().At(revision);
+    if (change == nullptr) return Fail(watcher, "is told of what nobody has applied");
+    if (*change && watcher.filter.Matches((*change)->key)) {
+      return Fail(watcher, "revision " + std::to_string(revision) + " is missing before " +
+                               std::to_string(before));
+    }
+  }
+}
+
+void Watchers::Take(Watcher* watcher, Revision revision, const v1::WatchResponse& message) {
+  if (message.reset() || (message.started() && watcher->next == 0)) {
+    if (message.reset()) context_->report.Count(Reached::kWatchReset);
+    watcher->in_state = true;
+    watcher->state.clear();
+    watcher->next = 0;
+    if (!message.reset()) return;
+  }
+  if (watcher->in_state) {
+    for (const v1::WatchEvent& event : message.events()) {
+      const std::string& value =
+          event.item().has_text() ? event.item().text() : event.item().data();
+      if (!watcher->state.emplace(event.item().key(), value).second) {
+        Fail(*watcher, "a shown state has a key twice: " + event.item().key());
+      }
+    }
+    if (!message.synced()) return;
+    std::map<std::string, std::string> wanted = context_->history.truth().StateAt(revision.value());
+    std::erase_if(wanted, [&](const auto& each) { return !watcher->filter.Matches(each.first); });
+    if (watcher->state != wanted) {
+      Fail(*watcher, "it is shown another state than that of revision " + ToString(revision));
+    }
+    watcher->in_state = false;
+    watcher->next = revision.value() + 1;
+    context_->report.Count(Reached::kWatchState);
+    return;
+  }
+  if (message.events_size() > 0 || message.partial()) {
+    return TakeEvents(watcher, revision.value(), message);
+  }
+  if (message.progress()) {
+    MissesNothing(*watcher, revision.value() + 1);
+    watcher->next = std::max(watcher->next, revision.value() + 1);
+    context_->report.Count(Reached::kWatchProgress);
+  }
+}
+
+void Watchers::TakeEvents(Watcher* watcher, uint64_t revision, const v1::WatchResponse& message) {
+  if (revision < watcher->next)
+    return Fail(*watcher, "revision " + std::to_string(revision) + " comes again, or late");
+  MissesNothing(*watcher, revision);
+  const auto* change = context_->history.truth().At(revision);
+  if (message.partial()) return;  // the rest of this revision follows
+  if (change == nullptr || !*change || message.events_size() != 1) {
+    return Fail(*watcher, "events of revision " + std::to_string(revision) +
+                              ", at which nothing of the kind was applied");
+  }
+  const v1::WatchEvent& event = message.events(0);
+  const bool deleted = event.type() == v1::WatchEvent::TYPE_DELETE;
+  const std::string& value = event.item().has_text() ? event.item().text() : event.item().data();
+  if (!watcher->filter.Matches(event.item().key()) || event.item().key() != (*change)->key ||
+      deleted != !(*change)->value || (!deleted && value != *(*change)->value)) {
+    return Fail(*watcher, "another event than was applied at revision " + std::to_string(revision));
+  }
+  if (watcher->with_previous) {
+    const auto before = context_->history.truth().Before(revision, event.item().key());
+    const std::string& previous =
+        event.previous().has_text() ? event.previous().text() : event.previous().data();
+    if (event.has_previous() != before.has_value() || (before && previous != *before)) {
+      return Fail(*watcher, "another value before revision " + std::to_string(revision));
+    }
+  }
+  if (message.resume_revision() != revision + 1) {
+    return Fail(*watcher, "names the wrong revision to go on with: " +
+                              std::to_string(message.resume_revision()));
+  }
+  watcher->next = revision + 1;
+  context_->report.Count(Reached::kWatchEvent);
+}
+
+bool Watchers::AllKnow(Revision head) const {
+  return std::all_of(watchers_.begin(), watchers_.end(),
+                     [&](const Watcher& watcher) { return watcher.next > head.value(); });
+}
+
+}  // namespace quorate::sim

@@ -1,0 +1,115 @@
+// Watches: the production's hub in each process (in place of services/watch_service), and watchers
+// that follow keys through any node, over every break, and judge what they are told.
+//
+// What a watcher checks, against the changes that the state machines made (WatchTruth):
+//   1. every event is a change that was committed and applied;
+//   2. it has that change's revision, key and value, and what was there before, if asked for;
+//   3. events come in the order of their revisions;
+//   4. each once;
+//   5. none is missing: not between two events, not before a progress mark, not over a reconnect;
+//   6. only what its filter names;
+//   7. a shown state (initial, or after `reset`) is the whole state of that revision, and what
+//   comes
+//      after `synced` goes on behind it;
+//   8. a resume revision misses nothing and repeats nothing;
+//   9. silence is not for ever: when all is well, everybody has been told everything.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ingress/watch_hub.h"
+#include "quorate/v1/config.pb.h"
+#include "storage/state.h"
+#include "tests/sim/context.h"
+
+namespace quorate::sim {
+
+class Process;
+
+// The hub of one process, with its reads.
+class WatchHost {
+ public:
+  WatchHost(Context* context, Process* process, storage::State* state,
+            std::function<void(Micros delay)> wake);
+
+  void OnApplied(const std::vector<storage::Applied>& applied);
+  void OnInstalled();
+  void OnStatus(const raft::NodeStatus& status);
+  // A round of the hub's thread; returns when, by the world's time, it wants the next.
+  Micros Run();
+
+  using Deliver = std::function<void(Revision, std::shared_ptr<const std::string>)>;
+  using Ended = std::function<void(const ingress::WatchEnd&)>;
+  ingress::WatchId Subscribe(const ingress::WatchSpec& spec, Deliver deliver, Ended ended);
+  void OnSent(ingress::WatchId id);
+  void Cancel(ingress::WatchId id);
+  uint64_t resets() const { return hub_.counters().resets; }
+
+ private:
+  void Post(std::function<void()> task);
+  void Read(const ingress::WatchRead& read);
+  void Answer(const ingress::WatchRead& read);
+  void FailRead(uint64_t ticket, const absl::Status& status);
+
+  struct Sink {
+    Deliver deliver;
+    Ended ended;
+  };
+  Context* const context_;
+  Process* const process_;
+  storage::State* const state_;
+  const std::function<void(Micros)> wake_;
+  Instant now_;
+  ingress::WatchHub hub_;
+  std::vector<std::function<void()>> tasks_;
+  std::vector<ChangeSetPtr> sets_;
+  Revision head_, told_;
+  bool leader_known_ = false;
+  std::map<ingress::WatchId, Sink> sinks_;
+  uint64_t next_id_ = 1;
+};
+
+class Watchers {
+ public:
+  explicit Watchers(Context* context);
+  void Start();
+  void OnProcessGone(size_t machine);
+  // The faults have stopped: from now on they follow members only, for others may be behind for ever.
+  void OnCalm();
+  // Everybody has been told everything up to here.
+  bool AllKnow(Revision head) const;
+
+ private:
+  struct Watcher {
+    KeyFilter filter;
+    bool with_previous = false;
+    // The next revision that it has not been told of; 0: it begins with a state.
+    uint64_t next = 0;
+    bool in_state = false;  // between `started` or `reset` and `synced`
+    uint64_t state_revision = 0;
+    std::map<std::string, std::string> state;
+    size_t machine = 0;
+    uint64_t life = 0;     // of the process that it watches; 0: none
+    uint64_t attempt = 0;  // counts connections
+    ingress::WatchId id;
+  };
+
+  bool Follows(size_t machine) const;
+  void Connect(size_t watcher);
+  void Again(size_t watcher);
+  void Arrive(size_t watcher, uint64_t attempt, Revision revision, const std::string& body);
+  void Take(Watcher* watcher, Revision revision, const v1::WatchResponse& message);
+  void TakeEvents(Watcher* watcher, uint64_t revision, const v1::WatchResponse& message);
+  void MissesNothing(const Watcher& watcher, uint64_t before);
+  void Fail(const Watcher& watcher, const std::string& what);
+
+  Context* const context_;
+  std::vector<Watcher> watchers_;
+};
+
+}  // namespace quorate::sim

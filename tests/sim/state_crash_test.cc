@@ -80,6 +80,11 @@ class StateCrash : public ::testing::Test {
     bool made = false;
     raft::Index durable;
   };
+  // The process ends here: nothing of what it would still do on its way out happens.
+  static Progress End(SimulatedDisk* disk, const Progress& progress) {
+    disk->StopAfter(0);
+    return progress;
+  }
   Progress Work(SimulatedDisk* disk) {
     Progress progress;
     auto state = State::Create(Options(disk));
@@ -89,9 +94,9 @@ class StateCrash : public ::testing::Test {
       const std::vector<raft::EntryPtr> batch(
           entries_.begin() + static_cast<ptrdiff_t>(i),
           entries_.begin() + static_cast<ptrdiff_t>(i + kBatch));
-      if (!(*state)->Apply(batch).ok()) return progress;
+      if (!(*state)->Apply(batch).ok()) return End(disk, progress);
       hashes_[(*state)->Summary().applied] = (*state)->Summary().hash;
-      if (i % 16 == 12 && !(*state)->Checkpoint().ok()) return progress;
+      if (i % 16 == 12 && !(*state)->Checkpoint().ok()) return End(disk, progress);
       progress.durable = (*state)->durable_applied();
     }
     return progress;
@@ -142,6 +147,42 @@ TEST_F(StateCrash, APowerFailureAfterAnyOperationLeavesAPrefix) {
     }
   }
   EXPECT_GT(torn, 0u) << "nothing unsynced ever survived";
+}
+
+// One operation fails; the process ends, as it must, and another one starts: on the same machine,
+// with all that the page cache shows, or after the power has failed as well.
+TEST_F(StateCrash, AnErrorOfAnyOperationLeavesAPrefix) {
+  Random random(2);
+  uint64_t operations = 0;
+  {
+    SimulatedDisk disk(&random);
+    disk.MakeDirectory(kDirectory).IgnoreError();
+    SqliteMount mount("/crash", &disk, &random);
+    ASSERT_EQ(Work(&disk).durable, raft::Index(32));
+    operations = disk.operations();
+  }
+  for (uint64_t after = 0; after < operations; after += kCaseStride) {
+    for (int fate = -1; fate < SimulatedDisk::kFates; ++fate) {
+      SCOPED_TRACE("operation " + std::to_string(after) + ", fate " + std::to_string(fate));
+      SimulatedDisk disk(&random);
+      disk.MakeDirectory(kDirectory).IgnoreError();
+      SqliteMount mount("/crash", &disk, &random);
+      disk.FailAfter(after, absl::InternalError("input/output error"));
+      const Progress progress = Work(&disk);
+      if (fate >= 0) disk.PowerFailure(static_cast<SimulatedDisk::Fate>(fate));
+      disk.Revive();
+      auto state = State::Open(Options(&disk));
+      if (!progress.made && absl::IsNotFound(state.status())) continue;
+      ASSERT_TRUE(state.ok()) << state.status();
+      const storage::StateSummary summary = (*state)->Summary();
+      EXPECT_GE(summary.applied, progress.durable);
+      ASSERT_TRUE(summary.applied == raft::Index(0) || hashes_.contains(summary.applied));
+      const auto check = (*state)->CheckHash();
+      ASSERT_TRUE(check.ok()) << check.status();
+      EXPECT_EQ(check->kept, check->recomputed);
+      if (HasFailure()) return;
+    }
+  }
 }
 
 }  // namespace

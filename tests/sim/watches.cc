@@ -245,8 +245,18 @@ bool Watchers::Follows(size_t machine) const {
 
 void Watchers::OnCalm() {
   for (size_t number = 0; number < watchers_.size(); ++number) {
-    if (watchers_[number].life != 0) Again(number);
+    if (watchers_[number].life != 0) Leave(number);
   }
+}
+
+// The client goes away: its node hears of it.
+void Watchers::Leave(size_t number) {
+  const Watcher& watcher = watchers_[number];
+  Process* const process = context_->machines[watcher.machine]->process.get();
+  if (process != nullptr && process->life() == watcher.life) {
+    process->watches()->Cancel(watcher.id);
+  }
+  Again(number);
 }
 
 void Watchers::Connect(size_t number) {
@@ -254,8 +264,7 @@ void Watchers::Connect(size_t number) {
   const size_t machine = context_->random.Below(context_->machines.size());
   Process* const process = context_->machines[machine]->process.get();
   // A store that has never caught up refuses watches.
-  if (process == nullptr || process->dead() || process->watches() == nullptr ||
-      !Follows(machine) ||
+  if (process == nullptr || process->dead() || process->watches() == nullptr || !Follows(machine) ||
       !process->state()->Summary().membership_index) {
     return Again(number);
   }
@@ -274,7 +283,7 @@ void Watchers::Connect(size_t number) {
       spec,
       [this, number, attempt](Revision revision, std::shared_ptr<const std::string> body) {
         // A slow client takes its time.
-        const Micros time = context_->random.OneIn(10)
+        const Micros time = !context_->calm && context_->random.OneIn(40)
                                 ? context_->random.Between(1, 500 * kMillisecond)
                                 : context_->random.Between(1, 3 * kMillisecond);
         context_->events.After(time, [this, number, attempt, revision, body] {
@@ -309,10 +318,7 @@ void Watchers::Arrive(size_t number, uint64_t attempt, Revision revision, const 
   if (process == nullptr || process->life() != watcher.life) return;
   process->watches()->OnSent(watcher.id);
   // Now and then the client goes to another node by itself.
-  if (context_->random.OneIn(300)) {
-    process->watches()->Cancel(watcher.id);
-    Again(number);
-  }
+  if (context_->random.OneIn(300)) Leave(number);
 }
 
 // Nothing that it wants lies in [next, before).
@@ -400,6 +406,17 @@ void Watchers::TakeEvents(Watcher* watcher, uint64_t revision, const v1::WatchRe
 bool Watchers::AllKnow(Revision head) const {
   return std::all_of(watchers_.begin(), watchers_.end(),
                      [&](const Watcher& watcher) { return watcher.next > head.value(); });
+}
+
+std::string Watchers::Text() const {
+  std::string text;
+  for (const Watcher& watcher : watchers_) {
+    text += " a watch of \"" + watcher.filter.text + "\" at " +
+            context_->machines[watcher.machine]->name +
+            (watcher.life == 0 ? " (not connected)" : "") + ", next revision " +
+            std::to_string(watcher.next) + ";";
+  }
+  return text;
 }
 
 }  // namespace quorate::sim

@@ -79,10 +79,12 @@ class Watchers {
   explicit Watchers(Context* context);
   void Start();
   void OnProcessGone(size_t machine);
-  // The faults have stopped: from now on they follow members only, for others may be behind for ever.
+  // The faults have stopped: from now on they follow members only, for others may be behind for
+  // ever.
   void OnCalm();
   // Everybody has been told everything up to here.
   bool AllKnow(Revision head) const;
+  std::string Text() const;  // where each is
 
  private:
   struct Watcher {
@@ -102,6 +104,7 @@ class Watchers {
   bool Follows(size_t machine) const;
   void Connect(size_t watcher);
   void Again(size_t watcher);
+  void Leave(size_t watcher);
   void Arrive(size_t watcher, uint64_t attempt, Revision revision, const std::string& body);
   void Take(Watcher* watcher, Revision revision, const v1::WatchResponse& message);
   void TakeEvents(Watcher* watcher, uint64_t revision, const v1::WatchResponse& message);

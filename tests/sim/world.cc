@@ -336,7 +336,7 @@ Result World::Run() {
                 ToString(status->last_index) +
                 (probed_[machine->number] ? ", serves;" : ", does not serve;");
       }
-      context_.failure.Fail(text);
+      context_.failure.Fail(text + watchers_.Text());
     }
   }
   const Micros ended = context_.events.now();

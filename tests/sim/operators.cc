@@ -67,6 +67,7 @@ void Operators::Act() {
   if (leader == nullptr || !leader->status()->leader_ready) return;
   const raft::Membership members = *leader->status()->membership;
   if (members.joint) return;
+  if (context_->plan.sqlite && context_->random.OneIn(10)) CompactHistory(leader);
   if (Repair(leader, members)) return;
   if (context_->plan.Has(Fault::kMembership) && !context_->calm) ChangeSomething(leader, members);
 }
@@ -127,6 +128,20 @@ void Operators::ChangeSomething(Process* leader, const raft::Membership& members
   if (change.steps.empty()) return;
   context_->report.Count(Fault::kMembership);
   Propose(leader, std::move(change));
+}
+
+// Old history goes: watches that need it are reset.
+void Operators::CompactHistory(Process* leader) {
+  const uint64_t revision = leader->state()->Summary().revision.value();
+  if (revision < 3) return;
+  v1::Command command;
+  v1::CompactHistory* compact = command.mutable_compact_history();
+  compact->set_revision(revision - context_->random.Below(std::min<uint64_t>(revision - 1, 100)));
+  compact->set_rows_max(static_cast<uint64_t>(context_->random.Skewed(10, 100'000)));
+  compact->set_bytes_max(1u << 20);
+  const Instant deadline =
+      context_->machines[leader->machine()]->clock.Now() + std::chrono::seconds(2);
+  leader->forwarding()->Write(std::move(command), deadline, [](const ingress::Outcome&) {});
 }
 
 void Operators::Propose(Process* leader, raft::MembershipChange change) {

@@ -26,6 +26,7 @@ class Operators {
   void Act();
   bool Repair(Process* leader, const raft::Membership& members);
   void ChangeSomething(Process* leader, const raft::Membership& members);
+  void CompactHistory(Process* leader);
   void Propose(Process* leader, raft::MembershipChange change);
 
   Context* const context_;

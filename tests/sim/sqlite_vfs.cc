@@ -272,10 +272,8 @@ int Open(sqlite3_vfs*, const char* name, sqlite3_file* base, int flags, int* out
   const bool writable = (flags & SQLITE_OPEN_READWRITE) != 0;
   auto file =
       disk->Open(path, writable ? storage::Disk::Mode::kReadWrite : storage::Disk::Mode::kRead);
-  bool created = false;
   if (absl::IsNotFound(file.status()) && (flags & SQLITE_OPEN_CREATE) != 0) {
     file = disk->Create(path);
-    created = true;
   }
   if (!file.ok()) return SQLITE_CANTOPEN;
   File* const made = new (base) File{};
@@ -284,8 +282,9 @@ int Open(sqlite3_vfs*, const char* name, sqlite3_file* base, int flags, int* out
   made->file = file->release();
   made->path = new std::string(path);
   made->shared = new std::shared_ptr<Shared>(SharedOf(path));
+  // Whoever may have created it, this connection or another one that never synced it.
   made->sync_directory =
-      created &&
+      (flags & SQLITE_OPEN_CREATE) != 0 &&
       (flags & (SQLITE_OPEN_WAL | SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_SUPER_JOURNAL)) != 0;
   made->delete_on_close = (flags & SQLITE_OPEN_DELETEONCLOSE) != 0;
   if (out_flags != nullptr) *out_flags = flags;

@@ -37,8 +37,8 @@ struct StateOptions {
   std::string directory;  // the data directory; the database is in its `state-<generation>/`
   uint64_t generation = 1;
   ClusterId cluster;
-  // Where the directory is; null: this machine's. SQLite's files go through SQLite's default VFS, so
-  // both must mean the same.
+  // Where the directory is; null: this machine's. SQLite's files go through SQLite's default VFS,
+  // so both must mean the same.
   Disk* disk = nullptr;
   size_t readers = 4;  // read-only connections
   // Above this much write-ahead log a checkpoint holds the readers off and empties it.

@@ -83,6 +83,7 @@ class MemoryState final : public storage::State {
   absl::StatusOr<storage::StateCopy> Copy(const std::string&, const std::atomic<bool>&) override;
   raft::Index durable_applied() const override { return durable_applied_; }
   storage::StateSummary Summary() const override;
+  bool leases() const override { return false; }
   std::optional<storage::SessionView> FindSession(StoreId store) const override;
   std::shared_ptr<const std::string> KeptAnswer(StoreId store, uint64_t sequence) const override;
   std::pair<absl::StatusOr<storage::Item>, Revision> Get(

@@ -55,7 +55,7 @@ bool Operators::CanLose(const Context& context, size_t number) {
 }
 
 void Operators::Again() {
-  const Micros wait = context_->random.Between(100 * kMillisecond, 3 * kSecond);
+  const Micros wait = context_->random.Skewed(2, 3000) * kMillisecond;
   context_->events.After(wait, [this] {
     Act();
     Again();
@@ -63,8 +63,18 @@ void Operators::Again() {
 }
 
 void Operators::Act() {
-  Process* const leader = Leader(context_);
-  if (leader == nullptr || !leader->status()->leader_ready) return;
+  // Mostly of the latest leader; but also of one that does not know yet that there is a later one,
+  // or that has only just been elected.
+  Process* leader = Leader(context_);
+  if (!context_->calm && context_->random.OneIn(4)) {
+    const auto& machine = context_->machines[context_->random.Below(context_->machines.size())];
+    Process* const other = machine->process.get();
+    if (other != nullptr && other->node() != nullptr && !other->dead() &&
+        other->status()->role == raft::Role::kLeader) {
+      leader = other;
+    }
+  }
+  if (leader == nullptr) return;
   const raft::Membership members = *leader->status()->membership;
   if (members.joint) return;
   if (context_->plan.sqlite && context_->random.OneIn(10)) CompactHistory(leader);

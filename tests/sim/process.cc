@@ -244,7 +244,7 @@ bool Process::OpenLog(raft::RecoveredState* recovered) {
   return true;
 }
 
-void Process::MakeNode(raft::RecoveredState recovered) {
+bool Process::MakeNode(raft::RecoveredState recovered) {
   const Plan& plan = context_->plan;
   log_port_ = std::make_unique<LogPort>(this);
   state_port_ = std::make_unique<StatePort>(this);
@@ -281,6 +281,18 @@ void Process::MakeNode(raft::RecoveredState recovered) {
   options.core.apply_bytes_max = plan.apply_bytes;
   options.core.read_ids_from = context_->random.Next() >> 2;
   options.leases = plan.leases;
+  // As services/engine.cc: what an earlier process has promised holds; what this one promises is
+  // durable before it can.
+  const std::chrono::milliseconds promised(identity_->current().promised_ms);
+  options.core.promised_before_start = promised;
+  if (options.core.election_timeout_min > promised) {
+    const auto longer =
+        std::chrono::ceil<std::chrono::milliseconds>(options.core.election_timeout_min);
+    if (!Check(identity_->SetPromised(static_cast<uint64_t>(longer.count())),
+               "its promise could not be written")) {
+      return false;
+    }
+  }
   options.birth_complete = state_->Summary().birth_complete;
   options.log_tail_bytes = plan.log_tail_bytes;
   options.log_pinned_bytes_max = plan.log_pinned_bytes;
@@ -292,6 +304,7 @@ void Process::MakeNode(raft::RecoveredState recovered) {
                                                          .clock = &machine_->clock,
                                                          .snapshots = &snapshots_});
   node_->OnStatusChange([this](const raft::NodeStatus& status) { OnStatus(status); });
+  return true;
 }
 
 bool Process::Start() {
@@ -321,7 +334,7 @@ bool Process::OpenAll() {
   if (!identity_->current().log_made && !MakeLog()) return false;
   raft::RecoveredState recovered;
   if (!OpenLog(&recovered)) return false;
-  MakeNode(std::move(recovered));
+  if (!MakeNode(std::move(recovered))) return false;
   seen_ = node_->status();
   context_->raft_checker.OnStatus(*seen_);
   forwarding_->Start(node_.get());

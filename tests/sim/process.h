@@ -98,7 +98,7 @@ class Process {
   bool Invited();
   bool MakeLog();
   bool OpenLog(raft::RecoveredState* recovered);
-  void MakeNode(raft::RecoveredState recovered);
+  bool MakeNode(raft::RecoveredState recovered);
   void OnStatus(const raft::NodeStatus& status);
   void OnApplied(const std::vector<raft::EntryPtr>& entries,
                  const std::vector<storage::Applied>& outcomes);

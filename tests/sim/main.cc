@@ -6,7 +6,7 @@
 //   quorate-sim --sqlite ...            the same with the production's state machine on the same
 //   disk
 // A failing seed is shrunk to fewer faults before the program ends (--no-shrink: it is not).
-// --seconds, --clients, --nodes and --without change what the seed would have drawn.
+// --seconds, --clients, --nodes, --without and --fault-free change what the seed would have drawn.
 // Exit: 0 all was well, 1 a seed failed, 2 usage.
 #include <malloc.h>
 
@@ -32,6 +32,7 @@ struct Arguments {
   bool verbose = false;
   bool shrink = true;
   bool sqlite = false;
+  bool fault_free = false;
   // 0: the plan's.
   Micros chaos = 0;
   size_t clients = 0;
@@ -43,7 +44,7 @@ struct Arguments {
   std::fputs(
       "usage: quorate-sim (--seed N | --seeds A..B | --hours H) [--sqlite] [--trace] [--verbose]\n"
       "                   [--seconds S] [--clients N] [--nodes N] [--without FAULT]...\n"
-      "                   [--no-shrink]\n",
+      "                   [--no-shrink] [--fault-free]\n",
       stderr);
   std::exit(2);
 }
@@ -62,6 +63,10 @@ Arguments Parse(int argc, char** argv) {
     }
     if (name == "--sqlite") {
       arguments.sqlite = true;
+      continue;
+    }
+    if (name == "--fault-free") {
+      arguments.fault_free = true;
       continue;
     }
     if (name == "--no-shrink") {
@@ -103,8 +108,11 @@ Arguments Parse(int argc, char** argv) {
 Plan PlanOf(uint64_t seed, const Arguments& arguments) {
   Plan plan = DrawPlan(seed);
   for (size_t i = 0; i < kFaults; ++i) {
-    if ((arguments.without >> i & 1) != 0) plan.Remove(static_cast<Fault>(i));
+    if (arguments.fault_free || (arguments.without >> i & 1) != 0) {
+      plan.Remove(static_cast<Fault>(i));
+    }
   }
+  if (arguments.fault_free) plan.minority_stays_down = false;
   if (arguments.chaos != 0) plan.chaos = arguments.chaos;
   plan.sqlite = arguments.sqlite;
   if (arguments.clients != 0) plan.clients = arguments.clients;

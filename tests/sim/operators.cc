@@ -163,16 +163,18 @@ void Operators::Propose(Process* leader, raft::MembershipChange change) {
     }
     context_->trace.Tell("operators:%s", text.c_str());
   }
-  leader->node()->ProposeMembership(
-      std::move(change), [context = context_](const raft::ChangeResult& result) {
-        if (context->trace.telling()) {
-          context->trace.Tell("operators: the change ends with status %d",
-                              static_cast<int>(result.status));
-        }
-        if (result.status == raft::ChangeStatus::kAccepted) {
-          context->report.Count(Reached::kMembershipChanged);
-        }
-      });
+  leader->node()->ProposeMembership(std::move(change), [context = context_](
+                                                           const raft::ChangeResult& result) {
+    if (context->trace.telling()) {
+      context->trace.Tell("operators: the change ends with status %d",
+                          static_cast<int>(result.status));
+    }
+    if (result.status == raft::ChangeStatus::kAccepted) {
+      context->report.Count(Reached::kMembershipChanged);
+      // Once the step that tells of it has ended, and its commit index is known.
+      context->events.After(1, [context, result] { context->raft_checker.OnChangeDone(result); });
+    }
+  });
   leader->Wake(Process::Job::kNode, 1);
 }
 

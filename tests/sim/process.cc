@@ -126,6 +126,12 @@ class Process::TransportPort final : public raft::Transport {
         continue;
       }
       p_->context_->raft_checker.OnSend(message);
+      const auto* question = std::get_if<raft::RequestVote>(&message.body);
+      // What a flush has held back may be old news by the time that it leaves.
+      if (question != nullptr && question->pre_vote && p_->in_node_step_) {
+        p_->context_->raft_checker.OnCampaign(p_->store_, *question, p_->machine_->clock.Now(),
+                                              Duration(p_->context_->plan.election_min));
+      }
       p_->context_->send(p_->machine_->number, std::move(message));
     }
   }
@@ -434,7 +440,10 @@ void Process::RunJob(Job job) {
 }
 
 void Process::RunNode() {
-  if (node_->RunOnce()) {
+  in_node_step_ = true;
+  const bool worked = node_->RunOnce();
+  in_node_step_ = false;
+  if (worked) {
     Wake(Job::kLog, FlushTime());
     Wake(Job::kApply, Slowed(context_->random.Between(1, context_->plan.apply)));
     Wake(Job::kLogRead, FlushTime());
@@ -452,6 +461,7 @@ void Process::Deliver(raft::Message message) {
   if (node_ == nullptr) {
     if (!std::holds_alternative<raft::AppendEntries>(message.body) || !Invited()) return;
   }
+  context_->raft_checker.OnHeard(store_, message, machine_->clock.Now());
   node_->Receive(std::move(message));
   Wake(Job::kNode, Slowed(context_->random.Between(0, context_->plan.step)));
 }

@@ -111,6 +111,7 @@ class Process {
   const uint64_t life_;
   bool dead_ = false;
   const char* why_dead_ = "";
+  bool in_node_step_ = false;
   StoreId store_;
 
   std::unique_ptr<storage::IdentityFile> identity_;

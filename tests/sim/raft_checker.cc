@@ -113,6 +113,7 @@ void RaftChecker::OnAppend(StoreId store, const raft::Persist& persist) {
     }
     const EntryId id = IdOf(*entry);
     Learn(store, entry->index, id, log.LastTerm());
+    if (entry->type == raft::EntryType::kMembership) CheckChange(store, log, *entry);
     log.entries.push_back(id);
     if (entry->type == raft::EntryType::kMembership) {
       log.configurations.push_back({entry->index, *raft::DecodeMembership(entry->payload)});
@@ -188,6 +189,35 @@ void RaftChecker::OnRecovered(StoreId store, const storage::RecoveredLog& recove
 
 void RaftChecker::OnProcessGone(StoreId store) { lives_.erase(store); }
 
+bool RaftChecker::HasCommitted(Term term) const {
+  Index last = committed();
+  while (last && committed_[last.value() - 1].term > term) last = last - 1;
+  return last && committed_[last.value() - 1].term == term;
+}
+
+// Raft's rules for changes of the members, for the leader that begins one (dissertation 4.1, 4.3,
+// and the bug of 2015 in single-server changes).
+void RaftChecker::CheckChange(StoreId store, const StoreLog& log, const raft::Entry& entry) {
+  const auto leader = leaders_.find(entry.term);
+  if (leader == leaders_.end() || leader->second != store || log.written.term != entry.term) return;
+  if (!HasCommitted(entry.term)) {
+    Fail(store, "changes the members at " + ToString(entry.index) +
+                    " before an entry of its own term " + ToString(entry.term) + " is committed");
+  }
+  if (!log.configurations.empty() && log.configurations.back().index > committed()) {
+    Fail(store, "changes the members at " + ToString(entry.index) + " before the change at " +
+                    ToString(log.configurations.back().index) + " is committed");
+  }
+}
+
+void RaftChecker::OnChangeDone(const raft::ChangeResult& result) {
+  const Index index = result.index;
+  if (index > committed() || committed_[index.value() - 1].term != result.term) {
+    failure_->Fail("a change of the members was called done, and entry " + ToString(index) +
+                   " of term " + ToString(result.term) + " is not committed");
+  }
+}
+
 // --- What is said ---
 
 void RaftChecker::CheckVote(StoreId voter, Term term, StoreId candidate) {
@@ -220,11 +250,52 @@ void RaftChecker::OnSend(const raft::Message& message) {
     if (reply->success && log.durable.term < reply->term) {
       Fail(message.from, "acknowledges in a term that is not durable");
     }
+    if (reply->success) CheckMatch(message.from, message.to, *reply);
   } else if (const auto* vote = std::get_if<raft::RequestVoteReply>(&message.body)) {
     if (vote->granted && !vote->pre_vote) CheckVote(message.from, vote->term, message.to);
   } else if (const auto* request = std::get_if<raft::RequestVote>(&message.body)) {
     if (!request->pre_vote) CheckVote(message.from, request->term, message.from);
   }
+}
+
+// By log matching the last entry is enough. One of the leader's own term nobody else has made; an
+// older one the leader has had since before it was elected, and it never cuts its log.
+void RaftChecker::CheckMatch(StoreId from, StoreId leader, const raft::AppendEntriesReply& reply) {
+  const StoreLog& log = logs_[from];
+  const StoreLog& theirs = logs_[leader];
+  const auto known = leaders_.find(reply.term);
+  if (known == leaders_.end() || known->second != leader) return;
+  // What waited for the disk may leave after its log has gone on in a later term: that answer is
+  // old.
+  if (theirs.written.term != reply.term || log.written.term != reply.term) return;
+  if (reply.match <= log.prev || reply.match <= theirs.prev) return;
+  const EntryId* here = log.At(reply.match);
+  if (here == nullptr || here->term == reply.term) return;
+  const EntryId* there = theirs.At(reply.match);
+  if (there == nullptr || *there != *here) {
+    Fail(from, "acknowledges " + ToString(reply.match) + " to the leader of term " +
+                   ToString(reply.term) + ", whose log holds another entry there, or none");
+  }
+}
+
+void RaftChecker::OnHeard(StoreId store, const raft::Message& message, Instant now) {
+  const auto* append = std::get_if<raft::AppendEntries>(&message.body);
+  if (append == nullptr) return;
+  Life& life = lives_[store];
+  if (append->term < life.heard_term) return;
+  life.heard_term = append->term;
+  life.heard_at = now;
+}
+
+void RaftChecker::OnCampaign(StoreId store, const raft::RequestVote& question, Instant now,
+                             Duration election_timeout_min) {
+  const Life& life = lives_[store];
+  // It asks for the term after its own.
+  if (!life.heard_term || life.heard_term + 1 < question.term) return;
+  if (now - life.heard_at >= election_timeout_min) return;
+  Fail(store, "asks for votes in term " + ToString(question.term) +
+                  " although the leader of term " + ToString(life.heard_term) +
+                  " has just been heard");
 }
 
 // --- What is published ---

@@ -13,6 +13,15 @@
 //   monotonic                       OnStatus: term, commit and applied within a process; the term
 //                                   across restarts
 //   configuration                   OnStatus: the last one of the log or its snapshot
+//   one change at a time            OnAppend: a change begins when the one before it and an entry
+//   of
+//                                   the leader's own term are committed; OnChangeDone: what is
+//                                   called done is committed
+//   true matches                    OnSend: who acknowledges an entry to a leader holds the one
+//   that
+//                                   the leader holds there
+//   no needless election            OnHeard, OnCampaign: who has just been told something by its
+//                                   leader has no reason to ask for votes
 //   one order                       OnApplied: what is applied is what was committed, and the state
 //                                   has one hash at one index
 //   nothing durable is lost         OnRecovered
@@ -46,6 +55,13 @@ class RaftChecker {
   void OnSynced(StoreId store);
   // What leaves a process.
   void OnSend(const raft::Message& message);
+  // What a process is told, when it is there to be read; and that it asks for votes now because its
+  // timer has run out. `now`: by the clock of its machine.
+  void OnHeard(StoreId store, const raft::Message& message, Instant now);
+  void OnCampaign(StoreId store, const raft::RequestVote& question, Instant now,
+                  Duration election_timeout_min);
+  // An operator was told that its change is done.
+  void OnChangeDone(const raft::ChangeResult& result);
   // What the node publishes.
   void OnStatus(const raft::NodeStatus& status);
   // After they are applied. `hash_after`: of the state behind each; or one, behind the last.
@@ -98,8 +114,10 @@ class RaftChecker {
     raft::Term term;
     raft::Index commit;
     raft::Index applied;
-    raft::Term leads;  // the term in which it was last seen as a leader
-    raft::Term led;    // that it led when it last published; 0: it did not lead
+    raft::Term leads;       // the term in which it was last seen as a leader
+    raft::Term led;         // that it led when it last published; 0: it did not lead
+    raft::Term heard_term;  // of the last append that came in, and when
+    Instant heard_at{};
     raft::Index configuration_checked;
     std::shared_ptr<const raft::Membership> membership_checked;
   };
@@ -115,6 +133,10 @@ class RaftChecker {
   bool IsDurable(StoreId store, raft::Index index, raft::Term term) const;
   void CheckConfiguration(const raft::NodeStatus& status, Life* life);
   void CheckVote(StoreId voter, raft::Term term, StoreId candidate);
+  void CheckMatch(StoreId from, StoreId leader, const raft::AppendEntriesReply& reply);
+  void CheckChange(StoreId store, const StoreLog& log, const raft::Entry& entry);
+  // Whether an entry of this term is committed.
+  bool HasCommitted(raft::Term term) const;
   void CheckHash(StoreId store, raft::Index index, uint64_t hash);
   void CutLog(StoreLog* log, raft::Index from);
 

@@ -44,6 +44,7 @@ class World {
 
   void BeginCalm();
   bool IsWell();
+  void StaysWell();
   void ProbeWrites();
 
   Context context_;
@@ -294,6 +295,17 @@ bool World::IsWell() {
   return watchers_.AllKnow(leader->state()->Summary().revision);
 }
 
+// A leader that everybody hears leads on: a member that was removed or was away has no way to make
+// the others vote (hashicorp/raft #524), and nobody's timer runs out (LogCabin #200).
+void World::StaysWell() {
+  const raft::Term term = Operators::Leader(&context_)->status()->term;
+  RunUntil(context_.events.now() + 3 * kSecond);
+  if (context_.failure.failed()) return;
+  const Process* const leader = Operators::Leader(&context_);
+  if (leader != nullptr && leader->status()->term == term) return;
+  context_.failure.Fail("without faults the leader of term " + ToString(term) + " is deposed");
+}
+
 Result World::Run() {
   const Plan& plan = context_.plan;
   if (context_.trace.telling()) context_.trace.Tell("%s", Describe(plan).c_str());
@@ -316,6 +328,7 @@ Result World::Run() {
       RunUntil(at);
       well = IsWell();
     }
+    if (well && !context_.failure.failed()) StaysWell();
     if (!well && !context_.failure.failed()) {
       std::string text = "liveness: without faults it is not well again after " +
                          std::to_string(plan.calm_max / kSecond) + " s;";

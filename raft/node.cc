@@ -84,7 +84,8 @@ class Node::Impl {
   Instant NextDeadline() const { return Instant(Duration(deadline_.load())); }
 
   bool RunOnce();
-  bool RunLogOnce();
+  bool BeginLog();
+  bool EndLog();
   bool RunApplyOnce();
   bool RunLogReadOnce();
 
@@ -172,6 +173,7 @@ class Node::Impl {
   std::atomic<size_t> reads_open_ = 0;  // in the inbox and in questions_
 
   // Of the log's thread.
+  std::deque<HandOver> log_batch_;  // written, not yet flushed
   Instant log_idle_since_;
 
   mutable std::mutex status_mutex_;
@@ -457,8 +459,17 @@ void Node::Impl::RequestRead(ReadMode mode, ReadDone done) {
 
 // --- The other threads ---
 
-bool Node::Impl::RunLogOnce() {
-  std::deque<HandOver> batch = to_log_.TakeAll();
+bool Node::Impl::BeginLog() {
+  CHECK(log_batch_.empty(), "a flush is under way");
+  log_batch_ = to_log_.TakeAll();
+  for (const HandOver& item : log_batch_) {
+    if (!item.persist.empty()) ports_.log->Append(item.persist);
+  }
+  return !log_batch_.empty();
+}
+
+bool Node::Impl::EndLog() {
+  std::deque<HandOver> batch = std::exchange(log_batch_, {});
   if (batch.empty()) return MarkWhenIdle();
   bool written = false;
   Index cut;
@@ -466,9 +477,7 @@ bool Node::Impl::RunLogOnce() {
   for (const HandOver& item : batch) {
     cut = std::max(cut, item.cut.value_or(Index()));
     last = std::max(last, item.persist.ticket);
-    if (item.persist.empty()) continue;
-    ports_.log->Append(item.persist);
-    written = true;
+    written = written || !item.persist.empty();
   }
   if (written) ports_.log->Sync();
   log_idle_since_ = ports_.clock->Now();
@@ -532,8 +541,9 @@ void Node::Impl::RunNode() {
 void Node::Impl::RunLog() {
   std::optional<Duration> delay;
   do {
-    while (RunLogOnce()) {
-    }
+    do {
+      BeginLog();
+    } while (EndLog());
     delay = MarkDelay();
     if (delay) delay = std::clamp(*delay, Duration(0), kSleepMax);
   } while (to_log_.Wait(delay));
@@ -629,7 +639,8 @@ void Node::OnStatusChange(std::function<void(const NodeStatus&)> callback) {
   impl_->OnStatusChange(std::move(callback));
 }
 bool Node::RunOnce() { return impl_->RunOnce(); }
-bool Node::RunLogOnce() { return impl_->RunLogOnce(); }
+bool Node::BeginLog() { return impl_->BeginLog(); }
+bool Node::EndLog() { return impl_->EndLog(); }
 bool Node::RunApplyOnce() { return impl_->RunApplyOnce(); }
 bool Node::RunLogReadOnce() { return impl_->RunLogReadOnce(); }
 Instant Node::NextDeadline() const { return impl_->NextDeadline(); }

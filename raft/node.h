@@ -126,7 +126,14 @@ class Node {
   void OnStatusChange(std::function<void(const NodeStatus&)> callback);
 
   bool RunOnce();
-  bool RunLogOnce();
+  // What was handed to the log by now is written; then flushed, and told. Apart for who wants
+  // things to happen while a flush is under way: Begin, and End once the flush has taken its time.
+  bool RunLogOnce() {
+    BeginLog();
+    return EndLog();
+  }
+  bool BeginLog();  // false: there is nothing
+  bool EndLog();
   bool RunApplyOnce();
   bool RunLogReadOnce();
   // When RunOnce next has something to do without new input.

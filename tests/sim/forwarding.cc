@@ -102,7 +102,13 @@ Forwarding::Forwarding(Ports ports, StoreId store, uint64_t boot)
       intake_({}, ports_.state),
       alive_(std::make_shared<Forwarding*>(this)) {}
 
-Forwarding::~Forwarding() { *alive_ = nullptr; }
+Forwarding::~Forwarding() {
+  *alive_ = nullptr;
+  // Who waits for an answer on one of them would wait for ever.
+  for (const auto& [stream, sink] : streams_) {
+    ports_.context->BreakStream(stream, ports_.machine->number, ports_.process->life());
+  }
+}
 
 void Forwarding::Start(raft::Node* node) {
   intake_.Start(node, [alive = alive_](std::function<void()> event) {

@@ -407,13 +407,12 @@ void Process::RunJob(Job job) {
     case Job::kNode:
       return RunNode();
     case Job::kLog:
-      if (node_->RunLogOnce()) {
-        Wake(Job::kNode, Slowed(context_->random.Between(0, context_->plan.step)));
-      }
-      if (log_port_->WantsMark()) {
-        Wake(Job::kLog, Duration(raft::LogStore::kMarkDelay).count() * 11 / 10);
-      }
-      return;
+      if (flushing_) return;  // it comes back for more by itself
+      flushing_ = node_->BeginLog();
+      return flushing_ ? Wake(Job::kFlush, FlushTime()) : EndLog();
+    case Job::kFlush:
+      flushing_ = false;
+      return EndLog();
     case Job::kApply:
       if (node_->RunApplyOnce()) {
         Wake(Job::kNode, Slowed(context_->random.Between(0, context_->plan.step)));
@@ -439,12 +438,22 @@ void Process::RunJob(Job job) {
   }
 }
 
+void Process::EndLog() {
+  if (node_->EndLog()) {
+    Wake(Job::kNode, Slowed(context_->random.Between(0, context_->plan.step)));
+    Wake(Job::kLog, Slowed(context_->random.Between(0, context_->plan.step)));
+  }
+  if (log_port_->WantsMark()) {
+    Wake(Job::kLog, Duration(raft::LogStore::kMarkDelay).count() * 11 / 10);
+  }
+}
+
 void Process::RunNode() {
   in_node_step_ = true;
   const bool worked = node_->RunOnce();
   in_node_step_ = false;
   if (worked) {
-    Wake(Job::kLog, FlushTime());
+    Wake(Job::kLog, Slowed(context_->random.Between(0, context_->plan.step)));
     Wake(Job::kApply, Slowed(context_->random.Between(1, context_->plan.apply)));
     Wake(Job::kLogRead, FlushTime());
     seen_ = node_->status();

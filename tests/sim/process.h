@@ -30,8 +30,9 @@ namespace quorate::sim {
 
 class Process {
  public:
-  enum class Job : uint8_t { kNode, kLog, kApply, kLogRead, kForward, kWatch };
-  static constexpr size_t kJobs = 6;
+  // kLog writes to the log, kFlush ends what is written then: in between time passes.
+  enum class Job : uint8_t { kNode, kLog, kFlush, kApply, kLogRead, kForward, kWatch };
+  static constexpr size_t kJobs = 7;
 
   Process(Context* context, Machine* machine);
   ~Process();
@@ -90,6 +91,7 @@ class Process {
   static void Fire(Context* context, uint64_t packed);
   void RunJob(Job job);
   void RunNode();
+  void EndLog();
   void Die(const char* why);
 
   bool OpenIdentity();
@@ -112,6 +114,7 @@ class Process {
   bool dead_ = false;
   const char* why_dead_ = "";
   bool in_node_step_ = false;
+  bool flushing_ = false;
   StoreId store_;
 
   std::unique_ptr<storage::IdentityFile> identity_;

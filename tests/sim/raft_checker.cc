@@ -316,8 +316,9 @@ void RaftChecker::OnStatus(const raft::NodeStatus& status) {
     CheckLeader(status, &life);
     life.led = led = status.term;
   }
-  if (status.commit > life.commit) CheckCommit(status, led);
+  if (status.commit > life.commit) CheckCommit(status, led, life);
   life.commit = status.commit;
+  life.members = status.membership;
   CheckConfiguration(status, &life);
 }
 
@@ -342,7 +343,7 @@ void RaftChecker::CheckLeader(const raft::NodeStatus& status, Life* life) {
   }
 }
 
-void RaftChecker::CheckCommit(const raft::NodeStatus& status, Term led) {
+void RaftChecker::CheckCommit(const raft::NodeStatus& status, Term led, const Life& life) {
   if (status.commit > committed()) {
     if (!led) {
       return Fail(status.self,
@@ -352,7 +353,12 @@ void RaftChecker::CheckCommit(const raft::NodeStatus& status, Term led) {
       return Fail(status.self,
                   "commits " + ToString(status.commit) + ", which is no entry of its own term");
     }
-    CheckMajority(status, status.commit, led);
+    // One step may commit by the members that were, and then begin a change of them.
+    const std::string lacking = LacksMajority(*status.membership, status.commit, led);
+    if (!lacking.empty() &&
+        (life.members == nullptr || !LacksMajority(*life.members, status.commit, led).empty())) {
+      Fail(status.self, "commits " + ToString(status.commit) + ", which is durable on " + lacking);
+    }
     Commit(status.self, status.commit, led);
     if (!IsDurable(status.self, status.commit, led)) {
       report_->Count(Reached::kCommittedByFollower);
@@ -400,17 +406,17 @@ bool RaftChecker::IsDurable(StoreId store, Index index, Term term) const {
   return held != nullptr && held->term == term && index <= log.SafeThrough();
 }
 
-void RaftChecker::CheckMajority(const raft::NodeStatus& status, Index index, Term term) {
-  const auto check = [&](const std::vector<StoreId>& voters, const char* half) {
-    if (voters.empty()) return;
+std::string RaftChecker::LacksMajority(const raft::Membership& members, Index index,
+                                       Term term) const {
+  const auto lacks = [&](const std::vector<StoreId>& voters, const char* half) -> std::string {
     const auto durable = std::count_if(
         voters.begin(), voters.end(), [&](StoreId voter) { return IsDurable(voter, index, term); });
-    if (static_cast<size_t>(durable) * 2 > voters.size()) return;
-    Fail(status.self, "commits " + ToString(index) + ", which is durable on " +
-                          std::to_string(durable) + " of " + std::to_string(voters.size()) + half);
+    if (voters.empty() || static_cast<size_t>(durable) * 2 > voters.size()) return "";
+    return std::to_string(durable) + " of " + std::to_string(voters.size()) + half;
   };
-  check(status.membership->Voters(), " voters");
-  if (status.membership->joint) check(status.membership->OutgoingVoters(), " outgoing voters");
+  const std::string lacking = lacks(members.Voters(), " voters");
+  if (!lacking.empty() || !members.joint) return lacking;
+  return lacks(members.OutgoingVoters(), " outgoing voters");
 }
 
 void RaftChecker::CheckConfiguration(const raft::NodeStatus& status, Life* life) {

@@ -118,6 +118,7 @@ class RaftChecker {
     raft::Term led;         // that it led when it last published; 0: it did not lead
     raft::Term heard_term;  // of the last append that came in, and when
     Instant heard_at{};
+    std::shared_ptr<const raft::Membership> members;  // as last published
     raft::Index configuration_checked;
     std::shared_ptr<const raft::Membership> membership_checked;
   };
@@ -127,9 +128,11 @@ class RaftChecker {
   void Learn(StoreId store, raft::Index index, const EntryId& id, raft::Term prev_term);
   const Known* Find(raft::Index index, raft::Term term) const;
   void CheckLeader(const raft::NodeStatus& status, Life* life);
-  void CheckCommit(const raft::NodeStatus& status, raft::Term led);
+  void CheckCommit(const raft::NodeStatus& status, raft::Term led, const Life& life);
   void Commit(StoreId leader, raft::Index index, raft::Term term);
-  void CheckMajority(const raft::NodeStatus& status, raft::Index index, raft::Term term);
+  // Of both halves; what is missing, or nothing.
+  std::string LacksMajority(const raft::Membership& members, raft::Index index,
+                            raft::Term term) const;
   bool IsDurable(StoreId store, raft::Index index, raft::Term term) const;
   void CheckConfiguration(const raft::NodeStatus& status, Life* life);
   void CheckVote(StoreId voter, raft::Term term, StoreId candidate);

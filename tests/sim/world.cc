@@ -258,6 +258,7 @@ void World::BeginCalm() {
     // What was to come after a pause comes now.
     machine->process->Wake(Process::Job::kNode, 1);
     machine->process->Wake(Process::Job::kLog, 1);
+    machine->process->Wake(Process::Job::kFlush, 1);
     machine->process->Wake(Process::Job::kApply, 1);
     machine->process->Wake(Process::Job::kLogRead, 1);
     machine->process->Wake(Process::Job::kForward, 1);

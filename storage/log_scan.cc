@@ -246,7 +246,9 @@ absl::StatusOr<SegmentRecords> ReadSealedSegment(const LoadedSegment& segment,
                                                  const SegmentHeader& successor) {
   absl::StatusOr<SegmentRecords> found = ReadRecords(segment, successor.previous_end);
   if (!found.ok()) return found.status();
-  if (found->end != successor.previous_end || successor.previous_end < segment.header.born_end) {
+  // `previous_end` may lie in front of `born_end`: recovery leaves the segment where a pair of term
+  // and vote has a bad copy, also one that an earlier recovery has rewritten into it.
+  if (found->end != successor.previous_end) {
     return CorruptionError(segment.path, std::min(found->end, successor.previous_end),
                            absl::StrCat("no valid record; the next segment says that this one is "
                                         "good up to offset ",

@@ -209,6 +209,24 @@ TEST_F(LogDamage, TheLastVoteOfAnIdleNodeIsCuredFromEitherCopy) {
   }
 }
 
+// Found by the simulator: the start after the one that had cured such a vote refused the log.
+TEST_F(LogDamage, AVoteThatRecoveryHasRewrittenIsCuredForGood) {
+  ASSERT_TRUE(writer_.Entries(3, 100) && writer_.Vote(6, 2) && writer_.Sync() && writer_.Reopen());
+  const Record vote = LastOf(Newest(), RecordType::kHardState);
+  for (uint64_t at : {vote.offset + 33, vote.end - 25, vote.offset + 300}) {
+    SCOPED_TRACE(at);
+    disk_.FlipBit(Newest(), at, 4);
+    auto copy = disk_.Clone();
+    for (size_t cured : {1u, 0u, 0u}) {
+      auto opened = Log::Open(copy.get(), options_, raft::Index(3));
+      ASSERT_TRUE(opened.ok()) << opened.status();
+      EXPECT_EQ(opened->second.cured.size(), cured);
+      EXPECT_EQ(ReadAll(opened->first.get(), opened->second), writer_.content());
+    }
+    disk_.FlipBit(Newest(), at, 4);
+  }
+}
+
 TEST_F(LogDamage, BothCopiesOfAVouchedVoteAreRefused) {
   ASSERT_TRUE(writer_.Vote(6, 2) && writer_.Sync() && writer_.Mark());
   const Record vote = LastOf(Newest(), RecordType::kHardState);

@@ -102,8 +102,12 @@ class SqliteState final : public State {
     // From here on only the copy is read, and checkpoints go on.
     copy =
         VerifyStateFile(path, {copy->cluster, copy->index, copy->term, copy->hash}, cancel, disk());
-    if (!copy.ok()) disk()->Remove(path).IgnoreError();
-    return copy;
+    if (copy.ok()) return copy;
+    disk()->Remove(path).IgnoreError();
+    if (!absl::IsDataLoss(copy.status())) return copy;
+    return absl::DataLossError("a copy of " + this->path() +
+                               " is not good: that is damaged, or the " +
+                               "disk under the copy: " + std::string(copy.status().message()));
   }
 
   raft::Index durable_applied() const override {

@@ -235,6 +235,7 @@ class Birth {
   std::vector<std::string> LacksUnborn(Instant now) const;
   std::vector<std::string> LacksBorn(Instant now) const;
   std::string LacksJoined(Instant now) const;
+  const IdentifyReply* CompleteElsewhere(Instant now) const;
   // Of founders with another disk than the one that was born: what happened and what to do.
   std::vector<std::string> LostFounders(Instant now) const;
   std::vector<std::string> DifferentFounders(Instant now) const;

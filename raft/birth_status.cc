@@ -25,10 +25,12 @@ constexpr Duration kJoinedGrace = std::chrono::seconds(1);
 
 std::string Store(StoreId store) { return "store " + ToHex(store); }
 
+// This process cannot know it alone: a founder that does not answer may have completed birth with
+// the one that was lost, and have accepted writes since.
 constexpr char kStartAgain[] =
-    "No client write has been accepted yet, so it is safe to begin again: stop every founder, "
-    "empty "
-    "every founder's data directory, start them again";
+    "Unless the status of a founder says that birth is complete, no client write has been accepted "
+    "yet, and it is safe to begin again: stop every founder, empty every founder's data directory, "
+    "start them again";
 
 }  // namespace
 
@@ -244,9 +246,21 @@ std::vector<std::string> Birth::LacksUnborn(Instant now) const {
   return lacks;
 }
 
+// Somebody in this store's cluster who says that birth is complete: that will be so here in a
+// moment, and a founder that was lost since is a member like any other.
+const IdentifyReply* Birth::CompleteElsewhere(Instant now) const {
+  for (const auto& [address, peer] : peers_) {
+    if (Fresh(peer, now) && record_.born && peer.answer->cluster == record_.cluster() &&
+        peer.answer->state == BirthState::kComplete) {
+      return &*peer.answer;
+    }
+  }
+  return nullptr;
+}
+
 std::vector<std::string> Birth::LostFounders(Instant now) const {
   std::vector<std::string> lines;
-  if (!record_.born || record_.joined) return lines;
+  if (!record_.born || record_.joined || CompleteElsewhere(now) != nullptr) return lines;
   const FoundByName found = Find(now);
   for (const Founder& founder : record_.pledge->founders) {
     auto stores = found.find(founder.name);
@@ -293,6 +307,11 @@ std::vector<std::string> Birth::LacksBorn(Instant now) const {
   if (!record_.log_created) lacks.push_back("the log is being made");
   if (record_.joined) {
     lacks.push_back(LacksJoined(now));
+    return lacks;
+  }
+  if (const IdentifyReply* complete = CompleteElsewhere(now)) {
+    lacks.push_back("birth is complete, as " + complete->name +
+                    " says: waiting for the leader to bring this node up to date");
     return lacks;
   }
   for (std::string& line : LostFounders(now)) lacks.push_back(std::move(line));

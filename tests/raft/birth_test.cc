@@ -235,6 +235,30 @@ TEST(BirthTest, AFounderWipedBeforeBirthIsCompleteIsNamedByEverybody) {
   EXPECT_EQ(world.Status(0).state, BirthState::kBorn);
 }
 
+// It may have accepted writes: to begin again would lose them.
+TEST(BirthTest, AFounderWipedAfterBirthIsCompleteIsNoReasonToBeginAgainForOneThatIsBehind) {
+  BirthWorld world(3);
+  world.StartAll();
+  world.Run(seconds(1));
+  ASSERT_TRUE(world.AllBornTogether());
+  for (size_t i : {0u, 1u}) {
+    world.node(i).complete = true;
+    world.node(i).birth->OnBirthComplete(world.now());
+  }
+  world.Kill(1);
+  world.Wipe(1);
+  world.Start(1);
+  world.Run(seconds(3));
+  EXPECT_EQ(world.Status(2).state, BirthState::kBorn);
+  EXPECT_THAT(world.Status(2).lacks, ElementsAre(HasSubstr("birth is complete, as cp-0 says")));
+
+  // Who could tell it does not answer: then it is said where to look before.
+  world.Kill(0);
+  world.Run(seconds(4));
+  EXPECT_EQ(world.Status(2).state, BirthState::kFounderLost);
+  EXPECT_THAT(world.Lacks(2), HasSubstr("Unless the status of a founder says"));
+}
+
 TEST(BirthTest, AStoreThatARunningClusterDoesNotKnowWaitsAndSaysWhy) {
   BirthWorld world(3);
   world.StartAll();

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "raft/core/message.h"
+#include "tests/sim/birth_checker.h"
 #include "tests/sim/events.h"
 #include "tests/sim/history.h"
 #include "tests/sim/machine.h"
@@ -35,6 +36,7 @@ struct Context {
         trace(&events, story),
         network(plan, &random, &events, &report),
         raft_checker(&failure, &report),
+        birth_checker(&failure),
         history(&failure, &report) {}
 
   const Plan plan;
@@ -45,11 +47,12 @@ struct Context {
   Trace trace;
   Network network;
   RaftChecker raft_checker;
+  BirthChecker birth_checker;
   History history;
   std::vector<std::unique_ptr<Machine>> machines;
   bool calm = false;  // the faults have stopped
 
-  // The members at birth.
+  // Of a cluster that begins born: its members.
   ClusterId cluster;
   raft::EntryPtr first_entry;
 
@@ -59,6 +62,8 @@ struct Context {
 
   // What a process's transport sends; `from` is its machine.
   std::function<void(size_t from, raft::Message message)> send;
+  // An operator stops a machine's process, empties its disk and starts it again.
+  std::function<void(size_t machine)> empty_disk;
   // A process has ended by itself or by its disk: World buries it and starts the next one.
   std::function<void(size_t machine, const char* why)> process_ended;
 

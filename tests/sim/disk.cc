@@ -43,9 +43,7 @@ class SimulatedDisk::Handle final : public storage::DiskFile {
     return disk_->Write(path_, file_.get(), offset, bytes);
   }
   absl::StatusOr<std::string> Read(uint64_t offset, size_t size) override {
-    if (disk_->stopped_) return absl::AbortedError("the process is gone");
-    if (offset >= file_->seen.size()) return std::string();
-    return file_->seen.substr(offset, size);
+    return disk_->Read(path_, *file_, offset, size);
   }
   absl::StatusOr<uint64_t> Size() override { return file_->seen.size(); }
   absl::Status Allocate(uint64_t size) override {
@@ -73,6 +71,8 @@ absl::Status SimulatedDisk::Step(const char* operation, const std::string& path,
   if (operations_++ != fail_at_) return absl::OkStatus();
   failed_ = true;
   if (half != nullptr) *half = true;
+  const std::string_view what = operation;
+  ++(what == "write" ? errors_.writes : what == "sync" ? errors_.syncs : errors_.others);
   return absl::Status(failure_->code(),
                       absl::StrCat(operation, " ", path, ": ", failure_->message()));
 }
@@ -196,6 +196,19 @@ absl::StatusOr<std::vector<std::string>> SimulatedDisk::List(const std::string& 
 
 // --- Bytes ---
 
+absl::StatusOr<std::string> SimulatedDisk::Read(const std::string& path, const File& file,
+                                                uint64_t offset, size_t size) {
+  if (stopped_) return absl::AbortedError("the process is gone");
+  if (reads_++ == fail_read_at_) {
+    failed_ = true;
+    ++errors_.reads;
+    return absl::Status(read_failure_.code(),
+                        absl::StrCat("read ", path, ": ", read_failure_.message()));
+  }
+  if (offset >= file.seen.size()) return std::string();
+  return file.seen.substr(offset, size);
+}
+
 absl::Status SimulatedDisk::Write(const std::string& path, File* file, uint64_t offset,
                                   std::string_view bytes) {
   bool half = false;
@@ -206,6 +219,7 @@ absl::Status SimulatedDisk::Write(const std::string& path, File* file, uint64_t 
     const uint64_t more = end - file->seen.size();
     if (used_ + more > capacity_) {
       failed_ = true;
+      ++errors_.full;
       return absl::ResourceExhaustedError(absl::StrCat("write ", path, ": no space left"));
     }
     used_ += more;
@@ -229,6 +243,7 @@ absl::Status SimulatedDisk::Resize(const std::string& path, File* file, uint64_t
   if (only_grow && size <= file->seen.size()) return absl::OkStatus();
   if (size > file->seen.size() && used_ + size - file->seen.size() > capacity_) {
     failed_ = true;
+    ++errors_.full;
     return absl::ResourceExhaustedError(absl::StrCat("allocate ", path, ": no space left"));
   }
   used_ = used_ + size - std::min<uint64_t>(used_ + size, file->seen.size());
@@ -242,7 +257,9 @@ absl::Status SimulatedDisk::Sync(const std::string& path, File* file) {
   absl::Status step = Step("sync", path, &half);
   if (!step.ok() && !half) return step;
   ++syncs_;
+  if (!file->changes.empty()) file->fresh.clear();
   for (const Change& change : file->changes) {
+    if (!change.size) file->fresh.push_back(change.offset);
     if (half && random_->OneIn(2)) continue;
     if (change.size) {
       file->durable.resize(*change.size);
@@ -259,7 +276,7 @@ absl::Status SimulatedDisk::Sync(const std::string& path, File* file) {
 
 void SimulatedDisk::Revive() {
   stopped_ = failed_ = false;
-  stop_at_ = fail_at_ = UINT64_MAX;
+  stop_at_ = fail_at_ = fail_read_at_ = UINT64_MAX;
   failure_.reset();
 }
 
@@ -284,6 +301,7 @@ void SimulatedDisk::CrashFile(File* file, Fate fate) {
   const size_t missing = count == 0 ? 0 : random_->Below(count);
   for (size_t i = 0; i < count; ++i) {
     const Change& change = file->changes[i];
+    if (!change.size) file->fresh.push_back(change.offset);
     if (fate == Fate::kAnySome && !change.size) {
       ForEachSector(change.offset, change.bytes, [&](uint64_t at, std::string_view piece) {
         if (random_->OneIn(2)) Put(&file->durable, at, piece);
@@ -348,24 +366,46 @@ void SimulatedDisk::CountUsed() {
 void SimulatedDisk::Wipe() {
   directories_.clear();
   directory_changes_.clear();
-  flipped_ = false;
+  flipped_.clear();
   used_ = 0;
 }
 
-bool SimulatedDisk::FlipBit(const std::string& directory) {
-  const auto found = directories_.find(directory);
-  if (found == directories_.end() || found->second.durable.empty()) return false;
-  auto file = found->second.durable.begin();
-  std::advance(file, static_cast<ptrdiff_t>(random_->Below(found->second.durable.size())));
-  std::string& durable = file->second->durable;
-  if (durable.empty()) return false;
-  const size_t at = random_->Below(durable.size());
+std::optional<uint64_t> SimulatedDisk::FlipBit(const std::string& path, bool in_front) {
+  const auto directory = directories_.find(ParentDirectory(path));
+  if (directory == directories_.end()) return std::nullopt;
+  const auto found = directory->second.durable.find(NameOf(path));
+  if (found == directory->second.durable.end()) return std::nullopt;
+  File& file = *found->second;
+  uint64_t end = file.durable.find_last_not_of('\0') + 1;  // 0: there is none
+  for (const Change& change : file.changes) {
+    if (change.size) return std::nullopt;  // its end is not where it seems to be
+    if (in_front) end = std::min(end, change.offset);
+  }
+  for (uint64_t offset : file.fresh) {
+    if (in_front) end = std::min(end, offset);
+  }
+  if (end == 0) return std::nullopt;
+  const uint64_t at = random_->Below(end);
+  for (const Change& change : file.changes) {
+    if (at >= change.offset && at < change.offset + change.bytes.size()) return std::nullopt;
+  }
   const char mask = static_cast<char>(1 << random_->Below(8));
-  durable[at] = static_cast<char>(durable[at] ^ mask);
-  std::string& seen = file->second->seen;
-  if (at < seen.size()) seen[at] = static_cast<char>(seen[at] ^ mask);
-  flipped_ = true;
-  return true;
+  Flip(&file, at, mask);
+  flipped_ = path;
+  flip_ = {found->second, at, mask};
+  return at;
+}
+
+void SimulatedDisk::Flip(File* file, uint64_t at, char mask) {
+  for (std::string* face : {&file->durable, &file->seen}) {
+    if (at < face->size()) (*face)[at] = static_cast<char>((*face)[at] ^ mask);
+  }
+}
+
+void SimulatedDisk::UndoFlip() {
+  CHECK(!flipped_.empty());
+  Flip(flip_.file.get(), flip_.at, flip_.mask);
+  flipped_.clear();
 }
 
 }  // namespace quorate::sim

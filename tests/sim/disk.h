@@ -62,10 +62,17 @@ class SimulatedDisk final : public storage::Disk {
     fail_at_ = operations_ + count;
     failure_ = std::move(error);
   }
+  // The same of the read after `count` more ones; nothing else comes of it.
+  void FailReadAfter(uint64_t count, absl::Status error) {
+    fail_read_at_ = reads_ + count;
+    read_failure_ = std::move(error);
+  }
   // Bytes in all files together; above: kResourceExhausted.
   void SetCapacity(uint64_t bytes) { capacity_ = bytes; }
-  // Flips one bit of what is durable in some file below `directory`; false: there is nothing.
-  bool FlipBit(const std::string& directory);
+  // Flips a bit of old data of the file at `path`: of what is durable, not all zeroes from there
+  // on, and not what the file's latest flush, or a crash since, has written. `in_front`: nor
+  // anything behind the beginning of that. Where; nullopt: there is no such bit.
+  std::optional<uint64_t> FlipBit(const std::string& path, bool in_front);
 
   // The next process may use the disk: faults that were ordered are forgotten. Open files of the
   // old one must be gone.
@@ -78,7 +85,17 @@ class SimulatedDisk final : public storage::Disk {
   uint64_t operations() const { return operations_; }
   uint64_t syncs() const { return syncs_; }
   bool failed() const { return failed_; }  // an error was given since Revive
-  bool flipped() const { return flipped_; }
+  // The file in which a bit was flipped, as long as nobody has said that it does no harm; empty:
+  // none.
+  const std::string& flipped() const { return flipped_; }
+  void ForgetFlip() { flipped_.clear(); }
+  // What was there before is there again. REQUIRES: a flip that nobody has said to do no harm.
+  void UndoFlip();
+  struct Errors {
+    uint64_t reads = 0, writes = 0, syncs = 0, others = 0;  // that failed
+    uint64_t full = 0;                                      // for which there was no space
+  };
+  const Errors& errors() const { return errors_; }
   uint64_t UsedBytes() const { return used_; }
 
  private:
@@ -91,6 +108,8 @@ class SimulatedDisk final : public storage::Disk {
     std::string seen;
     std::string durable;
     std::vector<Change> changes;
+    // Where its latest flush has written, and crashes since.
+    std::vector<uint64_t> fresh;
   };
   using FilePtr = std::shared_ptr<File>;
   struct NameChange {  // `name` is then `file` (null: gone)
@@ -121,6 +140,9 @@ class SimulatedDisk final : public storage::Disk {
   bool Survives(Fate fate, size_t position, size_t count, size_t missing);
   void CrashFile(File* file, Fate fate);
   void CountUsed();
+  static void Flip(File* file, uint64_t at, char mask);
+  absl::StatusOr<std::string> Read(const std::string& path, const File& file, uint64_t offset,
+                                   size_t size);
 
   Random* const random_;
   std::map<std::string, Directory> directories_;
@@ -129,10 +151,19 @@ class SimulatedDisk final : public storage::Disk {
   uint64_t operations_ = 0;
   uint64_t syncs_ = 0;
   uint64_t fail_at_ = UINT64_MAX;
+  uint64_t reads_ = 0;
+  uint64_t fail_read_at_ = UINT64_MAX;
+  absl::Status read_failure_;
   uint64_t stop_at_ = UINT64_MAX;
   bool stopped_ = false;
   bool failed_ = false;
-  bool flipped_ = false;
+  std::string flipped_;
+  struct {
+    FilePtr file;
+    uint64_t at = 0;
+    char mask = 0;
+  } flip_;
+  Errors errors_;
   uint64_t capacity_ = UINT64_MAX;
   uint64_t used_ = 0;  // about: files without a name are counted until the next crash
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "storage/directory.h"
 #include "tests/sim/operators.h"
 
 namespace quorate::sim {
@@ -11,9 +12,31 @@ namespace {
 constexpr Fault kMoments[] = {
     Fault::kPartition, Fault::kOneWay,      Fault::kLinkCut, Fault::kClog,     Fault::kPowerFailure,
     Fault::kKill,      Fault::kCrashInDisk, Fault::kPause,   Fault::kSlowNode, Fault::kDiskError,
-    Fault::kDiskFull,  Fault::kTransfer,    Fault::kWipe};
+    Fault::kDiskFull,  Fault::kTransfer,    Fault::kWipe,    Fault::kBitFlip};
 
 }  // namespace
+
+void Faults::Start() {
+  Again();
+  if (!context_->plan.birth) return;
+  // Birth takes a second or two: some of the faults come into it.
+  for (uint64_t n = context_->random.Below(8); n > 0; --n) {
+    const Micros end = context_->plan.start_spread + 2 * kSecond;
+    context_->events.After(context_->random.Between(0, end), [this] {
+      if (!stopped_) HappenDuringBirth();
+    });
+  }
+}
+
+void Faults::HappenDuringBirth() {
+  std::vector<Fault> possible;
+  for (Fault fault :
+       {Fault::kPartition, Fault::kLinkCut, Fault::kClog, Fault::kPowerFailure, Fault::kKill,
+        Fault::kCrashInDisk, Fault::kPause, Fault::kDiskError, Fault::kWipe, Fault::kWipe}) {
+    if (context_->plan.Has(fault)) possible.push_back(fault);
+  }
+  if (!possible.empty()) Do(context_->random.Pick(possible));
+}
 
 void Faults::Again() {
   const Micros mean = context_->plan.fault_interval;
@@ -44,7 +67,7 @@ void Faults::Happen() {
 
 void Faults::Do(Fault fault) {
   context_->trace.Note(kTraceFault, static_cast<uint64_t>(fault));
-  if (fault != Fault::kWipe) context_->report.Count(fault);
+  if (fault != Fault::kWipe && fault != Fault::kBitFlip) context_->report.Count(fault);
   const Micros now = context_->events.now();
   Machine& machine = *context_->machines[AnyMachine()];
   switch (fault) {
@@ -78,6 +101,8 @@ void Faults::Do(Fault fault) {
       return Transfer();
     case Fault::kWipe:
       return hands_.wipe(machine.number);
+    case Fault::kBitFlip:
+      return BitFlip();
     default:
       return;
   }
@@ -151,8 +176,12 @@ void Faults::CrashInDisk() {
 
 void Faults::DiskError() {
   Machine& machine = *context_->machines[AnyMachine()];
-  machine.disk.FailAfter(static_cast<uint64_t>(context_->random.Skewed(1, 64)) - 1,
-                         absl::InternalError("input/output error"));
+  const auto after = static_cast<uint64_t>(context_->random.Skewed(1, 64)) - 1;
+  if (context_->random.OneIn(4)) {
+    machine.disk.FailReadAfter(after, absl::InternalError("input/output error"));
+  } else {
+    machine.disk.FailAfter(after, absl::InternalError("input/output error"));
+  }
 }
 
 void Faults::DiskFull() {
@@ -160,6 +189,55 @@ void Faults::DiskFull() {
   machine.disk.SetCapacity(machine.disk.UsedBytes() +
                            static_cast<uint64_t>(context_->random.Skewed(1, 200'000)));
   context_->events.After(Length(), [&machine] { machine.disk.SetCapacity(UINT64_MAX); });
+}
+
+// One disk at a time, and one that the others can do without. The node finds out when it reads the
+// place: at its next start at the latest, which comes soon. The identity is read at a start only,
+// and the pages of a database may be in SQLite's cache: they are flipped while nobody runs.
+void Faults::BitFlip() {
+  Machine& machine = *context_->machines[AnyMachine()];
+  for (const auto& each : context_->machines) {
+    if (each->corrupt || !each->disk.flipped().empty()) return;
+  }
+  if (!Operators::CanLose(*context_, machine.number)) return;
+  Random& random = context_->random;
+  std::string path = storage::IdentityPath(machine.data);
+  Reached what = Reached::kFlippedIdentity;
+  bool in_front = false;
+  const uint64_t dice = random.Below(10);
+  if (dice >= 1) {
+    const bool state = context_->plan.sqlite && dice >= 5;
+    std::string directory = storage::LogDirectory(machine.data);
+    if (state) directory = storage::StateDirectory(machine.data, Generation(machine));
+    const auto names = machine.disk.List(directory);
+    if (!names.ok() || names->empty() || names->back().ends_with(".new")) return;
+    path = storage::JoinPath(directory, random.Pick(*names));
+    // Behind what was vouched for the newest segment may be damaged unseen (LOG_FORMAT.md).
+    in_front = !state && path == storage::JoinPath(directory, names->back());
+    what = state ? Reached::kFlippedState : Reached::kFlippedLog;
+  }
+  const bool at_rest = what != Reached::kFlippedLog || random.OneIn(2);
+  if (at_rest) hands_.crash(machine.number, random.OneIn(2));
+  std::optional<uint64_t> at;
+  for (int tries = 0; tries < 8 && !at; ++tries) at = machine.disk.FlipBit(path, in_front);
+  if (!at) return;
+  context_->report.Count(Fault::kBitFlip);
+  context_->report.Count(what);
+  if (context_->trace.telling()) {
+    context_->trace.Tell("%s: a bit flips in %s at %llu", machine.name.c_str(), path.c_str(),
+                         static_cast<unsigned long long>(*at));
+  }
+  if (at_rest) return;
+  context_->events.After(random.Between(kMillisecond, 5 * kSecond), [this, &machine] {
+    if (!stopped_ && !machine.disk.flipped().empty()) hands_.crash(machine.number, false);
+  });
+}
+
+uint64_t Faults::Generation(const Machine& machine) const {
+  Process* const process = machine.process.get();
+  return process == nullptr || process->state() == nullptr
+             ? 1
+             : process->state()->state()->generation();
 }
 
 // --- Operators ---

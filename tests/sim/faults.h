@@ -19,13 +19,14 @@ class Faults {
   };
   Faults(Context* context, Hands hands) : context_(context), hands_(std::move(hands)) {}
 
-  void Start() { Again(); }
+  void Start();
   // No more from now on; what lasts is ended.
   void Stop();
 
  private:
   void Again();
   void Happen();
+  void HappenDuringBirth();
   void Do(Fault fault);
   Micros Length();
   size_t AnyMachine();
@@ -37,6 +38,9 @@ class Faults {
   void DiskError();
   void DiskFull();
   void Transfer();
+  void BitFlip();
+  // Of the state that this machine's process has open.
+  uint64_t Generation(const Machine& machine) const;
 
   Context* const context_;
   const Hands hands_;

@@ -41,6 +41,12 @@ class History {
   void OnApplied(const std::vector<raft::EntryPtr>& entries,
                  const std::vector<storage::Applied>& outcomes);
 
+  // Birth begins again with empty disks: the log, in which no client has written, begins anew.
+  void OnBegunAgain() { counted_ = raft::Index(); }
+
+  // Entries up to here were looked at.
+  raft::Index counted() const { return counted_; }
+
   void Finish();
 
   uint64_t ended() const { return ended_; }

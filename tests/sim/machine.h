@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/ids.h"
 #include "base/time.h"
@@ -66,8 +67,12 @@ struct Machine {
   const size_t number;
   const std::string data;  // the data directory
   std::string name;
-  bool founder = false;  // its first store is born with the cluster
-  StoreId store;         // of the disk that is in it now
+  // Where the cluster begins born: its first store is so.
+  bool founder = false;
+  // Where it does not: the founders' names, as this machine is configured.
+  std::vector<std::string> founders;
+  bool wrong_founders = false;  // not as the others are
+  StoreId store;                // of the disk that is in it now
   SimulatedDisk disk;
   StateVault vault;
   MachineClock clock;

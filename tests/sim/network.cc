@@ -37,6 +37,7 @@ Micros Network::Arrival(size_t from, size_t to) {
   }
   Micros at = std::max(now + Latency(link), link.clogged_until);
   if (plan_.ordered_links) at = std::max(at, link.last_arrival);
+  if (at < link.last_arrival) report_->Count(Fault::kReorder);
   link.last_arrival = std::max(at, link.last_arrival);
   return at;
 }

@@ -8,12 +8,13 @@
 namespace quorate::sim {
 namespace {
 
-using Kind = raft::MemberStep::Kind;
+using StepKind = raft::MemberStep::Kind;
 
 // A store that a machine has in it, and that it would serve if it ran.
 bool IsThere(const Context& context, StoreId store) {
   return std::any_of(context.machines.begin(), context.machines.end(), [&](const auto& machine) {
-    return machine->store == store && !machine->corrupt && !machine->powered_off_for_good;
+    return machine->store == store && !machine->corrupt && machine->disk.flipped().empty() &&
+           !machine->powered_off_for_good;
   });
 }
 
@@ -36,7 +37,9 @@ bool Operators::CanLose(const Context& context, size_t number) {
   for (const auto& machine : context.machines) {
     const Process* const process = machine->process.get();
     if (process == nullptr || process->dead() || process->status() == nullptr) {
-      // What a machine that is down believes in nobody knows; its log may come back with it.
+      // Who is in no cluster believes in no membership. What a machine that is down believes in
+      // nobody knows; its log may come back with it.
+      if (process != nullptr && !process->dead() && !process->cluster()) continue;
       if (!machine->powered_off_for_good && machine->store != lost) return false;
       continue;
     }
@@ -74,12 +77,47 @@ void Operators::Act() {
       leader = other;
     }
   }
-  if (leader == nullptr) return;
+  // Nothing is changed before birth is complete (services/cluster_changes).
+  if (leader == nullptr || !leader->status()->birth_complete) return;
   const raft::Membership members = *leader->status()->membership;
   if (members.joint) return;
   if (context_->plan.sqlite && context_->random.OneIn(10)) CompactHistory(leader);
   if (Repair(leader, members)) return;
-  if (context_->plan.Has(Fault::kMembership) && !context_->calm) ChangeSomething(leader, members);
+  if (context_->plan.Has(Fault::kMembership)) {
+    if (!context_->calm) ChangeSomething(leader, members);
+  } else {
+    LetIn(leader, members);
+  }
+}
+
+// As services/cluster_change_plan judges a newcomer by what it answers.
+bool Operators::MayAdd(Machine* machine, const raft::Membership& members) {
+  if (!context_->plan.birth) return true;
+  Process* const process = machine->process.get();
+  if (process == nullptr || process->dead() || process->birth() == nullptr) return false;
+  const raft::IdentifyReply reply = process->birth()->Describe();
+  const ClusterId other = reply.cluster ? reply.cluster : reply.waits_for;
+  if (other && other != members.cluster) return false;
+  if (reply.cluster) return true;
+  if (reply.pledge.round != 0) return false;
+  return other || reply.state == raft::BirthState::kWaitingToJoin;
+}
+
+// Nodes beyond the founders join when they are there.
+void Operators::LetIn(Process* leader, const raft::Membership& members) {
+  for (const auto& machine : context_->machines) {
+    const raft::Member* const member = members.Find(machine->store);
+    if (machine->corrupt || machine->powered_off_for_good || (member != nullptr && member->voter)) {
+      continue;
+    }
+    raft::MemberStep step;
+    step.store = machine->store;
+    step.name = machine->name;
+    step.address = machine->name + ":7000";
+    step.kind = member == nullptr ? StepKind::kAddLearner : StepKind::kPromote;
+    if (member == nullptr && !MayAdd(machine.get(), members)) continue;
+    return Propose(leader, {{step}, false});
+  }
 }
 
 // A member whose disk is no more is replaced by what its machine has now, in two steps.
@@ -97,11 +135,12 @@ bool Operators::Repair(Process* leader, const raft::Membership& members) {
     step.name = machine->name;
     step.address = machine->name + ":7000";
     if (itself != nullptr && former->voter) {
-      step.kind = Kind::kPromote;  // the former voter of this name leaves
+      step.kind = StepKind::kPromote;  // the former voter of this name leaves
     } else if (itself == nullptr && former->voter) {
-      step.kind = Kind::kAddLearner;
+      if (!MayAdd(machine.get(), members)) continue;
+      step.kind = StepKind::kAddLearner;
     } else {
-      step.kind = Kind::kRemove;
+      step.kind = StepKind::kRemove;
       step.store = former->store;
     }
     Propose(leader, {{step}, false});
@@ -111,24 +150,29 @@ bool Operators::Repair(Process* leader, const raft::Membership& members) {
 }
 
 void Operators::ChangeSomething(Process* leader, const raft::Membership& members) {
+  // Who has a damaged disk is counted on by nobody any more who knows of it.
+  for (const auto& machine : context_->machines) {
+    if (machine->corrupt || !machine->disk.flipped().empty()) return;
+  }
   Random& random = context_->random;
   raft::MembershipChange change;
   const uint64_t steps = random.OneIn(4) ? 2 : 1;
   for (uint64_t i = 0; i < steps; ++i) {
-    const Machine& machine = *context_->machines[random.Below(context_->machines.size())];
+    Machine& machine = *context_->machines[random.Below(context_->machines.size())];
     const raft::Member* const member = members.Find(machine.store);
     raft::MemberStep step;
     step.store = machine.store;
     step.name = machine.name;
     step.address = machine.name + ":7000";
     if (member == nullptr) {
-      step.kind = Kind::kAddLearner;
+      if (!MayAdd(&machine, members)) continue;
+      step.kind = StepKind::kAddLearner;
     } else if (member->learner()) {
-      step.kind = random.OneIn(4) ? Kind::kRemove : Kind::kPromote;
+      step.kind = random.OneIn(4) ? StepKind::kRemove : StepKind::kPromote;
     } else {
       // Mostly so that many voters stay.
       if (members.Voters().size() <= 2 && !random.OneIn(10)) continue;
-      step.kind = random.OneIn(2) ? Kind::kDemote : Kind::kRemove;
+      step.kind = random.OneIn(2) ? StepKind::kDemote : StepKind::kRemove;
     }
     change.steps.push_back(std::move(step));
   }

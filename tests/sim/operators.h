@@ -25,6 +25,8 @@ class Operators {
   void Again();
   void Act();
   bool Repair(Process* leader, const raft::Membership& members);
+  bool MayAdd(Machine* machine, const raft::Membership& members);
+  void LetIn(Process* leader, const raft::Membership& members);
   void ChangeSomething(Process* leader, const raft::Membership& members);
   void CompactHistory(Process* leader);
   void Propose(Process* leader, raft::MembershipChange change);

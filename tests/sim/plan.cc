@@ -8,10 +8,10 @@ namespace quorate::sim {
 
 const char* FaultName(Fault fault) {
   static constexpr const char* kNames[kFaults] = {
-      "loss",       "duplicate", "reorder", "partition",   "one-way",
-      "link-cut",   "clog",      "power",   "kill",        "crash-in-disk",
-      "pause",      "slow-node", "drift",   "long-uptime", "slow-flush",
-      "disk-error", "disk-full", "wipe",    "transfer",    "membership"};
+      "loss",     "duplicate",   "reorder",    "partition",     "one-way",   "link-cut",
+      "clog",     "power",       "kill",       "crash-in-disk", "pause",     "slow-node",
+      "drift",    "long-uptime", "slow-flush", "disk-error",    "disk-full", "wipe",
+      "transfer", "membership",  "bit-flip"};
   return kNames[static_cast<size_t>(fault)];
 }
 
@@ -69,12 +69,28 @@ void DrawLimits(Random* random, Plan* plan) {
   plan->leases = random->OneIn(3);
 }
 
+// More nodes than founders, too: they are let in when the cluster is born.
+void DrawBirth(Random* random, Plan* plan) {
+  plan->birth = random->OneIn(2);
+  if (!plan->birth) return;
+  if (plan->spares == 0 && random->OneIn(2)) {
+    plan->spares = 1 + random->Below(plan->nodes < 6 ? 2 : 1);
+  }
+  if (plan->faults == 0) return;
+  plan->wrong_founders = random->OneIn(8);
+  if (random->OneIn(3)) plan->start_spread = random->Skewed(1, 12) * kSecond;
+}
+
 void DrawClients(Random* random, Plan* plan) {
   plan->clients = static_cast<size_t>(random->Between(4, 16));
   plan->keys = static_cast<size_t>(random->Skewed(1, 40));
   plan->value_bytes = static_cast<size_t>(random->Skewed(8, random->OneIn(8) ? 4000 : 200));
+  // An entry may be longer than a segment of the log, a window or a message is meant to be.
+  const bool huge = random->OneIn(16);
+  if (huge) plan->value_bytes = static_cast<size_t>(random->Skewed(5000, 80'000));
   // So that all of them together ask 50 to 200 times a second.
   plan->think = static_cast<Micros>(plan->clients) * kSecond / random->Between(50, 200);
+  if (huge) plan->think *= 5;
   plan->deadline = random->Skewed(300, 5000) * kMillisecond;
   plan->read_permille = static_cast<uint32_t>(random->Between(100, 600));
   plan->local_permille = static_cast<uint32_t>(random->Between(0, 200));
@@ -127,6 +143,7 @@ Plan DrawPlan(uint64_t seed) {
   DrawMachines(&random, &plan);
   DrawLimits(&random, &plan);
   DrawClients(&random, &plan);
+  DrawBirth(&random, &plan);
   return plan;
 }
 
@@ -140,6 +157,8 @@ std::string Describe(const Plan& plan) {
     any = true;
   }
   if (!any) text += " none";
+  if (plan.birth) text += plan.wrong_founders ? "; to be born, founders differ" : "; to be born";
+  if (plan.spares > 0) text += ", " + std::to_string(plan.spares) + " spare";
   text += "; latency " + std::to_string(plan.latency_min) + "-" + std::to_string(plan.latency_max) +
           "us, window " + std::to_string(plan.window_bytes) + ", append " +
           std::to_string(plan.append_bytes) + ", tail " + std::to_string(plan.log_tail_bytes) +

@@ -37,10 +37,14 @@ enum class Fault : uint8_t {
   // Operators.
   kTransfer,    // leadership is handed over
   kMembership,  // members come and go
+  // Disk again.
+  kBitFlip,  // in old data of one disk that the others can do without
   kCount,
 };
 inline constexpr size_t kFaults = static_cast<size_t>(Fault::kCount);
 const char* FaultName(Fault fault);
+
+inline constexpr size_t kNodesMax = 7;
 
 struct Plan {
   uint64_t seed = 0;
@@ -54,10 +58,14 @@ struct Plan {
   // Without this fault, and without what only it uses.
   void Remove(Fault fault);
 
-  size_t spares = 0;                 // machines that are no founders, and may be let in
-  size_t nodes = 3;                  // founders
-  Micros chaos = 60 * kSecond;       // then the faults stop
-  Micros calm_max = 30 * kSecond;    // and within this everything must be well
+  size_t spares = 0;  // machines that are no founders, and may be let in
+  size_t nodes = 3;   // founders
+  // The founders begin with empty disks and found the cluster; else it begins born.
+  bool birth = false;
+  bool wrong_founders = false;     // one of them is configured with others, until somebody sees it
+  Micros start_spread = kSecond;   // within which the machines are started
+  Micros chaos = 60 * kSecond;     // then the faults stop
+  Micros calm_max = 30 * kSecond;  // and within this everything must be well
   bool minority_stays_down = false;  // also then
 
   // Network.

@@ -20,6 +20,7 @@
 #include "raft/node.h"
 #include "storage/identity.h"
 #include "storage/log.h"
+#include "tests/sim/birth_host.h"
 #include "tests/sim/context.h"
 #include "tests/sim/forwarding.h"
 #include "tests/sim/snapshots.h"
@@ -31,20 +32,24 @@ namespace quorate::sim {
 class Process {
  public:
   // kLog writes to the log, kFlush ends what is written then: in between time passes.
-  enum class Job : uint8_t { kNode, kLog, kFlush, kApply, kLogRead, kForward, kWatch };
-  static constexpr size_t kJobs = 7;
+  enum class Job : uint8_t { kNode, kLog, kFlush, kApply, kLogRead, kForward, kWatch, kBirth };
+  static constexpr size_t kJobs = 8;
 
   Process(Context* context, Machine* machine);
   ~Process();
   Process(const Process&) = delete;
 
-  // Opens identity, log and state. False: this process is dead already. A store that is neither
-  // born nor let in waits for the first leader that sends it something: until then there is no
-  // node.
+  // Opens identity, log and state. False: this process is dead already.
+  //
+  // A store that is neither born nor let in waits; and one that is asks first whether somebody has
+  // its store id: until then there is no node for anybody, and of what peers say only a leader's
+  // first message counts, as an invitation. Where the plan has no birth in it, founders are born by
+  // their first start, and others are let in by that message.
   bool Start();
 
   void Wake(Job job, Micros delay);
-  void Deliver(raft::Message message);
+  // `cluster`: the sender's.
+  void Deliver(raft::Message message, ClusterId cluster);
 
   // --- For clients on this node ---
   struct ReadOutcome {
@@ -61,20 +66,27 @@ class Process {
   void ReadLinearizable(const std::string& key, bool by_lease, ReadDone done);
   // From what is applied now, if its age is known.
   ReadOutcome ReadLocal(const std::string& key);
-  Forwarding* forwarding() { return forwarding_.get(); }
-  // Null where there is no node, or the light state machine, which keeps no history.
-  WatchHost* watches() { return watches_.get(); }
+  // Null as long as it does not take part.
+  Forwarding* forwarding() { return running_ ? forwarding_.get() : nullptr; }
+  // Also null with the light state machine, which keeps no history.
+  WatchHost* watches() { return running_ ? watches_.get() : nullptr; }
 
   // --- For the world ---
-  raft::Node* node() { return node_.get(); }
+  // Null as long as it does not take part.
+  raft::Node* node() { return running_ ? node_.get() : nullptr; }
+  // Null where the plan has no birth.
+  BirthHost* birth() { return birth_.get(); }
+  const BirthHost* birth() const { return birth_.get(); }
   StateBox* state() { return state_.get(); }
   bool dead() const { return dead_; }
   uint64_t life() const { return life_; }
   size_t machine() const { return machine_->number; }
   StoreId store() const { return store_; }
+  // 0: in none, or its data is not open yet: it believes in no membership.
+  ClusterId cluster() const { return cluster_; }
   // Null while there is no node.
   std::shared_ptr<const raft::NodeStatus> status() const {
-    return node_ == nullptr ? nullptr : node_->status();
+    return running_ ? node_->status() : nullptr;
   }
   Snapshots* snapshots() { return &snapshots_; }
   void OnSnapshotOffer(const Snapshots::Offer& offer);
@@ -93,14 +105,23 @@ class Process {
   void RunNode();
   void EndLog();
   void Die(const char* why);
+  void NoticeDamage(const absl::Status& status, const char* what);
 
+  // process_start.cc; false: it has died over it.
   bool OpenIdentity();
-  bool OpenAll();
-  // Lets a store that waits into the cluster; false: it has died over it.
+  bool StartBorn();
+  bool StartBirth();
+  // Lets a store that waits into the cluster, where the plan has no birth.
   bool Invited();
-  bool MakeLog();
+  bool MakeLog(ClusterId cluster, const raft::EntryPtr& first_entry);
+  bool OpenEngine();
+  bool ProveState();
   bool OpenLog(raft::RecoveredState* recovered);
+  void LearnApplied(const std::vector<raft::EntryPtr>& entries);
   bool MakeNode(raft::RecoveredState recovered);
+  raft::NodeOptions MakeNodeOptions();
+  void BeginRun();
+
   void OnStatus(const raft::NodeStatus& status);
   void OnApplied(const std::vector<raft::EntryPtr>& entries,
                  const std::vector<storage::Applied>& outcomes);
@@ -116,6 +137,7 @@ class Process {
   bool in_node_step_ = false;
   bool flushing_ = false;
   StoreId store_;
+  ClusterId cluster_;
 
   std::unique_ptr<storage::IdentityFile> identity_;
   std::unique_ptr<storage::Log> log_;
@@ -127,6 +149,8 @@ class Process {
   std::unique_ptr<WatchHost> watches_;
   Snapshots snapshots_;
   std::unique_ptr<raft::Node> node_;
+  bool running_ = false;  // the node takes part
+  std::unique_ptr<BirthHost> birth_;
   std::shared_ptr<const raft::NodeStatus> seen_;
 
   std::array<Micros, kJobs> due_;

@@ -111,6 +111,7 @@ void RaftChecker::OnAppend(StoreId store, const raft::Persist& persist) {
       return Fail(store,
                   "a gap in the log: " + ToString(entry->index) + " after " + ToString(log.last()));
     }
+    if (entry->type == raft::EntryType::kBirthComplete) CheckBirthComplete(store, log, entry->term);
     const EntryId id = IdOf(*entry);
     Learn(store, entry->index, id, log.LastTerm());
     if (entry->type == raft::EntryType::kMembership) CheckChange(store, log, *entry);
@@ -119,6 +120,26 @@ void RaftChecker::OnAppend(StoreId store, const raft::Persist& persist) {
       log.configurations.push_back({entry->index, *raft::DecodeMembership(entry->payload)});
     }
   }
+}
+
+// By the leader that proposes it: all who are members then are born, durably.
+void RaftChecker::CheckBirthComplete(StoreId store, const StoreLog& log, Term term) {
+  const auto leader = leaders_.find(term);
+  if (leader == leaders_.end() || leader->second != store || log.configurations.empty()) return;
+  for (const raft::Member& member : log.configurations.back().membership.members) {
+    if (member.store == store || IsDurable(member.store, Index(1), Term(1))) continue;
+    Fail(store, "calls birth complete, and " + member.name + " does not hold entry 1");
+  }
+}
+
+void RaftChecker::OnBegunAgain() {
+  logs_.clear();
+  lives_.clear();
+  leaders_.clear();
+  votes_.clear();
+  known_.clear();
+  committed_.clear();
+  hashes_.clear();
 }
 
 void RaftChecker::OnSynced(StoreId store) {

@@ -25,6 +25,7 @@
 //   one order                       OnApplied: what is applied is what was committed, and the state
 //                                   has one hash at one index
 //   nothing durable is lost         OnRecovered
+//   birth is complete               OnAppend: only when every member holds entry 1 durably
 #pragma once
 
 #include <deque>
@@ -71,6 +72,8 @@ class RaftChecker {
   void OnProcessGone(StoreId store);
   // A start that died before its log was made begins it anew: nothing was said on its behalf.
   void OnLogRemoved(StoreId store) { logs_.erase(store); }
+  // Birth begins again with empty disks: nothing of the old cluster counts any more.
+  void OnBegunAgain();
 
   raft::Index committed() const { return raft::Index(committed_.size()); }
   // The hash that the state has had behind this entry, if anybody has told.
@@ -142,6 +145,7 @@ class RaftChecker {
   bool HasCommitted(raft::Term term) const;
   void CheckHash(StoreId store, raft::Index index, uint64_t hash);
   void CutLog(StoreLog* log, raft::Index from);
+  void CheckBirthComplete(StoreId store, const StoreLog& log, raft::Term term);
 
   Failure* const failure_;
   Report* const report_;

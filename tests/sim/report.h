@@ -48,6 +48,39 @@ enum class Reached : uint8_t {
   kWatchReset,
   kWatchEnded,        // by the hub: too old, too slow, in the future
   kUnknownOperation,  // a client never learned what became of its operation
+  // Birth: each state of a process (raft::BirthState), and what happened on the way.
+  kBirthSearching,
+  kBirthFoundersDiffer,
+  kBirthProposing,
+  kBirthPledged,
+  kBirthWaitingToJoin,
+  kBirthBorn,
+  kBirthFounderLost,
+  kBirthStateComplete,
+  kPledgeMoved,  // from one proposal to a later one
+  kBornRefused,  // Born came for another pledge than the store has by then
+  kLetIn,        // a store that waited was let into the cluster
+  kInvitationRefused,
+  kNotRunning,       // a peer's message came to a process that does not take part yet
+  kWipedUnborn,      // a founder lost its disk before birth was complete
+  kBirthBegunAgain,  // all founders were emptied, because one was lost
+  kFoundersCorrected,
+  // Disks.
+  kFailedRead,
+  kFailedWrite,
+  kFailedFlush,
+  kFailedOther,  // of names and sizes
+  kDiskWasFull,
+  kAppliedUnheard,   // a batch was applied, and the process ended before it could say so
+  kHugeEntry,        // longer than a segment of the log is meant to be
+  kFlippedLog,       // bits flipped: in a segment of the log
+  kFlippedIdentity,  // in the identity file
+  kFlippedState,     // in the state's database
+  kFlippedSnapshot,  // in a state on its way to another node
+  kDamageNoticed,    // the node refused to start or stopped, and named the file
+  kDamageHarmless,   // it started, and what was flipped is no part of what it holds
+  kDamageEmptied,    // its disk was emptied, as it says
+  kDamageUndone,     // the others could not do without it by then: it was put back as it was
   kCount,
 };
 inline constexpr size_t kReached = static_cast<size_t>(Reached::kCount);
@@ -56,6 +89,7 @@ const char* ReachedName(Reached state);
 struct Report {
   std::array<uint64_t, kFaults> faults{};
   std::array<uint64_t, kReached> reached{};
+  std::array<uint64_t, kNodesMax + 1> sizes{};  // runs by founders
   uint64_t runs = 0;
   uint64_t operations = 0;  // of clients, ended
   uint64_t events = 0;

@@ -80,7 +80,7 @@ void Snapshots::Begin(uint64_t call) {
 
 void Snapshots::OnFinalReply(uint64_t call, const raft::Message& reply) {
   if (sending_.erase(call) == 0) return;  // it was given up
-  process_->Deliver(reply);
+  process_->Deliver(reply, process_->cluster());
 }
 
 // --- The receiver ---
@@ -91,7 +91,7 @@ void Snapshots::OnOffer(const Offer& offer) {
     return;
   }
   receiving_ = Receiving{offer, false};
-  process_->Deliver({offer.from, process_->store(), offer.message});
+  process_->Deliver({offer.from, process_->store(), offer.message}, process_->cluster());
 }
 
 void Snapshots::OnCoreReply(const raft::InstallSnapshotReply& reply) {
@@ -121,6 +121,19 @@ void Snapshots::OnCoreReply(const raft::InstallSnapshotReply& reply) {
   receiving_.reset();
 }
 
+// What has come is not what was sent, now and then.
+bool Snapshots::FlipSomeBit(StatePayload* payload) {
+  if (payload->file.empty() || context_->calm || !context_->plan.Has(Fault::kBitFlip) ||
+      !context_->random.OneIn(3)) {
+    return false;
+  }
+  const size_t at = context_->random.Below(payload->file.size());
+  payload->file[at] = static_cast<char>(payload->file[at] ^ (1 << context_->random.Below(8)));
+  context_->report.Count(Fault::kBitFlip);
+  context_->report.Count(Reached::kFlippedSnapshot);
+  return true;
+}
+
 void Snapshots::BytesAreHere(uint64_t call) {
   if (!receiving_ || receiving_->offer.call != call || receiving_->placed) return;
   // The sender lives? Else the stream ended before its end.
@@ -128,12 +141,19 @@ void Snapshots::BytesAreHere(uint64_t call) {
   if (Living(context_, offer.from_machine, offer.from_life) == nullptr) return receiving_.reset();
   receiving_->placed = true;
   raft::InstallSnapshot install = offer.message;
-  const auto generation = process_->state()->Place(*offer.payload);
+  StatePayload payload = *offer.payload;
+  const bool flipped = FlipSomeBit(&payload);
+  const auto generation = process_->state()->Place(payload);
+  const SimulatedDisk& disk = context_->machines[process_->machine()]->disk;
+  if (flipped && !generation.ok() && !disk.stopped() && !disk.failed()) {
+    context_->report.Count(Reached::kDamageNoticed);
+    return receiving_.reset();  // its sender is told, or gives up
+  }
   if (!process_->Check(generation.status(), "a received state could not be put in its place")) {
     return process_->AfterStep();
   }
   install.generation = *generation;
-  process_->Deliver({offer.from, process_->store(), std::move(install)});
+  process_->Deliver({offer.from, process_->store(), std::move(install)}, process_->cluster());
 }
 
 }  // namespace quorate::sim

@@ -40,6 +40,7 @@ class Snapshots final : public raft::SnapshotSender {
  private:
   void Begin(uint64_t call);
   void Fail(uint64_t call);
+  bool FlipSomeBit(StatePayload* payload);
   void BytesAreHere(uint64_t call);
 
   Context* const context_;

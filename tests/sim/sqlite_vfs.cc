@@ -90,7 +90,7 @@ int Close(sqlite3_file* base) {
   return SQLITE_OK;
 }
 
-int Read(sqlite3_file* base, void* to, int amount, sqlite3_int64 offset) {
+int ReadFile(sqlite3_file* base, void* to, int amount, sqlite3_int64 offset) {
   const auto bytes =
       Of(base)->file->Read(static_cast<uint64_t>(offset), static_cast<size_t>(amount));
   if (!bytes.ok()) return SQLITE_IOERR_READ;
@@ -101,7 +101,7 @@ int Read(sqlite3_file* base, void* to, int amount, sqlite3_int64 offset) {
   return SQLITE_IOERR_SHORT_READ;
 }
 
-int Write(sqlite3_file* base, const void* from, int amount, sqlite3_int64 offset) {
+int WriteFile(sqlite3_file* base, const void* from, int amount, sqlite3_int64 offset) {
   return CodeOf(Of(base)->file->Write(
                     static_cast<uint64_t>(offset),
                     std::string_view(static_cast<const char*>(from), static_cast<size_t>(amount))),
@@ -236,8 +236,8 @@ int ShmUnmap(sqlite3_file* base, int) {
 
 constexpr sqlite3_io_methods kMethods = {2,
                                          Close,
-                                         Read,
-                                         Write,
+                                         ReadFile,
+                                         WriteFile,
                                          Truncate,
                                          Sync,
                                          FileSize,

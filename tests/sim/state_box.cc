@@ -39,6 +39,7 @@ class MemoryBox final : public StateBox {
     machine_->vault.PutDurable(generation, payload.memory);
     return generation;
   }
+  absl::Status Verify() override { return absl::OkStatus(); }
   absl::Status RemoveOthers() override {
     machine_->vault.RemoveOthers(state_.generation());
     return absl::OkStatus();
@@ -49,7 +50,7 @@ class MemoryBox final : public StateBox {
   MemoryState state_;
 };
 
-storage::StateOptions OptionsOf(Machine* machine, ClusterId cluster) {
+storage::StateOptions StateOptionsOf(Machine* machine, ClusterId cluster) {
   storage::StateOptions options;
   options.directory = machine->data;
   options.cluster = cluster;
@@ -99,6 +100,17 @@ class SqliteBox final : public StateBox {
     return (*incoming)->generation();
   }
 
+  absl::Status Verify() override {
+    const auto check = state_->CheckHash();
+    if (!check.ok()) return check.status();
+    if (check->kept != check->recomputed) {
+      const std::string directory = storage::StateDirectory(machine_->data, state_->generation());
+      return absl::DataLossError(storage::JoinPath(directory, "state.db") +
+                                 ": its rows have another hash than was kept");
+    }
+    // Nobody is sent a state that knows no members.
+    return Summary().membership_index ? Copy().status() : absl::OkStatus();
+  }
   absl::Status RemoveOthers() override {
     return storage::RemoveOtherGenerations(&machine_->disk, machine_->data, state_->generation());
   }
@@ -121,14 +133,14 @@ absl::Status StateBox::Create(Machine* machine, ClusterId cluster, bool sqlite) 
   absl::Status removed =
       machine->disk.RemoveTree(storage::StateDirectory(machine->data, kFirstGeneration));
   if (!removed.ok()) return removed;
-  return storage::State::Create(OptionsOf(machine, cluster)).status();
+  return storage::State::Create(StateOptionsOf(machine, cluster)).status();
 }
 
 absl::StatusOr<std::unique_ptr<StateBox>> StateBox::Open(Machine* machine, ClusterId cluster,
                                                          bool sqlite, uint64_t named,
                                                          uint64_t keep_every) {
   if (sqlite) {
-    auto state = storage::OpenNamedState(OptionsOf(machine, cluster), named);
+    auto state = storage::OpenNamedState(StateOptionsOf(machine, cluster), named);
     if (!state.ok()) return state.status();
     return std::unique_ptr<StateBox>(new SqliteBox(machine, *std::move(state)));
   }

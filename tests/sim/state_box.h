@@ -45,6 +45,9 @@ class StateBox {
   virtual absl::StatusOr<StatePayloadPtr> Copy() = 0;
   // Puts a received state in its place, durably; returns its generation.
   virtual absl::StatusOr<uint64_t> Place(const StatePayload& payload) = 0;
+  // Reads all of it and proves it, as an operator's check and a copy for another node do.
+  // kDataLoss: it is damaged.
+  virtual absl::Status Verify() = 0;
   // Removes every generation but the one that is open.
   virtual absl::Status RemoveOthers() = 0;
 };

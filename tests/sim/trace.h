@@ -62,6 +62,7 @@ enum TraceKind : uint32_t {
   kTraceApply,
   kTraceOperation,
   kTraceOutcome,
+  kTraceBirth,
 };
 
 }  // namespace quorate::sim

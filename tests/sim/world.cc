@@ -26,25 +26,37 @@ class World {
   // A message on its way; its place is used again.
   struct Flight {
     raft::Message message;
+    ClusterId cluster;  // the sender's
     size_t from = 0;
     size_t to = 0;
     Micros sent = 0;
   };
 
   void MakeMachines();
+  void MakeFounders();
   void StartProcess(size_t machine);
   void StartLater(size_t machine);
   void Bury(size_t machine, bool power);
   void Crash(size_t machine, bool power);
   void Wipe(size_t machine);
+  void Empty(size_t machine);
+  // Somebody does what a node says that refuses to start: empties its disk.
+  void ReplaceDamaged(size_t machine, int tries);
+  void CorrectFounders(size_t machine);
+  // Somebody looks at what the processes say of birth, now and then.
+  void LookAfterBirth();
+  void BeginBirthAgain();
+  // Of a cluster that is gone before its birth was complete nothing counts any more.
+  void Forget();
   void Send(size_t from, raft::Message message);
-  void Fly(size_t from, size_t to, Micros at, raft::Message message);
+  void Fly(Flight flight, Micros at);
   void Land(uint32_t flight);
   void RunUntil(Micros until);
 
   void BeginCalm();
   bool IsWell();
   void StaysWell();
+  std::string WhatIsStuck() const;
   void ProbeWrites();
 
   Context context_;
@@ -55,6 +67,7 @@ class World {
   Watchers watchers_;
   std::vector<Flight> flights_;
   std::vector<uint32_t> free_flights_;
+  Micros founder_lost_since_ = kNever;
   std::vector<bool> probed_;  // in the calm: a write through this machine was answered
 };
 
@@ -66,6 +79,7 @@ World::World(const Plan& plan, std::FILE* story)
       operators_(&context_),
       watchers_(&context_) {
   context_.send = [this](size_t from, raft::Message message) { Send(from, std::move(message)); };
+  context_.empty_disk = [this](size_t machine) { Empty(machine); };
   context_.process_ended = [this](size_t machine, const char* why) {
     if (context_.trace.telling()) {
       context_.trace.Tell("%s: ends: %s", context_.machines[machine]->name.c_str(), why);
@@ -73,7 +87,11 @@ World::World(const Plan& plan, std::FILE* story)
     // Between two disk operations it is the power that fails, or somebody who kills the process.
     const bool stopped = context_.machines[machine]->disk.stopped();
     Bury(machine, stopped && context_.random.Below(4) != 0);
-    StartLater(machine);
+    if (context_.machines[machine]->corrupt) {
+      ReplaceDamaged(machine, 10);
+    } else {
+      StartLater(machine);
+    }
   };
   MakeMachines();
 }
@@ -109,11 +127,13 @@ void World::MakeMachines() {
     }
     context_.machines.push_back(std::move(machine));
   }
+  for (const auto& machine : context_.machines) machine->store = StoreId(random.Next() | 1);
+  MakeFounders();
+  if (plan.birth) return;
   // The founders' stores are made by their first start, which needs no disk fault to be told of.
   raft::Membership membership;
   membership.cluster = context_.cluster;
   for (const auto& machine : context_.machines) {
-    machine->store = StoreId(random.Next() | 1);
     if (!machine->founder) continue;
     membership.members.push_back({.store = machine->store,
                                   .name = machine->name,
@@ -124,6 +144,25 @@ void World::MakeMachines() {
   std::sort(membership.members.begin(), membership.members.end(),
             [](const raft::Member& a, const raft::Member& b) { return a.store < b.store; });
   context_.first_entry = raft::FirstEntry(raft::EncodeMembership(membership));
+}
+
+void World::MakeFounders() {
+  Random& random = context_.random;
+  std::vector<std::string> names;
+  for (size_t i = 0; i < context_.plan.nodes; ++i) names.push_back(context_.machines[i]->name);
+  context_.birth_checker.SetFounders(names);
+  for (const auto& machine : context_.machines) machine->founders = names;
+  if (!context_.plan.birth || !context_.plan.wrong_founders) return;
+  Machine& wrong = *context_.machines[random.Below(context_.plan.nodes)];
+  wrong.wrong_founders = true;
+  if (random.OneIn(2)) {
+    wrong.founders.push_back("cp-9");
+  } else {
+    wrong.founders.erase(wrong.founders.begin() +
+                         static_cast<ptrdiff_t>(random.Below(wrong.founders.size())));
+  }
+  context_.events.After(random.Between(kSecond, std::min(15 * kSecond, context_.plan.chaos)),
+                        [this, number = wrong.number] { CorrectFounders(number); });
 }
 
 // --- Processes ---
@@ -175,9 +214,27 @@ void World::Crash(size_t number, bool power) {
 
 // The drive is replaced: another store, whatever the machine's name.
 void World::Wipe(size_t number) {
-  Machine& machine = *context_.machines[number];
-  if (!Operators::CanLose(context_, number)) return;
+  const Machine& machine = *context_.machines[number];
+  const bool unborn = context_.plan.birth && !context_.birth_checker.complete();
+  if (unborn ? !context_.birth_checker.MayLose(machine) : !Operators::CanLose(context_, number)) {
+    return;
+  }
   context_.report.Count(Fault::kWipe);
+  Empty(number);
+  if (!unborn || number >= context_.plan.nodes) return;
+  context_.report.Count(Reached::kWipedUnborn);
+  // With the only founder that was born its cluster is gone, and nobody has heard of it.
+  if (!context_.birth_checker.AnybodyBorn()) Forget();
+}
+
+void World::Forget() {
+  context_.raft_checker.OnBegunAgain();
+  context_.birth_checker.OnBegunAgain();
+  context_.history.OnBegunAgain();
+}
+
+void World::Empty(size_t number) {
+  Machine& machine = *context_.machines[number];
   if (context_.trace.telling()) {
     context_.trace.Tell("%s: gets an empty disk", machine.name.c_str());
   }
@@ -185,10 +242,82 @@ void World::Wipe(size_t number) {
     Bury(number, true);
     StartLater(number);
   }
+  context_.birth_checker.OnWiped(machine.store);
   machine.disk.Wipe();
   machine.vault.Wipe();
-  machine.founder = false;
+  machine.founder = machine.corrupt = false;
   machine.store = StoreId(context_.random.Next() | 1);
+}
+
+// Once the others can do without it. They could when the bit was flipped; if they cannot any more,
+// by what became of the members since, the old data come back from wherever there is a copy.
+void World::ReplaceDamaged(size_t number, int tries) {
+  const Micros delay = context_.random.Between(50 * kMillisecond, kSecond);
+  context_.events.After(delay, [this, number, tries] {
+    Machine& machine = *context_.machines[number];
+    if (!machine.corrupt) return;
+    if (Operators::CanLose(context_, number)) {
+      context_.report.Count(Reached::kDamageEmptied);
+      Empty(number);
+    } else if (tries > 0) {
+      return ReplaceDamaged(number, tries - 1);
+    } else {
+      context_.report.Count(Reached::kDamageUndone);
+      machine.disk.UndoFlip();
+      machine.corrupt = false;
+    }
+    StartLater(number);
+  });
+}
+
+// --- Birth ---
+
+void World::CorrectFounders(size_t number) {
+  Machine& machine = *context_.machines[number];
+  machine.founders.clear();
+  for (size_t i = 0; i < context_.plan.nodes; ++i) {
+    machine.founders.push_back(context_.machines[i]->name);
+  }
+  machine.wrong_founders = false;
+  context_.report.Count(Reached::kFoundersCorrected);
+  if (context_.trace.telling()) {
+    context_.trace.Tell("operators: %s is given the others' founders", machine.name.c_str());
+  }
+  Crash(number, false);
+}
+
+void World::LookAfterBirth() {
+  if (context_.birth_checker.complete()) return;
+  const bool lost =
+      std::any_of(context_.machines.begin(), context_.machines.end(), [](const auto& machine) {
+        const Process* const process = machine->process.get();
+        return process != nullptr && !process->dead() && process->birth() != nullptr &&
+               process->birth()->Status().state == raft::BirthState::kFounderLost;
+      });
+  const Micros now = context_.events.now();
+  if (!lost) {
+    founder_lost_since_ = kNever;
+  } else if (founder_lost_since_ == kNever) {
+    founder_lost_since_ = now;
+  } else if (now - founder_lost_since_ >= 3 * kSecond) {
+    founder_lost_since_ = kNever;
+    BeginBirthAgain();
+  }
+  context_.events.After(500 * kMillisecond, [this] { LookAfterBirth(); });
+}
+
+// What such a process says is to be done: all founders are stopped, emptied and started again.
+void World::BeginBirthAgain() {
+  context_.report.Count(Reached::kBirthBegunAgain);
+  if (context_.trace.telling()) context_.trace.Tell("operators: birth begins again");
+  for (size_t i = 0; i < context_.plan.nodes; ++i) {
+    if (context_.machines[i]->process != nullptr) Bury(i, false);
+  }
+  Forget();
+  for (size_t i = 0; i < context_.plan.nodes; ++i) {
+    Empty(i);
+    StartLater(i);
+  }
 }
 
 // --- Messages ---
@@ -199,11 +328,13 @@ void World::Send(size_t from, raft::Message message) {
   if (to == nullptr) return;
   const Micros at = context_.network.Arrival(from, to->number);
   const Micros again = context_.network.SecondArrival(from, to->number);
-  if (again != kNever) Fly(from, to->number, again, message);
-  if (at != kNever) Fly(from, to->number, at, std::move(message));
+  const ClusterId cluster = context_.machines[from]->process->cluster();
+  const Micros now = context_.events.now();
+  if (again != kNever) Fly({message, cluster, from, to->number, now}, again);
+  if (at != kNever) Fly({std::move(message), cluster, from, to->number, now}, at);
 }
 
-void World::Fly(size_t from, size_t to, Micros at, raft::Message message) {
+void World::Fly(Flight flight, Micros at) {
   uint32_t place;
   if (free_flights_.empty()) {
     place = static_cast<uint32_t>(flights_.size());
@@ -212,7 +343,7 @@ void World::Fly(size_t from, size_t to, Micros at, raft::Message message) {
     place = free_flights_.back();
     free_flights_.pop_back();
   }
-  flights_[place] = {std::move(message), from, to, context_.events.now()};
+  flights_[place] = std::move(flight);
   context_.events.At(at, [this, place] { Land(place); });
 }
 
@@ -223,7 +354,7 @@ void World::Land(uint32_t place) {
   if (!context_.network.StillOnItsWay(flight.from, flight.to, flight.sent)) return;
   if (machine.process == nullptr || machine.store != flight.message.to) return;
   context_.trace.Note(kTraceDeliver, flight.from << 8 | flight.to, flight.message.body.index());
-  machine.process->Deliver(flight.message);
+  machine.process->Deliver(flight.message, flight.cluster);
 }
 
 // --- The run ---
@@ -252,10 +383,14 @@ void World::BeginCalm() {
   }
   for (const auto& machine : context_.machines) {
     machine->disk.Revive();
+    // What nobody has noticed is no fault any more.
+    if (!machine->corrupt && !machine->disk.flipped().empty()) machine->disk.UndoFlip();
     if (machine->powered_off_for_good) continue;
     StartProcess(machine->number);
-    if (machine->process == nullptr || machine->process->node() == nullptr) continue;
+    if (machine->process == nullptr) continue;
     // What was to come after a pause comes now.
+    if (machine->process->birth() != nullptr) machine->process->Wake(Process::Job::kBirth, 1);
+    if (machine->process->node() == nullptr) continue;
     machine->process->Wake(Process::Job::kNode, 1);
     machine->process->Wake(Process::Job::kLog, 1);
     machine->process->Wake(Process::Job::kFlush, 1);
@@ -292,6 +427,8 @@ bool World::IsWell() {
         !status->birth_complete) {
       return false;
     }
+    const BirthHost* const birth = machine->process->birth();
+    if (birth != nullptr && birth->Status().state != raft::BirthState::kComplete) return false;
   }
   return watchers_.AllKnow(leader->state()->Summary().revision);
 }
@@ -307,12 +444,43 @@ void World::StaysWell() {
   context_.failure.Fail("without faults the leader of term " + ToString(term) + " is deposed");
 }
 
+std::string World::WhatIsStuck() const {
+  std::string text = "liveness: without faults it is not well again after " +
+                     std::to_string(context_.plan.calm_max / kSecond) + " s;";
+  for (const auto& machine : context_.machines) {
+    if (machine->powered_off_for_good) continue;
+    text += " " + machine->name;
+    if (machine->process == nullptr) {
+      text += ": down;";
+      continue;
+    }
+    const auto status = machine->process->status();
+    if (status == nullptr) {
+      text += ": takes no part;";
+      if (machine->process->birth() != nullptr) {
+        const raft::BirthStatus birth = machine->process->birth()->Status();
+        text.back() = ' ';
+        text += raft::ToString(birth.state);
+        for (const std::string& line : birth.lacks) text += ", " + line;
+        text += ";";
+      }
+      continue;
+    }
+    text += ": term " + ToString(status->term) + ", commit " + ToString(status->commit) +
+            ", applied " + ToString(status->applied) + ", last " + ToString(status->last_index) +
+            (probed_[machine->number] ? ", serves;" : ", does not serve;");
+  }
+  return text + watchers_.Text();
+}
+
 Result World::Run() {
   const Plan& plan = context_.plan;
   if (context_.trace.telling()) context_.trace.Tell("%s", Describe(plan).c_str());
   for (size_t i = 0; i < context_.machines.size(); ++i) {
-    context_.events.At(context_.random.Between(0, kSecond), [this, i] { StartProcess(i); });
+    context_.events.At(context_.random.Between(0, plan.start_spread),
+                       [this, i] { StartProcess(i); });
   }
+  if (plan.birth) LookAfterBirth();
   clients_.Start();
   faults_.Start();
   operators_.Start();
@@ -330,32 +498,17 @@ Result World::Run() {
       well = IsWell();
     }
     if (well && !context_.failure.failed()) StaysWell();
-    if (!well && !context_.failure.failed()) {
-      std::string text = "liveness: without faults it is not well again after " +
-                         std::to_string(plan.calm_max / kSecond) + " s;";
-      for (const auto& machine : context_.machines) {
-        if (machine->powered_off_for_good) continue;
-        text += " " + machine->name;
-        if (machine->process == nullptr) {
-          text += ": down;";
-          continue;
-        }
-        const auto status = machine->process->status();
-        if (status == nullptr) {
-          text += ": waits to be let in;";
-          continue;
-        }
-        text += ": term " + ToString(status->term) + ", commit " + ToString(status->commit) +
-                ", applied " + ToString(status->applied) + ", last " +
-                ToString(status->last_index) +
-                (probed_[machine->number] ? ", serves;" : ", does not serve;");
-      }
-      context_.failure.Fail(text + watchers_.Text());
-    }
+    if (!well && !context_.failure.failed()) context_.failure.Fail(WhatIsStuck());
   }
   const Micros ended = context_.events.now();
   for (const auto& machine : context_.machines) {
     context_.report.disk_operations += machine->disk.operations();
+    const SimulatedDisk::Errors& errors = machine->disk.errors();
+    context_.report.Count(Reached::kFailedRead, errors.reads);
+    context_.report.Count(Reached::kFailedWrite, errors.writes);
+    context_.report.Count(Reached::kFailedFlush, errors.syncs);
+    context_.report.Count(Reached::kFailedOther, errors.others);
+    context_.report.Count(Reached::kDiskWasFull, errors.full);
     machine->disk.StopAfter(0);
     machine->process.reset();
   }
@@ -365,6 +518,7 @@ Result World::Run() {
   result.failed_at = ended;
   result.trace_hash = context_.trace.hash();
   context_.report.runs = 1;
+  ++context_.report.sizes[std::min(plan.nodes, kNodesMax)];
   context_.report.events = context_.events.executed();
   context_.report.virtual_time = ended;
   context_.report.operations = context_.history.ended();

@@ -360,6 +360,31 @@ TEST(Follower, LooksUpATermThatItsDiskAloneKnows) {
   EXPECT_EQ(bench->applied(), Index(4));
 }
 
+TEST(Follower, LooksUpTheTermsOfWhatItIsSentAgain) {
+  // The previous entry is known, and what lies behind it here is on the disk alone: it is neither
+  // kept nor cut before its terms are read (openraft #511).
+  Bench bench({.terms = {1, 2, 2, 2, 3, 3, 3, 3}, .window_entries = 1});
+  bench.Hear(kTwo, bench.Append(4, 1, 1, {2, 2, 4}));
+  EXPECT_THAT(bench.All<AppendEntriesReply>(), IsEmpty());
+  ASSERT_THAT(bench.reads, SizeIs(1));
+  EXPECT_EQ(bench.reads[0].from, Index(2));
+  EXPECT_EQ(bench->last_index(), Index(8)) << "nothing is cut";
+  while (!bench.reads.empty()) bench.AnswerRead();
+  const auto reply = bench.HearAppend(kTwo, bench.Append(4, 1, 1, {2, 2, 4}));
+  EXPECT_TRUE(reply.success);
+  EXPECT_EQ(reply.match, Index(4));
+  EXPECT_EQ(bench.persists.back().cut_from, Index(4)) << "the first that differs";
+}
+
+TEST(Follower, LooksUpNoTermThatACommitHasMadeKnown) {
+  Bench bench({.terms = {1, 2, 2, 2, 3, 3, 3, 3}, .window_entries = 1});
+  bench->Step(Message{kTwo, kSelf, bench.Append(4, 4, 2, {})}, bench.now);  // wants that of entry 4
+  bench.Hear(kTwo, bench.Append(4, 8, 3, {}, 8));  // in the same step: all of it is the leader's
+  EXPECT_EQ(bench->commit(), Index(8));
+  while (!bench.reads.empty()) bench.AnswerRead();  // to apply, from the first one on
+  EXPECT_EQ(bench->applied(), Index(8));
+}
+
 TEST(Follower, ATermReadBeforeACutIsNotBelievedAfterIt) {
   Bench bench({.terms = {1, 2, 2, 2, 3, 3, 3, 3}, .window_entries = 1});
   bench.Hear(kTwo, bench.Append(4, 4, 2, {4}));  // asks for the terms from 4 on

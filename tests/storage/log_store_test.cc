@@ -37,6 +37,21 @@ TEST_F(LogStoreTest, ServesTheDriver) {
   EXPECT_TRUE(port.Read(raft::Index(3), raft::Index(9), 1).empty());
 }
 
+TEST_F(LogStoreTest, CutsInFrontAndSaysWhereTheTailBegins) {
+  raft::LogStore& port = store_;
+  for (uint64_t index = 1; index <= 100; ++index) {
+    port.Append(One(index));
+    port.Sync();
+  }
+  const raft::Index tail = port.TailStart(40'000);
+  EXPECT_GT(tail, raft::Index(1));
+  EXPECT_LE(tail, raft::Index(61));
+  port.Cut(raft::Index(50));
+  EXPECT_TRUE(port.Read(raft::Index(1), raft::Index(1), 1).empty());
+  EXPECT_EQ(port.Read(raft::Index(51), raft::Index(51), 1)[0]->index, raft::Index(51));
+  EXPECT_GT(port.TailStart(UINT64_MAX), raft::Index(1)) << "as long as the log is";
+}
+
 using LogStoreDeathTest = LogStoreTest;
 
 TEST_F(LogStoreDeathTest, AFailedFlushEndsTheProcess) {
@@ -56,6 +71,16 @@ TEST_F(LogStoreDeathTest, AFailedMarkEndsTheProcess) {
   store_.Sync();
   disk_.FailAfter(1, absl::UnknownError("input/output error"));
   EXPECT_EXIT(store_.WriteMark(), testing::ExitedWithCode(1), "^FATAL: marking the log failed");
+}
+
+TEST_F(LogStoreDeathTest, ASegmentThatCannotBeRemovedEndsTheProcess) {
+  for (uint64_t index = 1; index <= 100; ++index) {
+    store_.Append(One(index));
+    store_.Sync();
+  }
+  disk_.FailAfter(0, absl::UnknownError("input/output error"));
+  EXPECT_EXIT(store_.Cut(raft::Index(50)), testing::ExitedWithCode(1),
+              "^FATAL: cutting the log failed");
 }
 
 TEST_F(LogStoreDeathTest, AnEntryThatCannotBeReadBackEndsTheProcess) {

@@ -97,6 +97,29 @@ TEST_F(LogToolsTest, GoOnBehindADamagedSegment) {
   EXPECT_THAT(Verify(absl::StatusCode::kDataLoss), Not(HasSubstr("ok:")));
 }
 
+TEST_F(LogToolsTest, PrintEntriesOfEveryTypeAndGenerations) {
+  raft::Persist persist;
+  auto make = [](uint64_t index, raft::EntryType type) {
+    raft::Entry entry;
+    entry.index = raft::Index(index);
+    entry.term = raft::Term(1);
+    entry.type = type;
+    return std::make_shared<const raft::Entry>(std::move(entry));
+  };
+  persist.entries = {make(1, raft::EntryType::kNoop), make(2, raft::EntryType::kBirthComplete)};
+  ASSERT_TRUE(writer_.log()->Append(persist).ok() && writer_.log()->Sync().ok());
+  EXPECT_THAT(Dump(), HasSubstr(" entry index=1 term=1 noop payload=0 "));
+  EXPECT_THAT(Dump(), HasSubstr(" entry index=2 term=1 birth-complete payload=0 "));
+}
+
+TEST_F(LogToolsTest, PrintWhereAGenerationBegins) {
+  ASSERT_TRUE(writer_.Vote(3, 7) && writer_.Entries(2, 100) && writer_.Sync());
+  ASSERT_TRUE(writer_.Install(2, 40, 3, 2));
+  EXPECT_THAT(Dump(), HasSubstr(" generation number=2 index=40 term=3 "));
+  ASSERT_TRUE(writer_.Reopen());
+  EXPECT_THAT(Dump(), HasSubstr(" generation=2 at=40")) << "the next segment's header";
+}
+
 TEST_F(LogToolsTest, SayWhenThereIsNoLog) {
   std::ostringstream out;
   EXPECT_TRUE(absl::IsNotFound(DumpLog(&disk_, "/none", out)));

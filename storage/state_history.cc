@@ -37,7 +37,7 @@ absl::StatusOr<HistoryPage> StateReader::History(const HistoryQuery& query,
     if (*found) row = RowId(item_.Uint(0));
   }
   if (query.at) {
-    absl::StatusOr<RowId> then = RowAt(row, *query.at);
+    absl::StatusOr<RowId> then = LastChangeAt(row, *query.at);
     if (!then.ok()) return then.status();
     row = *then;
   }

@@ -109,21 +109,40 @@ absl::StatusOr<bool> StateReader::NeedsWalk(std::optional<Revision> at,
   return true;
 }
 
+absl::StatusOr<RowId> StateReader::Previous(RowId row, bool* first_version) {
+  ResetAtExit reset(previous_);
+  previous_.BindUint(1, row.value());
+  absl::StatusOr<bool> found = previous_.Step();
+  if (!found.ok()) return found.status();
+  if (!*found) {
+    return absl::DataLossError("history row " + std::to_string(row.value()) + " is gone");
+  }
+  const RowId previous(previous_.Uint(0));
+  if (previous.value() >= row.value()) {
+    return absl::DataLossError("history row " + std::to_string(row.value()) + " points ahead");
+  }
+  *first_version = previous_.Uint(1) == 1;
+  return previous;
+}
+
 absl::StatusOr<RowId> StateReader::RowAt(RowId row, Revision at) {
   while (row && row.revision() > at) {
-    ResetAtExit reset(previous_);
-    previous_.BindUint(1, row.value());
-    absl::StatusOr<bool> found = previous_.Step();
-    if (!found.ok()) return found.status();
-    if (!*found)
-      return absl::DataLossError("history row " + std::to_string(row.value()) + " is gone");
-    RowId previous(previous_.Uint(0));
-    if (previous.value() >= row.value()) {
-      return absl::DataLossError("history row " + std::to_string(row.value()) + " points ahead");
-    }
+    bool first_version = false;
+    absl::StatusOr<RowId> previous = Previous(row, &first_version);
+    if (!previous.ok()) return previous;
     // Before a first version the key was not there, and what says so may be compacted.
-    if (previous_.Uint(1) == 1 && previous.revision() <= at) return RowId();
-    row = previous;
+    if (first_version && previous->revision() <= at) return RowId();
+    row = *previous;
+  }
+  return row;
+}
+
+absl::StatusOr<RowId> StateReader::LastChangeAt(RowId row, Revision at) {
+  while (row && row.revision() > at) {
+    bool first_version = false;
+    absl::StatusOr<RowId> previous = Previous(row, &first_version);
+    if (!previous.ok()) return previous;
+    row = *previous;
   }
   return row;
 }

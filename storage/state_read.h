@@ -72,8 +72,14 @@ class StateReader {
   // kOutOfRange when `at` cannot be read. True: `at` is before the latest revision, so chains have
   // to be walked.
   absl::StatusOr<bool> NeedsWalk(std::optional<Revision> at, const Bounds& bounds) const;
-  // The history row of a key that was the latest at `at`; none when there was none.
+  // The history row of a key that was the latest at `at`; none when there was none, and where the
+  // key was not there (what says so may be compacted).
   absl::StatusOr<RowId> RowAt(RowId row, Revision at);
+  // The last change of a key until `at`, be it a deletion; none: there was none. The row may be
+  // compacted, where `at` is the bound or just above it.
+  absl::StatusOr<RowId> LastChangeAt(RowId row, Revision at);
+  // The row before this one in its key's chain, and whether this one is a first version.
+  absl::StatusOr<RowId> Previous(RowId row, bool* first_version);
   // Fills kind, value, revisions and version from a history row. False: it is a deletion.
   absl::StatusOr<bool> ReadItem(RowId row, bool keys_only, Item& item);
   absl::Status ReadValue(RowId row, Change& change);  // and its time-to-live

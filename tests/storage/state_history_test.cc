@@ -60,6 +60,23 @@ TEST_F(StatePast, HistoryIsEveryChangeNewestFirst) {
   EXPECT_THAT(History("none"), IsEmpty());
 }
 
+// It was empty as soon as the key had come again (quorate-sim --sqlite --seed 1).
+TEST_F(StatePast, WhatHadHappenedWhenAKeyWasDeletedStaysTheSame) {
+  Begin();
+  Put("a", "1");
+  Delete("a");
+  HistoryQuery then = Of("a");
+  then.at = Revision(3);
+  EXPECT_THAT(History(then), ElementsAre("deleted@3 v0", "1@2 v1"));
+  Put("a", "2");
+  EXPECT_THAT(History(then), ElementsAre("deleted@3 v0", "1@2 v1"));
+  Delete("a");
+  Put("a", "3");
+  EXPECT_THAT(History(then), ElementsAre("deleted@3 v0", "1@2 v1"));
+  then.at = Revision(5);
+  EXPECT_THAT(History(then), ElementsAre("deleted@5 v0", "2@4 v1", "deleted@3 v0", "1@2 v1"));
+}
+
 TEST_F(StatePast, PagesDoNotMoveWhenChangesCome) {
   Begin();
   for (int i = 1; i <= 5; ++i) Put("a", std::to_string(i));

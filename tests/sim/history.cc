@@ -9,7 +9,7 @@
 
 namespace quorate::sim {
 
-using Kind = RegisterOperation::Kind;
+using HistoryKind = RegisterOperation::Kind;
 
 namespace {
 
@@ -34,21 +34,21 @@ void History::Fail(uint64_t operation, const std::string& what) {
                  std::to_string(operations_[operation - 1].key) + ": " + what);
 }
 
-uint64_t History::Begin(Kind kind, size_t key, Micros now, uint64_t expected) {
+uint64_t History::Begin(HistoryKind kind, size_t key, Micros now, uint64_t expected) {
   Operation operation;
   operation.key = key;
   operation.facts.kind = kind;
   operation.facts.called = now;
   operation.facts.expected = expected;
   const uint64_t number = operations_.size() + 1;
-  if (kind == Kind::kWrite || kind == Kind::kSwap) operation.facts.value = number;
+  if (kind == HistoryKind::kWrite || kind == HistoryKind::kSwap) operation.facts.value = number;
   operations_.push_back(operation);
   return number;
 }
 
 void History::EndRead(uint64_t operation, Micros now, Micros not_before, uint64_t value) {
   Operation& read = operations_[operation - 1];
-  CHECK(read.end == End::kOpen && read.facts.kind == Kind::kRead);
+  CHECK(read.end == End::kOpen && read.facts.kind == HistoryKind::kRead);
   read.end = End::kServed;
   read.facts.called = std::min(read.facts.called, not_before);
   read.facts.returned = now;

@@ -12,7 +12,7 @@
 namespace quorate::sim {
 namespace {
 
-using Kind = RegisterOperation::Kind;
+using TestedKind = RegisterOperation::Kind;
 
 // Every order, one operation after the other; written apart from the checker.
 class Exhaustive {
@@ -43,16 +43,17 @@ class Exhaustive {
   }
   static bool Happens(const RegisterOperation& operation, uint64_t* state) {
     const bool known = operation.returned != kNever;
-    if (operation.kind == Kind::kRead) return !known || *state == operation.value;
+    if (operation.kind == TestedKind::kRead) return !known || *state == operation.value;
     bool succeeds = true;
     uint64_t next = operation.value;
-    if (operation.kind == Kind::kDelete) {
+    if (operation.kind == TestedKind::kDelete) {
       succeeds = *state != 0;
       next = 0;
-    } else if (operation.kind == Kind::kSwap) {
+    } else if (operation.kind == TestedKind::kSwap) {
       succeeds = *state == operation.expected;
     }
-    if (known && operation.kind != Kind::kWrite && succeeds != operation.succeeded) return false;
+    if (known && operation.kind != TestedKind::kWrite && succeeds != operation.succeeded)
+      return false;
     if (succeeds) *state = next;
     return true;
   }
@@ -71,36 +72,36 @@ std::vector<RegisterOperation> Generate(Random* random) {
   for (uint64_t i = 0; i < count; ++i) {
     RegisterOperation operation;
     now += random->Between(1, 4);
-    operation.kind = static_cast<Kind>(random->Below(4));
+    operation.kind = static_cast<TestedKind>(random->Below(4));
     operation.called = now - random->Between(0, 4);
     operation.returned = now + random->Between(0, 4);
     switch (operation.kind) {
-      case Kind::kRead:
+      case TestedKind::kRead:
         operation.value = state;
         break;
-      case Kind::kWrite:
+      case TestedKind::kWrite:
         operation.value = 1 + random->Below(values);
         break;
-      case Kind::kDelete:
+      case TestedKind::kDelete:
         operation.succeeded = state != 0;
         break;
-      case Kind::kSwap:
+      case TestedKind::kSwap:
         operation.value = 1 + random->Below(values);
         operation.expected = random->Below(values + 1);
         operation.succeeded = operation.expected == state;
         break;
     }
-    const bool unknown = operation.kind != Kind::kRead && random->OneIn(4);
+    const bool unknown = operation.kind != TestedKind::kRead && random->OneIn(4);
     if (unknown) operation.returned = kNever;
     history.push_back(operation);
     if (unknown && random->OneIn(2)) continue;  // it never happened
-    if (operation.kind == Kind::kWrite) state = operation.value;
-    if (operation.kind == Kind::kDelete) state = 0;
-    if (operation.kind == Kind::kSwap && operation.succeeded) state = operation.value;
+    if (operation.kind == TestedKind::kWrite) state = operation.value;
+    if (operation.kind == TestedKind::kDelete) state = 0;
+    if (operation.kind == TestedKind::kSwap && operation.succeeded) state = operation.value;
   }
   for (uint64_t lies = random->OneIn(3) ? 0 : random->Between(1, 5); lies > 0; --lies) {
     RegisterOperation& liar = history[random->Below(history.size())];
-    if (liar.kind == Kind::kRead) {
+    if (liar.kind == TestedKind::kRead) {
       liar.value = random->Below(values + 1);
     } else {
       liar.succeeded = !liar.succeeded;
@@ -140,10 +141,10 @@ TEST(LinearizabilityTest, AgreesWithExhaustiveSearch) {
 }
 
 RegisterOperation Write(Micros called, Micros returned, uint64_t value) {
-  return {Kind::kWrite, called, returned, value, 0, true};
+  return {TestedKind::kWrite, called, returned, value, 0, true};
 }
 RegisterOperation Read(Micros called, Micros returned, uint64_t value) {
-  return {Kind::kRead, called, returned, value, 0, true};
+  return {TestedKind::kRead, called, returned, value, 0, true};
 }
 
 TEST(LinearizabilityTest, AStaleReadIsFound) {

@@ -45,8 +45,8 @@ function(quorate_test folder)
     set(name ${folder}_test)
     add_executable(${name} ${sources})
     if(QUORATE_BUILD STREQUAL "release" AND NOT CMAKE_UNITY_BUILD)
-      # Most of what a test costs to compile is in the headers of gRPC and GoogleTest. The preset
-      # debug has each file by itself.
+      # Most of what a test costs to compile is in the headers of gRPC and GoogleTest. That each
+      # file stands alone shows in the preset debug, which nothing builds by itself.
       set_target_properties(${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 4)
     endif()
     target_link_libraries(${name} PRIVATE ${ARGN} GTest::gmock_main)

@@ -231,11 +231,14 @@ class Birth {
 
   // birth_status.cc
   BirthState StateAt(Instant now) const;
-  std::vector<std::string> LacksToJoin(const IdentifyReply& cluster) const;
+  std::vector<std::string> LacksToJoin(const IdentifyReply& cluster, Instant now) const;
   std::vector<std::string> LacksUnborn(Instant now) const;
   std::vector<std::string> LacksBorn(Instant now) const;
   std::string LacksJoined(Instant now) const;
-  const IdentifyReply* CompleteElsewhere(Instant now) const;
+  // Somebody of this cluster who says that birth is complete; null: nobody does.
+  const IdentifyReply* CompleteIn(ClusterId cluster, Instant now) const;
+  // When a founder's disk is lost: what may be emptied, and when.
+  std::string StartAgain(Instant now) const;
   // Of founders with another disk than the one that was born: what happened and what to do.
   std::vector<std::string> LostFounders(Instant now) const;
   std::vector<std::string> DifferentFounders(Instant now) const;

@@ -25,13 +25,6 @@ constexpr Duration kJoinedGrace = std::chrono::seconds(1);
 
 std::string Store(StoreId store) { return "store " + ToHex(store); }
 
-// This process cannot know it alone: a founder that does not answer may have completed birth with
-// the one that was lost, and have accepted writes since.
-constexpr char kStartAgain[] =
-    "Unless the status of a founder says that birth is complete, no client write has been accepted "
-    "yet, and it is safe to begin again: stop every founder, empty every founder's data directory, "
-    "start them again";
-
 }  // namespace
 
 const char* ToString(BirthState state) {
@@ -148,7 +141,7 @@ std::vector<std::string> Birth::DifferentFounders(Instant now) const {
   return lines;
 }
 
-std::vector<std::string> Birth::LacksToJoin(const IdentifyReply& cluster) const {
+std::vector<std::string> Birth::LacksToJoin(const IdentifyReply& cluster, Instant now) const {
   const std::string which =
       "cluster " + ToHex(cluster.cluster) + " exists (" + cluster.name + " is in it)";
   const std::optional<Membership> membership = DecodeMembership(cluster.membership);
@@ -166,10 +159,17 @@ std::vector<std::string> Birth::LacksToJoin(const IdentifyReply& cluster) const 
       return {which +
               " with this store as a founder: waiting for one of its founders to pass birth on"};
     }
-    return {which +
-            " with this store as a founder, but this store has since pledged itself to "
-            "another proposal: a founder's disk was wiped or replaced during birth. " +
-            kStartAgain};
+    const std::string changed =
+        which +
+        " with this store as a founder, but this store has since pledged itself to another "
+        "proposal: a founder's disk was wiped or replaced during birth. ";
+    if (const IdentifyReply* complete = CompleteIn(cluster.cluster, now)) {
+      return {changed + "Birth is complete, as " + complete->name +
+              " says: empty no data directory but this node's, start it again, then run `quorate "
+              "member add " +
+              options_.address + "` at a node of the cluster"};
+    }
+    return {changed + StartAgain(now)};
   }
   for (const Member& member : membership->members) {
     if (member.name != options_.name) continue;
@@ -189,7 +189,7 @@ std::vector<std::string> Birth::LacksToJoin(const IdentifyReply& cluster) const 
 }
 
 std::vector<std::string> Birth::LacksUnborn(Instant now) const {
-  if (const IdentifyReply* cluster = ExistingCluster(now)) return LacksToJoin(*cluster);
+  if (const IdentifyReply* cluster = ExistingCluster(now)) return LacksToJoin(*cluster, now);
   std::vector<std::string> lacks;
   if (!Founding()) {
     lacks.push_back("this node, " + options_.name + ", is not among the founders (" +
@@ -246,11 +246,9 @@ std::vector<std::string> Birth::LacksUnborn(Instant now) const {
   return lacks;
 }
 
-// Somebody in this store's cluster who says that birth is complete: that will be so here in a
-// moment, and a founder that was lost since is a member like any other.
-const IdentifyReply* Birth::CompleteElsewhere(Instant now) const {
+const IdentifyReply* Birth::CompleteIn(ClusterId cluster, Instant now) const {
   for (const auto& [address, peer] : peers_) {
-    if (Fresh(peer, now) && record_.born && peer.answer->cluster == record_.cluster() &&
+    if (Fresh(peer, now) && peer.answer->cluster == cluster &&
         peer.answer->state == BirthState::kComplete) {
       return &*peer.answer;
     }
@@ -258,9 +256,31 @@ const IdentifyReply* Birth::CompleteElsewhere(Instant now) const {
   return nullptr;
 }
 
+// No process knows alone that nothing was written yet: another founder may have completed birth
+// with the one that is lost, and one that has started again knows of it only when a leader has told
+// it. So nobody is told to empty anything while a founder is silent, and otherwise to wait.
+std::string Birth::StartAgain(Instant now) const {
+  std::vector<std::string> silent;
+  const FoundByName found = Find(now);
+  for (const Founder& founder : record_.pledge->founders) {
+    if (!found.contains(founder.name)) silent.push_back(founder.name);
+  }
+  if (!silent.empty()) {
+    const bool one = silent.size() == 1;
+    return "Empty no data directory yet: " + List(silent) + (one ? " does" : " do") +
+           " not answer and may know that birth is complete. Start " + (one ? "it" : "them") +
+           " first";
+  }
+  return "If every founder still answers in a minute and none says that birth is complete, no "
+         "client write has been accepted, and it is safe to begin again: stop every founder, empty "
+         "every founder's data directory, start them again";
+}
+
 std::vector<std::string> Birth::LostFounders(Instant now) const {
   std::vector<std::string> lines;
-  if (!record_.born || record_.joined || CompleteElsewhere(now) != nullptr) return lines;
+  if (!record_.born || record_.joined) return lines;
+  // Then it will be known here in a moment, and who was lost since is a member like any other.
+  if (CompleteIn(record_.cluster(), now) != nullptr) return lines;
   const FoundByName found = Find(now);
   for (const Founder& founder : record_.pledge->founders) {
     auto stores = found.find(founder.name);
@@ -273,7 +293,7 @@ std::vector<std::string> Birth::LostFounders(Instant now) const {
                     Store(other.store) + ", the cluster was born with its " + Store(founder.store) +
                     ": its disk was wiped or replaced before birth was complete. Put its old data "
                     "directory back. If that is lost: " +
-                    kStartAgain);
+                    StartAgain(now));
   }
   return lines;
 }
@@ -309,7 +329,7 @@ std::vector<std::string> Birth::LacksBorn(Instant now) const {
     lacks.push_back(LacksJoined(now));
     return lacks;
   }
-  if (const IdentifyReply* complete = CompleteElsewhere(now)) {
+  if (const IdentifyReply* complete = CompleteIn(record_.cluster(), now)) {
     lacks.push_back("birth is complete, as " + complete->name +
                     " says: waiting for the leader to bring this node up to date");
     return lacks;

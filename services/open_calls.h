@@ -1,11 +1,12 @@
 // The unary calls that somebody has under way through gRPC's callbacks, so that they can be ended
 // and waited for.
 //
-// An ended call is destroyed before it counts as ended, for this reason: its context holds the
-// channel, and whoever lets go of the last channel of the process ends gRPC's callback threads and
-// waits for them (gRPC, completion_queue_cc.cc, CallbackAlternativeCQ::Unref). A callback that does
-// so waits for itself. So a callback may never own a call when Stop has returned and the channels
-// are gone.
+// A callback lets go of its call before that counts as ended, for this reason: a call's context
+// holds the channel, and whoever lets go of the last channel of the process ends gRPC's callback
+// threads and waits for them (gRPC, completion_queue_cc.cc, CallbackAlternativeCQ::Unref). A
+// callback that does so waits for itself. So no callback owns a call when Stop has returned and the
+// channels go. (Who starts calls owns them for a moment, too: no thread of gRPC's may do that, and
+// it has ended before the channels go.)
 //
 // Any thread.
 #pragma once

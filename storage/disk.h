@@ -1,10 +1,10 @@
-// The disk as the log and the identity file use it: small enough that a simulated one can lose,
-// reorder and tear what was not synced (tests/storage/sim_disk.h; the deterministic simulation).
+// The disk as the log, the identity file and the state use it (the state's database itself is
+// reached by SQLite): small enough that a simulated one can lose, reorder and tear what was not
+// synced (tests/storage/sim_disk.h; the deterministic simulation).
 //
 // What survives a crash, and what an implementation must promise:
 //   * a file's bytes and size: what was there at the last Sync that returned OK; of later writes
-//   any
-//     subset of 512-byte sectors, in any order;
+//     any subset of 512-byte sectors, in any order;
 //   * a file's name (created, renamed, removed): what was there at the last SyncDirectory of its
 //     directory that returned OK; later changes may or may not have happened, each on its own.
 //

@@ -72,8 +72,8 @@ class StateReader {
   // kOutOfRange when `at` cannot be read. True: `at` is before the latest revision, so chains have
   // to be walked.
   absl::StatusOr<bool> NeedsWalk(std::optional<Revision> at, const Bounds& bounds) const;
-  // The history row of a key that was the latest at `at`; none when there was none, and where the
-  // key was not there (what says so may be compacted).
+  // The history row of a key that was the latest at `at`, also a deletion's; none when there was
+  // none, and in front of a first version (what says that the key was not there may be compacted).
   absl::StatusOr<RowId> RowAt(RowId row, Revision at);
   // The last change of a key until `at`, be it a deletion; none: there was none. The row may be
   // compacted, where `at` is the bound or just above it.

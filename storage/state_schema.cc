@@ -263,8 +263,10 @@ absl::Status CreateStateDatabase(const StateOptions& options) {
   const std::string final_directory = StateDirectory(options.directory, options.generation);
   const std::string directory = final_directory + ".new";
   Disk* const disk = DiskOf(options);
-  if (Exists(disk, final_directory)) {
+  if (const auto there = disk->SizeOf(final_directory); there.ok()) {
     return absl::AlreadyExistsError(final_directory + " is there already: open it instead");
+  } else if (!absl::IsNotFound(there.status())) {
+    return there.status();
   }
   const std::string path = directory + "/state.db";
   if (absl::Status s = RemoveDatabaseFiles(disk, path); !s.ok()) return s;

@@ -6,7 +6,8 @@ usage: tools/clang_each.py syntax|tidy BUILD_DIR FILE...
 `syntax` compiles without writing anything, with the flags that g++ got and the same warnings as
 errors: a second compiler's opinion. `tidy` runs clang-tidy with .clang-tidy. Both take up to eight
 .cc of a target at once: most of their time goes into the headers, which they share. (That each
-file stands alone is what g++ shows: in the release build, for tests in the debug build.)
+file stands alone is what g++ shows: in the release build, and for tests in the debug build, if
+somebody makes it.)
 Prints what a tool says only where it says something; exits 1 if there was one.
 """
 

@@ -41,7 +41,9 @@ void AddGlobals(CLI::App& app, Globals& globals) {
       ->capture_default_str();
   app.add_option("--node", globals.node, "call only the endpoint whose node has this name")
       ->envname("QUORATE_NODE");
-  app.add_option("--timeout", globals.timeout, "for each call, fail-over included: 500ms, 10s, 1m")
+  app.add_option("--timeout", globals.timeout,
+                 "for each call, fail-over included (of several endpoints one gets half of it at "
+                 "most): 500ms, 10s, 1m")
       ->envname("QUORATE_TIMEOUT")
       ->capture_default_str();
   app.add_option("-o,--output", globals.output, "table, json, yaml or raw")

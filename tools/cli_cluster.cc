@@ -99,10 +99,9 @@ int MemberList(Invocation& invocation) {
   Client* client = invocation.client(&exit);
   if (client == nullptr) return exit;
   v1::ListMembersResponse response;
-  const CallResult result =
-      client->Run(CallKind::kRead, [&](Endpoint& endpoint, grpc::ClientContext* context) {
-        return endpoint.cluster->ListMembers(context, v1::ListMembersRequest(), &response);
-      });
+  const CallResult result = client->Read([&](Endpoint& endpoint, grpc::ClientContext* context) {
+    return endpoint.cluster->ListMembers(context, v1::ListMembersRequest(), &response);
+  });
   if (!result.ok()) return Report(invocation.io.err, "member list", result);
   std::ostream& out = invocation.io.out;
   if (invocation.structured()) {

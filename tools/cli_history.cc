@@ -53,10 +53,9 @@ int History(Invocation& invocation, const HistoryOptions& options) {
   v1::HistoryResponse page;
   do {
     request.set_page_size(static_cast<uint32_t>(std::min<uint64_t>(left, 1000)));
-    const CallResult result =
-        client->Run(CallKind::kRead, [&](Endpoint& endpoint, grpc::ClientContext* context) {
-          return endpoint.config->History(context, request, &page);
-        });
+    const CallResult result = client->Read([&](Endpoint& endpoint, grpc::ClientContext* context) {
+      return endpoint.config->History(context, request, &page);
+    });
     if (!result.ok()) {
       return Report(invocation.io.err, "history " + Printable(options.key), result);
     }

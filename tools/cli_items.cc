@@ -45,10 +45,9 @@ int Get(Invocation& invocation, const GetOptions& options) {
   request.set_key(options.key);
   *request.mutable_read() = invocation.read_options(options.read);
   v1::GetResponse response;
-  const CallResult result =
-      client->Run(CallKind::kRead, [&](Endpoint& endpoint, grpc::ClientContext* context) {
-        return endpoint.config->Get(context, request, &response);
-      });
+  const CallResult result = client->Read([&](Endpoint& endpoint, grpc::ClientContext* context) {
+    return endpoint.config->Get(context, request, &response);
+  });
   if (!result.ok()) return Report(invocation.io.err, "get " + Printable(options.key), result);
   std::ostream& out = invocation.io.out;
   if (invocation.structured()) {

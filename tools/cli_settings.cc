@@ -25,10 +25,9 @@ int Settings(Invocation& invocation, const SettingsFlags& flags) {
   if (client == nullptr) return exit;
   if (flags.leases.empty()) {
     v1::GetSettingsResponse response;
-    const CallResult result =
-        client->Run(CallKind::kRead, [&](Endpoint& endpoint, grpc::ClientContext* context) {
-          return endpoint.cluster->GetSettings(context, v1::GetSettingsRequest(), &response);
-        });
+    const CallResult result = client->Read([&](Endpoint& endpoint, grpc::ClientContext* context) {
+      return endpoint.cluster->GetSettings(context, v1::GetSettingsRequest(), &response);
+    });
     if (!result.ok()) return Report(invocation.io.err, "settings", result);
     return ShowSettings(invocation, response, response.settings());
   }

@@ -88,7 +88,7 @@ int RunExport(Invocation& invocation, ExportFlags& flags) {
     request.set_count_only(true);
     *request.mutable_read() = flags.options.read;
     v1::ListResponse response;
-    client->Run(CallKind::kRead, [&](Endpoint& endpoint, grpc::ClientContext* context) {
+    client->Read([&](Endpoint& endpoint, grpc::ClientContext* context) {
       return endpoint.config->List(context, request, &response);
     });
     total = response.count();

@@ -22,6 +22,7 @@ constexpr int kReceiveBytesMax = 16 << 20;
 constexpr std::chrono::milliseconds kReconnectPatience(1000);
 // For gRPC to say why it has no connection, which it knows.
 constexpr std::chrono::milliseconds kWhyPatience(200);
+constexpr char kNothingAnswers[] = "nothing answers in time";
 
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address,
                                            std::chrono::milliseconds connect_timeout) {
@@ -50,13 +51,18 @@ grpc::Status CannotConnect(const std::string& why) {
 
 // Why the channel failed. gRPC tells only a call: this one does not wait for a connection and
 // changes nothing. Where it gets through after all, there is one: OK.
-grpc::Status WhyNotConnected(Endpoint& endpoint) {
+grpc::Status WhyNotConnected(Endpoint& endpoint, std::chrono::system_clock::time_point deadline) {
   constexpr absl::string_view kPreface = "failed to connect to all addresses; last error: ";
+  const auto until = std::min(deadline, std::chrono::system_clock::now() + kWhyPatience);
   grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + kWhyPatience);
+  context.set_deadline(until);
   v1::StatusResponse response;
   const grpc::Status status = endpoint.cluster->Status(&context, v1::StatusRequest(), &response);
-  if (status.ok() || !services::DetailsOf(status).reason.empty()) return grpc::Status::OK;
+  if (std::chrono::system_clock::now() >= deadline) return CannotConnect(kNothingAnswers);
+  // gRPC's own, without our reason: there is no connection. Anything else came over one.
+  const bool none = status.error_code() == grpc::StatusCode::UNAVAILABLE &&
+                    services::DetailsOf(status).reason.empty();
+  if (!none) return grpc::Status::OK;
   return CannotConnect(std::string(absl::StripPrefix(status.error_message(), kPreface)));
 }
 
@@ -111,10 +117,11 @@ grpc::Status Client::Connect(Endpoint& endpoint, Clock::time_point deadline) {
     if (state == GRPC_CHANNEL_CONNECTING) tried = true;
     // A failure of before this call says nothing: the channel tries again.
     if (state == GRPC_CHANNEL_SHUTDOWN) return CannotConnect("the channel is shut down");
-    if (state == GRPC_CHANNEL_TRANSIENT_FAILURE && tried) return WhyNotConnected(endpoint);
+    if (state == GRPC_CHANNEL_TRANSIENT_FAILURE && tried)
+      return WhyNotConnected(endpoint, deadline);
     if (!endpoint.channel->WaitForStateChange(state, until)) {
-      if (state == GRPC_CHANNEL_TRANSIENT_FAILURE) return WhyNotConnected(endpoint);
-      return CannotConnect("nothing answers in time");
+      if (state == GRPC_CHANNEL_TRANSIENT_FAILURE) return WhyNotConnected(endpoint, deadline);
+      return CannotConnect(kNothingAnswers);
     }
     if (state == GRPC_CHANNEL_IDLE) tried = true;
     state = endpoint.channel->GetState(true);

@@ -6,7 +6,7 @@
 //   * the disks that there are belong to one cluster at most; once its birth is complete, for ever
 //   * it is born by its founders: each with the store that was in the machine of that name
 //   * nobody is let in, and no client's write is applied, before birth is complete
-//   * nobody says without an "unless" that it is safe to begin again once a client's write was
+//   * nobody says without "in a minute" that it is safe to begin again once a client's write was
 //     applied
 #pragma once
 

@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <mutex>
 #include <sstream>
 
 #include "gmock/gmock.h"
@@ -352,6 +353,23 @@ TEST_F(CliTest, StatusShowsWhoDoesNotAnswer) {
   EXPECT_THAT(ran.err, AllOf(HasSubstr("cannot connect: "), HasSubstr("Connection refused"),
                              HasSubstr(", from " + dead.address())));
   EXPECT_EQ(Bare({"quorate", "--endpoints", dead.address(), "status"}).exit, kExitUnavailable);
+}
+
+// A node that takes calls and does not answer: nobody can have what its store's mutex protects.
+TEST_F(CliTest, EachReadLeavesTimeForANodeThatAnswers) {
+  ASSERT_EQ(Quorate({"put", "k", "v"}).exit, 0);
+  const auto own = std::make_shared<FakeStore>();
+  FakeNode hung("h", own);
+  const std::lock_guard hold(own->mutex);
+  const std::vector<std::vector<std::string>> reads = {
+      {"get", "k"}, {"list"}, {"list", "--count"}, {"history", "k"}, {"member", "list"}};
+  for (const std::vector<std::string>& read : reads) {
+    std::vector<std::string> arguments = {
+        "quorate", "--endpoints", hung.address() + "," + a_.address(), "--timeout", "1200ms"};
+    arguments.insert(arguments.end(), read.begin(), read.end());
+    const Ran ran = Bare(arguments);
+    EXPECT_EQ(ran.exit, 0) << read.front() << ": " << ran.err;
+  }
 }
 
 TEST_F(CliTest, HealthIsTheHealthServices) {

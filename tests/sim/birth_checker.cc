@@ -90,7 +90,8 @@ void BirthChecker::JudgeFounders(const Store& store) {
 void BirthChecker::OnStatus(const Machine& machine, const raft::BirthStatus& status) {
   if (!written_) return;
   for (const std::string& line : status.lacks) {
-    if (line.find("begin again") == std::string::npos || line.find("in a minute") != std::string::npos) {
+    if (line.find("begin again") == std::string::npos ||
+        line.find("in a minute") != std::string::npos) {
       continue;
     }
     Fail(machine.name, "says, after a client's write was applied: " + line);

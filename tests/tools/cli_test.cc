@@ -364,8 +364,8 @@ TEST_F(CliTest, EachReadLeavesTimeForANodeThatAnswers) {
   const std::vector<std::vector<std::string>> reads = {
       {"get", "k"}, {"list"}, {"list", "--count"}, {"history", "k"}, {"member", "list"}};
   for (const std::vector<std::string>& read : reads) {
-    std::vector<std::string> arguments = {
-        "quorate", "--endpoints", hung.address() + "," + a_.address(), "--timeout", "1200ms"};
+    std::vector<std::string> arguments = {"quorate", "--endpoints",
+                                          hung.address() + "," + a_.address(), "--timeout", "2s"};
     arguments.insert(arguments.end(), read.begin(), read.end());
     const Ran ran = Bare(arguments);
     EXPECT_EQ(ran.exit, 0) << read.front() << ": " << ran.err;

@@ -367,8 +367,6 @@ ERRORS = [
      "OUT_OF_RANGE", "REVISION_IN_FUTURE", "start_revision"),
 ]
 
-NOT_BUILT = []  # calls that are declared and not in this build
-
 
 def member(kind, **fields):
     return getattr(cluster_pb2, kind + "MemberRequest")(**fields).SerializeToString()

@@ -16,8 +16,8 @@ os.environ.setdefault("QUORATE_MULTIPLIER", "3")  # it needs leaders that stay
 
 import membership_test  # noqa: E402
 from error_table_members import Members, Trouble
-from error_table_rows import (CLUSTER, CLUSTER_ERRORS, CONFIG, ERRORS, NO_TTL, NOT_BUILT,
-                              REVISION_MAX, SEEN, VALUE_BYTES_MAX, agree, alike, call, get, grant,
+from error_table_rows import (CLUSTER, CLUSTER_ERRORS, CONFIG, ERRORS, NO_TTL, REVISION_MAX,
+                              SEEN, VALUE_BYTES_MAX, agree, alike, call, get, grant,
                               length_delimited, member, put, refusal, txn)
 from quorate_cluster import (ROOT, Cluster, cluster_pb2, config_pb2, eventually, main, status_pb2,
                              story)
@@ -36,7 +36,6 @@ class ErrorTable(unittest.TestCase):
                                                         data=b"x" * VALUE_BYTES_MAX), timeout=10)
             cluster.wait_equal()
             self.errors(leader, follower)
-            self.not_built(leader, follower)
             self.repeats(leader, follower)
             self.streamed(leader, follower)
             self.streamed_errors(leader, follower)
@@ -165,15 +164,6 @@ class ErrorTable(unittest.TestCase):
         self.assertEqual([t[0] for t in told[0]],
                          [grpc.StatusCode[c].value[0] for c in ("NOT_FOUND", "INVALID_ARGUMENT")])
         story("time-to-lives answer alike, and a renewal that fails fails alone")
-
-    def not_built(self, leader, follower):
-        for method in NOT_BUILT:
-            with self.subTest(method):
-                path = "/quorate.v1." + method
-                at_leader, at_follower = call(leader, path, b""), call(follower, path, b"")
-                self.assertEqual(at_leader, at_follower)
-                self.assertEqual(at_leader[0], "UNIMPLEMENTED")
-                self.assertIn(method.split("/")[1], at_leader[1])
 
     def successes(self, cluster, leader, follower):
         """The same write at both, on keys of their own, differs in nothing but its revision."""

@@ -5,6 +5,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -95,28 +96,54 @@ class StateCrash : public ::testing::Test {
           entries_.begin() + static_cast<ptrdiff_t>(i),
           entries_.begin() + static_cast<ptrdiff_t>(i + kBatch));
       if (!(*state)->Apply(batch).ok()) return End(disk, progress);
-      hashes_[(*state)->Summary().applied] = (*state)->Summary().hash;
+      hashes_.emplace((*state)->Summary().applied, (*state)->Summary().hash);
       if (i % 16 == 12 && !(*state)->Checkpoint().ok()) return End(disk, progress);
       progress.durable = (*state)->durable_applied();
     }
     return progress;
   }
 
+  // The operations of work that nothing disturbs.
+  uint64_t Undisturbed(Random* random) {
+    SimulatedDisk disk(random);
+    disk.MakeDirectory(kDirectory).IgnoreError();
+    SqliteMount mount("/crash", &disk, random);
+    EXPECT_EQ(Work(&disk).durable, raft::Index(32));
+    return disk.operations();
+  }
+
+  // What comes back is the state behind a whole batch, and no earlier one than was durable. Tells
+  // which; nullopt: there is no database yet, or what came back is wrong.
+  std::optional<raft::Index> Recover(SimulatedDisk* disk, const Progress& progress) {
+    disk->Revive();
+    auto state = State::Open(Options(disk));
+    if (!progress.made && absl::IsNotFound(state.status())) return std::nullopt;
+    EXPECT_TRUE(state.ok()) << state.status();
+    if (!state.ok()) return std::nullopt;
+    const storage::StateSummary summary = (*state)->Summary();
+    EXPECT_GE(summary.applied, progress.durable);
+    if (summary.applied) {
+      const auto known = hashes_.find(summary.applied);
+      EXPECT_NE(known, hashes_.end()) << "half a batch: " << summary.applied.value();
+      if (known != hashes_.end()) {
+        EXPECT_EQ(summary.hash, known->second);
+      }
+    }
+    const auto check = (*state)->CheckHash();
+    EXPECT_TRUE(check.ok()) << check.status();
+    if (check.ok()) {
+      EXPECT_EQ(check->kept, check->recomputed);
+    }
+    return summary.applied;
+  }
+
   std::vector<raft::EntryPtr> entries_;
-  std::map<raft::Index, storage::StateHash> hashes_;
+  std::map<raft::Index, storage::StateHash> hashes_;  // behind each batch, undisturbed
 };
 
 TEST_F(StateCrash, APowerFailureAfterAnyOperationLeavesAPrefix) {
   Random random(1);
-  uint64_t operations = 0;
-  {
-    SimulatedDisk disk(&random);
-    disk.MakeDirectory(kDirectory).IgnoreError();
-    SqliteMount mount("/crash", &disk, &random);
-    ASSERT_EQ(Work(&disk).durable, raft::Index(32));
-    operations = disk.operations();
-  }
-  hashes_[raft::Index(0)] = {};
+  const uint64_t operations = Undisturbed(&random);
   EXPECT_GT(operations, 60u);
   uint64_t torn = 0;
   for (uint64_t after = 0; after < operations; after += kCaseStride) {
@@ -128,21 +155,8 @@ TEST_F(StateCrash, APowerFailureAfterAnyOperationLeavesAPrefix) {
       disk.StopAfter(after);
       const Progress progress = Work(&disk);
       disk.PowerFailure(static_cast<SimulatedDisk::Fate>(fate));
-      disk.Revive();
-      auto state = State::Open(Options(&disk));
-      if (!progress.made && absl::IsNotFound(state.status())) continue;
-      ASSERT_TRUE(state.ok()) << state.status();
-      const storage::StateSummary summary = (*state)->Summary();
-      EXPECT_GE(summary.applied, progress.durable);
-      ASSERT_TRUE(summary.applied == raft::Index(0) || hashes_.contains(summary.applied))
-          << "half a batch: " << summary.applied.value();
-      if (summary.applied) {
-        EXPECT_EQ(summary.hash, hashes_[summary.applied]);
-      }
-      const auto check = (*state)->CheckHash();
-      ASSERT_TRUE(check.ok()) << check.status();
-      EXPECT_EQ(check->kept, check->recomputed);
-      torn += summary.applied > progress.durable;
+      const std::optional<raft::Index> applied = Recover(&disk, progress);
+      torn += applied && *applied > progress.durable;
       if (HasFailure()) return;
     }
   }
@@ -153,14 +167,7 @@ TEST_F(StateCrash, APowerFailureAfterAnyOperationLeavesAPrefix) {
 // with all that the page cache shows, or after the power has failed as well.
 TEST_F(StateCrash, AnErrorOfAnyOperationLeavesAPrefix) {
   Random random(2);
-  uint64_t operations = 0;
-  {
-    SimulatedDisk disk(&random);
-    disk.MakeDirectory(kDirectory).IgnoreError();
-    SqliteMount mount("/crash", &disk, &random);
-    ASSERT_EQ(Work(&disk).durable, raft::Index(32));
-    operations = disk.operations();
-  }
+  const uint64_t operations = Undisturbed(&random);
   for (uint64_t after = 0; after < operations; after += kCaseStride) {
     for (int fate = -1; fate < SimulatedDisk::kFates; ++fate) {
       SCOPED_TRACE("operation " + std::to_string(after) + ", fate " + std::to_string(fate));
@@ -170,16 +177,7 @@ TEST_F(StateCrash, AnErrorOfAnyOperationLeavesAPrefix) {
       disk.FailAfter(after, absl::InternalError("input/output error"));
       const Progress progress = Work(&disk);
       if (fate >= 0) disk.PowerFailure(static_cast<SimulatedDisk::Fate>(fate));
-      disk.Revive();
-      auto state = State::Open(Options(&disk));
-      if (!progress.made && absl::IsNotFound(state.status())) continue;
-      ASSERT_TRUE(state.ok()) << state.status();
-      const storage::StateSummary summary = (*state)->Summary();
-      EXPECT_GE(summary.applied, progress.durable);
-      ASSERT_TRUE(summary.applied == raft::Index(0) || hashes_.contains(summary.applied));
-      const auto check = (*state)->CheckHash();
-      ASSERT_TRUE(check.ok()) << check.status();
-      EXPECT_EQ(check->kept, check->recomputed);
+      Recover(&disk, progress);
       if (HasFailure()) return;
     }
   }

@@ -261,6 +261,35 @@ TEST(BirthTest, AFounderWipedAfterBirthIsCompleteIsNoReasonToBeginAgainForOneTha
                                     Not(HasSubstr("begin again"))));
 }
 
+// An older copy of its disk: pledged to a proposal that came to nothing.
+TEST(BirthTest, AFounderWithAnOldDiskEmptiesItsOwnOnlyOnceBirthIsComplete) {
+  BirthWorld earlier(3, 2);
+  earlier.StartAll();
+  earlier.Run(seconds(1), [&](const auto& f) {
+    return f.reply && f.from == earlier.node(0).address && earlier.node(2).identity;
+  });
+  ASSERT_EQ(earlier.Status(2).state, BirthState::kPledged);
+
+  BirthWorld world(3);
+  world.StartAll();
+  world.Run(seconds(1));
+  ASSERT_TRUE(world.AllBornTogether());
+  world.Kill(2);
+  world.node(2).identity = earlier.node(2).identity;
+  world.Start(2);
+  world.Run(seconds(3));
+  EXPECT_THAT(world.Lacks(2), AllOf(HasSubstr("has since pledged itself to another proposal"),
+                                    HasSubstr("If every founder still answers in a minute")));
+  for (size_t i : {0u, 1u}) {
+    world.node(i).complete = true;
+    world.node(i).birth->OnBirthComplete(world.now());
+  }
+  world.Run(seconds(3));
+  EXPECT_THAT(world.Lacks(2), AllOf(HasSubstr("Birth is complete, as cp-0 says: empty no data "
+                                              "directory but this node's"),
+                                    Not(HasSubstr("begin again"))));
+}
+
 TEST(BirthTest, AStoreThatARunningClusterDoesNotKnowWaitsAndSaysWhy) {
   BirthWorld world(3);
   world.StartAll();

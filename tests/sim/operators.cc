@@ -137,7 +137,8 @@ bool Operators::Repair(Process* leader, const raft::Membership& members) {
     if (itself != nullptr && former->voter) {
       step.kind = StepKind::kPromote;  // the former voter of this name leaves
     } else if (itself == nullptr && former->voter) {
-      if (!MayAdd(machine.get(), members)) continue;
+      // Until that is done nobody takes away another voter.
+      if (!MayAdd(machine.get(), members)) return true;
       step.kind = StepKind::kAddLearner;
     } else {
       step.kind = StepKind::kRemove;

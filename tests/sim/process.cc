@@ -57,7 +57,8 @@ bool Process::Check(const absl::Status& status, const char* what) {
 
 // Nothing but a flipped bit can be the cause of an error; and then the file is named.
 void Process::NoticeDamage(const absl::Status& status, const char* what) {
-  const std::string& flipped = machine_->disk.flipped();
+  std::string flipped = machine_->disk.flipped();
+  if (flipped.ends_with("-wal")) flipped.resize(flipped.size() - 4);  // part of that database
   if (flipped.empty()) {
     return context_->failure.Fail(machine_->name + ": " + what +
                                   ", and nothing is wrong with its disk: " + status.ToString());

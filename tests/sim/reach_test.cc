@@ -74,6 +74,16 @@ TEST(ReachTest, FlippedBitsInTheState) {
                          Reached::kDamageEmptied, Reached::kSnapshotInstalled});
 }
 
+// As drawn: each kind of fault, each size of a cluster.
+TEST(ReachTest, EveryFaultAndEverySize) {
+  const Report report = RunBent(SanitizerShare(80), [](Plan* plan) { plan->chaos = 5 * kSecond; });
+  if (kSanitizer) return;
+  for (size_t i = 0; i < kFaults; ++i) {
+    EXPECT_GT(report.faults[i], 0u) << FaultName(static_cast<Fault>(i));
+  }
+  for (size_t size = 1; size <= kNodesMax; ++size) EXPECT_GT(report.sizes[size], 0u) << size;
+}
+
 TEST(ReachTest, DisksThatFail) {
   const Report report = RunBent(SanitizerShare(10), [](Plan* plan) {
     plan->nodes = 3;

@@ -37,7 +37,7 @@ struct Context {
         network(plan, &random, &events, &report),
         raft_checker(&failure, &report),
         birth_checker(&failure),
-        history(&failure, &report) {}
+        history(plan, &events, &failure, &report) {}
 
   const Plan plan;
   Random random;
@@ -51,6 +51,8 @@ struct Context {
   History history;
   std::vector<std::unique_ptr<Machine>> machines;
   bool calm = false;  // the faults have stopped
+  // Changes of the members that operators have asked for and not heard of yet.
+  int changes_open = 0;
 
   // Of a cluster that begins born: its members.
   ClusterId cluster;

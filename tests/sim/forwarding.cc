@@ -14,8 +14,11 @@ using ingress::SessionId;
 // How a link that broke is tried again, as in services/forwarder.h.
 constexpr Duration kRedialMin = std::chrono::milliseconds(20);
 constexpr Duration kRedialMax = std::chrono::milliseconds(500);
+// About as often as services/server keeps house.
+constexpr Duration kExpireInterval = std::chrono::milliseconds(200);
 
-ingress::IngressOptions OptionsOf(const Plan& plan, StoreId store, uint64_t boot, uint64_t nonce) {
+ingress::IngressOptions IngressOptionsOf(const Plan& plan, StoreId store, uint64_t boot,
+                                         uint64_t nonce) {
   ingress::IngressOptions options;
   options.store = store;
   options.boot = boot;
@@ -98,7 +101,7 @@ Forwarding::Forwarding(Ports ports, StoreId store, uint64_t boot)
     : ports_(std::move(ports)),
       store_(store),
       now_(ports_.machine->clock.Now()),
-      ingress_(OptionsOf(ports_.context->plan, store, boot, ports_.context->random.Next())),
+      ingress_(IngressOptionsOf(ports_.context->plan, store, boot, ports_.context->random.Next())),
       intake_({}, ports_.state),
       alive_(std::make_shared<Forwarding*>(this)) {}
 
@@ -175,11 +178,26 @@ Micros Forwarding::Run() {
   now_ = std::max(now_, ports_.machine->clock.Now());
   for (const auto& event : std::exchange(mailbox_, {})) event();
   ingress_.Tick(now_);
+  const Instant expire = Expire();
   while (Step()) {
   }
-  Instant next = ingress_.NextDeadline();
+  Instant next = std::min(ingress_.NextDeadline(), expire);
   if (link_.number == 0 && leadership_.leader) next = std::min(next, redial_at_);
   return ports_.machine->clock.WhenShows(next);
+}
+
+Instant Forwarding::Expire() {
+  // One that does not lead has nothing to end; it hears when it does.
+  const bool leads = leadership_.leads && leadership_.ready;
+  if (leads != led_ || (leads && now_ >= expire_at_)) {
+    expirer_.Run(now_, leads, leadership_.term, ports_.state,
+                 [this](v1::Command command, Instant deadline, WriteDone done) {
+                   Write(std::move(command), deadline, std::move(done));
+                 });
+    led_ = leads;
+    expire_at_ = now_ + kExpireInterval;
+  }
+  return leads ? expire_at_ : Instant::max();
 }
 
 bool Forwarding::Step() {

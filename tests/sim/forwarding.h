@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "ingress/ingress.h"
+#include "services/ttl_expirer.h"
 #include "services/write_intake.h"
 #include "tests/sim/context.h"
 
@@ -70,6 +71,8 @@ class Forwarding {
   void SendLocal(const ingress::Ingress::Output& out);
   void SendRemote(const ingress::Ingress::Output& out);
   void RenewSession();
+  // Ends time-to-lives that are over, as services/server's housekeeping does. When next.
+  Instant Expire();
   void OnLinkBroken(uint64_t link);
   void OnOpened(uint64_t link, const ingress::SessionId& session, uint64_t last_sequence);
   // Carries an action to the forwarding of another process, in order; or breaks the stream.
@@ -96,6 +99,9 @@ class Forwarding {
   Duration redial_backoff_{};
   bool session_wanted_ = false;
   std::map<StreamKey, std::shared_ptr<RemoteSink>> streams_;
+  services::TtlExpirer expirer_;
+  bool led_ = false;  // when the expirer was asked last
+  Instant expire_at_ = Instant::min();
 };
 
 }  // namespace quorate::sim

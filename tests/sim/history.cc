@@ -1,71 +1,83 @@
 #include "tests/sim/history.h"
 
-#include <xxhash.h>
-
+#include <algorithm>
 #include <cstdlib>
+#include <utility>
 
 #include "base/check.h"
-#include "quorate/v1/command.pb.h"
+#include "tests/sim/machine.h"
 
 namespace quorate::sim {
-
-using HistoryKind = RegisterOperation::Kind;
-
 namespace {
 
-// Of what an answer means: the order of its metadata's bytes is nobody's business.
-uint64_t HashOf(const std::string& bytes) {
-  v1::Answer answer;
-  CHECK(answer.ParseFromString(bytes));
-  std::string facts = std::to_string(answer.code()) + answer.reason() + " " +
-                      std::to_string(answer.revision()) + (answer.succeeded() ? "+" : "-");
-  for (const v1::OperationResult& result : answer.results()) {
-    for (uint64_t fact : {result.create_revision(), result.version(), result.deleted()}) {
-      facts += " " + std::to_string(fact);
-    }
-  }
-  return XXH3_64bits(facts.data(), facts.size());
-}
+// What may be of any moment of so long a time says little, and costs the register checker much.
+constexpr Micros kRegisterAgeMax = 500 * kMillisecond;
+
+size_t NumberOfKey(const std::string& key) { return std::strtoull(key.c_str() + 1, nullptr, 10); }
 
 }  // namespace
 
-void History::Fail(uint64_t operation, const std::string& what) {
-  failure_->Fail("operation " + std::to_string(operation) + " on key " +
-                 std::to_string(operations_[operation - 1].key) + ": " + what);
+uint64_t History::NumberOf(const std::string& value) {
+  return std::strtoull(value.c_str(), nullptr, 10);
 }
 
-uint64_t History::Begin(HistoryKind kind, size_t key, Micros now, uint64_t expected) {
+void History::Fail(uint64_t operation, const std::string& what) {
+  failure_->Fail("operation " + std::to_string(operation) + ": " + what);
+}
+
+uint64_t History::Begin(Form form, RegisterOperation facts, size_t key) {
   Operation operation;
+  operation.form = form;
   operation.key = key;
-  operation.facts.kind = kind;
-  operation.facts.called = now;
-  operation.facts.expected = expected;
+  operation.facts = facts;
+  operation.facts.called = events_->now();
+  operation.floor = store_.acknowledged();
+  operation.begun_with = store_.applied();
   const uint64_t number = operations_.size() + 1;
-  if (kind == HistoryKind::kWrite || kind == HistoryKind::kSwap) operation.facts.value = number;
+  if (facts.kind == RegisterOperation::Kind::kWrite ||
+      facts.kind == RegisterOperation::Kind::kSwap) {
+    operation.facts.value = number;
+  }
   operations_.push_back(operation);
   return number;
 }
 
-void History::EndRead(uint64_t operation, Micros now, Micros not_before, uint64_t value) {
+void History::EndRead(uint64_t operation, const ReadQuestion& question, const ReadAnswer& answer) {
   Operation& read = operations_[operation - 1];
-  CHECK(read.end == End::kOpen && read.facts.kind == HistoryKind::kRead);
-  read.end = End::kServed;
-  read.facts.called = std::min(read.facts.called, not_before);
-  read.facts.returned = now;
-  read.facts.value = value;
+  CHECK(read.end == End::kOpen && read.form == Form::kRead);
+  if (answer.status == ReadAnswer::Status::kUnavailable) return Forget(operation);
+  store_.JudgeRead(operation, question, answer, read.floor);
+  store_.Acknowledge(answer.revision.value());
   ++ended_;
+  const Micros now = events_->now();
+  const bool for_register = answer.status == ReadAnswer::Status::kServed &&
+                            question.kind == ReadQuestion::Kind::kGet && !question.at &&
+                            answer.age && now - *answer.age <= kRegisterAgeMax;
+  read.end = for_register ? End::kServed : End::kForgotten;
+  if (!for_register) return;
+  read.key = NumberOfKey(question.key);
+  read.facts.called = std::min(read.facts.called, *answer.age);
+  read.facts.returned = now;
+  read.facts.value = answer.items.empty() ? 0 : NumberOf(answer.items[0].value);
 }
 
-void History::EndWrite(uint64_t operation, Micros now, bool succeeded) {
+void History::EndWrite(uint64_t operation, const v1::Answer& answer, bool succeeded) {
   Operation& write = operations_[operation - 1];
   if (write.end != End::kOpen) return Fail(operation, "it ends twice");
   write.end = End::kAnswered;
-  write.facts.returned = now;
+  write.facts.returned = events_->now();
   write.facts.succeeded = succeeded;
+  ++ended_;
   if (write.executed != 1) {
     Fail(operation, "it is answered and was executed " + std::to_string(write.executed) + " times");
+  } else if (StoreChecker::FactsOf(answer) != write.answer) {
+    Fail(operation, "its client is answered { " + answer.ShortDebugString() +
+                        " }, which is not what was executed");
+  } else if (answer.revision() < write.floor) {
+    Fail(operation, "it is answered with revision " + std::to_string(answer.revision()) + ", and " +
+                        std::to_string(write.floor) + " was acknowledged before it was asked for");
   }
-  ++ended_;
+  store_.Acknowledge(answer.revision());
 }
 
 void History::EndNotAccepted(uint64_t operation) {
@@ -75,55 +87,86 @@ void History::EndNotAccepted(uint64_t operation) {
   ++ended_;
 }
 
-void History::Forget(uint64_t operation) {
-  operations_[operation - 1].end = End::kForgotten;
+void History::EndUnknown(uint64_t operation) {
+  Operation& write = operations_[operation - 1];
+  if (write.end != End::kOpen || std::exchange(write.unknown, true)) return;
   ++ended_;
 }
 
+void History::Forget(uint64_t operation) { operations_[operation - 1].end = End::kForgotten; }
+
+// --- The log ---
+
 void History::OnApplied(const std::vector<raft::EntryPtr>& entries,
                         const std::vector<storage::Applied>& outcomes) {
-  if (entries.back()->index <= counted_) return;
+  if (entries.back()->index <= store_.applied()) return;
   size_t next = 0;
-  v1::Command command;
   for (const raft::EntryPtr& entry : entries) {
-    if (entry->type != raft::EntryType::kCommand) continue;
-    const storage::Applied& outcome = outcomes[next++];
-    CHECK(outcome.index == entry->index);
-    if (entry->index <= counted_ || outcome.refused || outcome.duplicate) continue;
-    command.ParseFromString(entry->payload);
-    if (command.note().empty()) continue;
-    const uint64_t operation = std::strtoull(command.note().c_str(), nullptr, 10);
-    CHECK(operation > 0 && operation <= operations_.size());
-    // A repeat by its request id is answered as the first one was, and changes nothing: one that is
-    // executed again makes another revision.
-    Operation& executed = operations_[operation - 1];
-    const uint64_t answer = HashOf(*outcome.answer);
-    if (executed.executed > 0 && executed.answer == answer) {
-      report_->Count(Reached::kRepeated);
-      continue;
+    const storage::Applied* outcome = nullptr;
+    if (entry->type == raft::EntryType::kCommand) {
+      outcome = &outcomes[next++];
+      CHECK(outcome->index == entry->index);
     }
-    executed.answer = answer;
-    if (++executed.executed > 1) Fail(operation, "it is executed twice");
-    LearnChange(command, *outcome.answer);
+    if (entry->index <= store_.applied()) continue;
+    if (store_.Replay(*entry, outcome)) Learn(*entry);
+    if (failure_->failed()) return;
   }
-  counted_ = entries.back()->index;
 }
 
-// The clients write one key at a time, so an executed command is one change, or none.
-void History::LearnChange(const v1::Command& command, const std::string& bytes) {
-  v1::Answer answer;
-  CHECK(answer.ParseFromString(bytes));
-  if (answer.code() != 0 || !answer.succeeded() || answer.results_size() != 1) return;
-  const v1::Operation& operation = command.transaction().then(0);
-  if (operation.has_put()) {
-    truth_.Add(answer.revision(), {operation.put().key(), operation.put().value()});
-  } else if (answer.results(0).deleted() > 0) {
-    truth_.Add(answer.revision(), {operation.delete_().key(), std::nullopt});
+void History::OnRecovered(const std::vector<raft::EntryPtr>& entries,
+                          const std::vector<std::shared_ptr<const std::string>>& answers) {
+  for (size_t i = 0; i < entries.size() && !failure_->failed(); ++i) {
+    if (store_.Replay(*entries[i], nullptr, answers[i].get())) Learn(*entries[i]);
   }
 }
+
+void History::Learn(const raft::Entry& entry) {
+  const v1::Command& command = store_.command();
+  if (command.note().empty()) return LearnEffects(entry, nullptr);
+  const uint64_t number = NumberOf(command.note());
+  CHECK(number > 0 && number <= operations_.size());
+  Operation& operation = operations_[number - 1];
+  if (store_.verdict() == StoreModel::Verdict::kRepeat) {
+    report_->Count(Reached::kRepeated);
+    return;
+  }
+  if (++operation.executed > 1) return Fail(number, "it is executed twice");
+  operation.answer = store_.facts();
+  if (entry.index <= operation.begun_with) {
+    Fail(number, "it is executed at " + ToString(entry.index) + ", before it was asked for");
+  }
+  if (operation.form == Form::kOther) LearnEffects(entry, &operation);
+  if (store_.answer().code() != 0) return;
+  if (!command.has_grant_ttl() && !command.has_keep_alive_ttl()) return;
+  for (const v1::OperationResult& result : store_.answer().results()) {
+    if (result.ttl_ms() == 0) continue;
+    store_.OnRenewed(result.ttl_id(), result.ttl_ms(), operation.facts.called, entry.term);
+  }
+}
+
+// A write of each key that it has changed, which took effect until now.
+void History::LearnEffects(const raft::Entry& entry, const Operation* operation) {
+  const Micros now = events_->now();
+  std::map<std::string, uint64_t> changed;  // to the last value of each
+  for (const StoreModel::Change& change : store_.model().changes()) {
+    changed[change.key] = change.now->deleted ? 0 : NumberOf(change.now->value);
+  }
+  for (const auto& [key, value] : changed) {
+    RegisterOperation write;
+    write.kind = RegisterOperation::Kind::kWrite;
+    write.called = operation != nullptr
+                       ? operation->facts.called
+                       : std::min(now, (entry.wall_time_ms - kWallTimeAtStart) * kMillisecond);
+    write.returned = now;
+    write.value = value;
+    effects_[NumberOfKey(key)].push_back(write);
+  }
+}
+
+// --- The end ---
 
 void History::Finish() {
-  std::map<size_t, std::vector<RegisterOperation>> keys;
+  std::map<size_t, std::vector<RegisterOperation>> keys = std::move(effects_);
   for (size_t i = 0; i < operations_.size(); ++i) {
     const Operation& operation = operations_[i];
     switch (operation.end) {
@@ -135,12 +178,14 @@ void History::Finish() {
       case End::kOpen:
         report_->Count(Reached::kUnknownOperation);
         // No log has it: nothing can have come of it.
-        if (operation.executed == 0) break;
+        if (operation.executed == 0 || operation.form != Form::kSimple) break;
         keys[operation.key].push_back(operation.facts);
         break;
       case End::kServed:
-      case End::kAnswered:
         keys[operation.key].push_back(operation.facts);
+        break;
+      case End::kAnswered:
+        if (operation.form == Form::kSimple) keys[operation.key].push_back(operation.facts);
         break;
     }
   }

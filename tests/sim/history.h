@@ -1,15 +1,17 @@
 // What the clients asked for and heard, and what was executed: exactly once, and linearizable.
 //
-//   * A write is executed at most once; one that was answered exactly once; one that was not
-//     accepted never.
+//   * A write is executed at most once; one that was answered exactly once, after it was asked for,
+//     and its client hears what the model says; one that was not accepted never.
 //   * The operations on each key could have happened one at a time (linearizability.h). A local
 //     read with a measured age counts as if it had begun at the moment up to which it is said to be
-//     complete.
-//   * The store's revision that one process shows never goes back.
+//     complete. What changes many keys (transactions, ranges, rollbacks, ends of time-to-lives) is
+//     a write of each of them.
+//   * What reads show is StoreChecker's to judge.
 #pragma once
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -18,61 +20,92 @@
 #include "storage/state.h"
 #include "tests/sim/linearizability.h"
 #include "tests/sim/report.h"
-#include "tests/sim/watch_truth.h"
+#include "tests/sim/store_checker.h"
 
 namespace quorate::sim {
 
 class History {
  public:
-  History(Failure* failure, Report* report) : failure_(failure), report_(report) {}
+  History(const Plan& plan, const EventQueue* events, Failure* failure, Report* report)
+      : events_(events),
+        failure_(failure),
+        report_(report),
+        store_(plan, events, failure, report) {}
 
-  // Numbers from 1. The number of a write is what it writes.
-  uint64_t Begin(RegisterOperation::Kind kind, size_t key, Micros now, uint64_t expected);
-  // A read was served: `value` is the number of the write that it saw, 0 if there was nothing.
-  void EndRead(uint64_t operation, Micros now, Micros not_before, uint64_t value);
-  // A write was answered: it was executed and `succeeded`, or its condition was false.
-  void EndWrite(uint64_t operation, Micros now, bool succeeded);
+  // Operations have numbers from 1. A write puts its own under the keys that it changes.
+  uint64_t BeginRead() { return Begin(Form::kRead, {}, 0); }
+  // A put, a deletion or a swap of one key, that is not bound to a time-to-live.
+  uint64_t BeginSimple(RegisterOperation::Kind kind, size_t key, uint64_t expected) {
+    RegisterOperation facts;
+    facts.kind = kind;
+    facts.expected = expected;
+    return Begin(Form::kSimple, facts, key);
+  }
+  // Any other write: the log tells what it has done.
+  uint64_t BeginOther() { return Begin(Form::kOther, {}, 0); }
+
+  void EndRead(uint64_t operation, const ReadQuestion& question, const ReadAnswer& answer);
+  // `succeeded`: it was executed, and its condition was not false.
+  void EndWrite(uint64_t operation, const v1::Answer& answer, bool succeeded);
   void EndNotAccepted(uint64_t operation);
-  // Nothing has become of it: a read that was refused.
+  // Nobody will ever know. What is not ended at all has an unknown outcome, too.
+  void EndUnknown(uint64_t operation);
+  // A read that was not served: nothing has become of it.
   void Forget(uint64_t operation);
-  // What is not ended by Finish has an unknown outcome.
 
   // Of every process; each entry counts once. The operation's number is in the command's note.
   void OnApplied(const std::vector<raft::EntryPtr>& entries,
                  const std::vector<storage::Applied>& outcomes);
-
-  // Birth begins again with empty disks: the log, in which no client has written, begins anew.
-  void OnBegunAgain() { counted_ = raft::Index(); }
-
+  // A process starts with a state that has applied these, and nobody has told of them. `answers`:
+  // what the state keeps of each; null: nothing.
+  void OnRecovered(const std::vector<raft::EntryPtr>& entries,
+                   const std::vector<std::shared_ptr<const std::string>>& answers);
   // Entries up to here were looked at.
-  raft::Index counted() const { return counted_; }
+  raft::Index counted() const { return store_.applied(); }
+
+  // Birth begins again with empty disks: no client was answered before.
+  void OnBegunAgain() {
+    store_.OnBegunAgain();
+    for (Operation& operation : operations_) operation.begun_with = raft::Index();
+  }
 
   void Finish();
 
   uint64_t ended() const { return ended_; }
-  const WatchTruth& truth() const { return truth_; }
+  const StoreChecker& store() const { return store_; }
 
   static std::string NoteOf(uint64_t operation) { return std::to_string(operation); }
+  static std::string KeyName(size_t key) { return "k" + std::to_string(key); }
+  // The number of the write that a value is of.
+  static uint64_t NumberOf(const std::string& value);
 
  private:
+  enum class Form : uint8_t { kRead, kSimple, kOther };
   enum class End : uint8_t { kOpen, kServed, kAnswered, kNotAccepted, kForgotten };
   struct Operation {
     RegisterOperation facts;
     size_t key = 0;
+    Form form = Form::kRead;
     End end = End::kOpen;
+    bool unknown = false;  // the client has given up on it
     uint32_t executed = 0;
-    uint64_t answer = 0;  // a hash of what the first execution answered
+    uint64_t answer = 0;     // of the first execution: StoreChecker::facts
+    uint64_t floor = 1;      // the revision that was acknowledged when it began
+    raft::Index begun_with;  // what was applied then
   };
+  uint64_t Begin(Form form, RegisterOperation facts, size_t key);
   void Fail(uint64_t operation, const std::string& what);
-  void LearnChange(const v1::Command& command, const std::string& answer);
+  void Learn(const raft::Entry& entry);
+  void LearnEffects(const raft::Entry& entry, const Operation* operation);
   void CheckKey(size_t key, const std::vector<RegisterOperation>& history);
 
+  const EventQueue* const events_;
   Failure* const failure_;
   Report* const report_;
+  StoreChecker store_;
   std::vector<Operation> operations_;  // by number - 1
-  raft::Index counted_;                // entries up to here were looked at
+  std::map<size_t, std::vector<RegisterOperation>> effects_;
   uint64_t ended_ = 0;
-  WatchTruth truth_;
 };
 
 }  // namespace quorate::sim

@@ -12,8 +12,6 @@
 namespace quorate::sim {
 namespace {
 
-using OperationKind = RegisterOperation::Kind;
-
 constexpr size_t kUnknownMax = 256;
 
 // Which operations without an outcome have taken effect.
@@ -69,16 +67,16 @@ class Frontier {
 bool TakeEffect(const RegisterOperation& operation, uint64_t* state) {
   const bool known = operation.returned != kNever;
   switch (operation.kind) {
-    case OperationKind::kRead:
+    case RegisterOperation::Kind::kRead:
       return *state == operation.value;
-    case OperationKind::kWrite:
+    case RegisterOperation::Kind::kWrite:
       *state = operation.value;
       return true;
-    case OperationKind::kDelete:
+    case RegisterOperation::Kind::kDelete:
       if (known && operation.succeeded != (*state != 0)) return false;
       *state = 0;
       return true;
-    case OperationKind::kSwap: {
+    case RegisterOperation::Kind::kSwap: {
       const bool holds = *state == operation.expected;
       if (known && operation.succeeded != holds) return false;
       if (holds) *state = operation.value;
@@ -107,7 +105,8 @@ class Checker {
     for (size_t i = 0; i < history_.size(); ++i) {
       CHECK(history_[i].called <= history_[i].returned);
       // A read without an outcome says nothing.
-      if (history_[i].returned == kNever && history_[i].kind == OperationKind::kRead) continue;
+      if (history_[i].returned == kNever && history_[i].kind == RegisterOperation::Kind::kRead)
+        continue;
       moments.push_back({history_[i].called, false, i});
       if (history_[i].returned != kNever) moments.push_back({history_[i].returned, true, i});
     }
@@ -130,10 +129,10 @@ class Checker {
   // What somebody has seen, or has asked for. All other values are one to everybody.
   void FindObserved() {
     for (const RegisterOperation& operation : history_) {
-      if (operation.kind == OperationKind::kRead && operation.returned != kNever) {
+      if (operation.kind == RegisterOperation::Kind::kRead && operation.returned != kNever) {
         observed_.insert(operation.value);
       }
-      if (operation.kind == OperationKind::kSwap) observed_.insert(operation.expected);
+      if (operation.kind == RegisterOperation::Kind::kSwap) observed_.insert(operation.expected);
     }
     observed_.insert(0);
   }
@@ -141,7 +140,7 @@ class Checker {
   bool Call(size_t operation) {
     if (history_[operation].returned == kNever) {
       RegisterOperation unknown = history_[operation];
-      if (unknown.kind == OperationKind::kDelete) unknown.value = 0;
+      if (unknown.kind == RegisterOperation::Kind::kDelete) unknown.value = 0;
       if (!observed_.contains(unknown.value)) unknown.value = kUnobserved;
       size_t alike = unknown_.size();
       for (size_t u = 0; u < unknown_.size(); ++u) {
@@ -213,8 +212,9 @@ class Checker {
     for (size_t p = 0; p < open_.size(); ++p) {
       if (open_[p] == kNone || (possibility->done >> p & 1) != 0) continue;
       const RegisterOperation& operation = history_[open_[p]];
-      const bool changes = operation.kind == OperationKind::kWrite ||
-                           (operation.kind != OperationKind::kRead && operation.succeeded);
+      const bool changes =
+          operation.kind == RegisterOperation::Kind::kWrite ||
+          (operation.kind != RegisterOperation::Kind::kRead && operation.succeeded);
       uint64_t state = possibility->state;
       if (!changes && TakeEffect(operation, &state)) {
         possibility->done |= uint64_t{1} << p;

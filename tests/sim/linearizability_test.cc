@@ -12,8 +12,6 @@
 namespace quorate::sim {
 namespace {
 
-using TestedKind = RegisterOperation::Kind;
-
 // Every order, one operation after the other; written apart from the checker.
 class Exhaustive {
  public:
@@ -43,16 +41,18 @@ class Exhaustive {
   }
   static bool Happens(const RegisterOperation& operation, uint64_t* state) {
     const bool known = operation.returned != kNever;
-    if (operation.kind == TestedKind::kRead) return !known || *state == operation.value;
+    if (operation.kind == RegisterOperation::Kind::kRead)
+      return !known || *state == operation.value;
     bool succeeds = true;
     uint64_t next = operation.value;
-    if (operation.kind == TestedKind::kDelete) {
+    if (operation.kind == RegisterOperation::Kind::kDelete) {
       succeeds = *state != 0;
       next = 0;
-    } else if (operation.kind == TestedKind::kSwap) {
+    } else if (operation.kind == RegisterOperation::Kind::kSwap) {
       succeeds = *state == operation.expected;
     }
-    if (known && operation.kind != TestedKind::kWrite && succeeds != operation.succeeded)
+    if (known && operation.kind != RegisterOperation::Kind::kWrite &&
+        succeeds != operation.succeeded)
       return false;
     if (succeeds) *state = next;
     return true;
@@ -72,36 +72,37 @@ std::vector<RegisterOperation> Generate(Random* random) {
   for (uint64_t i = 0; i < count; ++i) {
     RegisterOperation operation;
     now += random->Between(1, 4);
-    operation.kind = static_cast<TestedKind>(random->Below(4));
+    operation.kind = static_cast<RegisterOperation::Kind>(random->Below(4));
     operation.called = now - random->Between(0, 4);
     operation.returned = now + random->Between(0, 4);
     switch (operation.kind) {
-      case TestedKind::kRead:
+      case RegisterOperation::Kind::kRead:
         operation.value = state;
         break;
-      case TestedKind::kWrite:
+      case RegisterOperation::Kind::kWrite:
         operation.value = 1 + random->Below(values);
         break;
-      case TestedKind::kDelete:
+      case RegisterOperation::Kind::kDelete:
         operation.succeeded = state != 0;
         break;
-      case TestedKind::kSwap:
+      case RegisterOperation::Kind::kSwap:
         operation.value = 1 + random->Below(values);
         operation.expected = random->Below(values + 1);
         operation.succeeded = operation.expected == state;
         break;
     }
-    const bool unknown = operation.kind != TestedKind::kRead && random->OneIn(4);
+    const bool unknown = operation.kind != RegisterOperation::Kind::kRead && random->OneIn(4);
     if (unknown) operation.returned = kNever;
     history.push_back(operation);
     if (unknown && random->OneIn(2)) continue;  // it never happened
-    if (operation.kind == TestedKind::kWrite) state = operation.value;
-    if (operation.kind == TestedKind::kDelete) state = 0;
-    if (operation.kind == TestedKind::kSwap && operation.succeeded) state = operation.value;
+    if (operation.kind == RegisterOperation::Kind::kWrite) state = operation.value;
+    if (operation.kind == RegisterOperation::Kind::kDelete) state = 0;
+    if (operation.kind == RegisterOperation::Kind::kSwap && operation.succeeded)
+      state = operation.value;
   }
   for (uint64_t lies = random->OneIn(3) ? 0 : random->Between(1, 5); lies > 0; --lies) {
     RegisterOperation& liar = history[random->Below(history.size())];
-    if (liar.kind == TestedKind::kRead) {
+    if (liar.kind == RegisterOperation::Kind::kRead) {
       liar.value = random->Below(values + 1);
     } else {
       liar.succeeded = !liar.succeeded;
@@ -140,34 +141,37 @@ TEST(LinearizabilityTest, AgreesWithExhaustiveSearch) {
   }
 }
 
-RegisterOperation Write(Micros called, Micros returned, uint64_t value) {
-  return {TestedKind::kWrite, called, returned, value, 0, true};
+RegisterOperation WriteOf(Micros called, Micros returned, uint64_t value) {
+  return {RegisterOperation::Kind::kWrite, called, returned, value, 0, true};
 }
-RegisterOperation Read(Micros called, Micros returned, uint64_t value) {
-  return {TestedKind::kRead, called, returned, value, 0, true};
+RegisterOperation ReadOf(Micros called, Micros returned, uint64_t value) {
+  return {RegisterOperation::Kind::kRead, called, returned, value, 0, true};
 }
 
 TEST(LinearizabilityTest, AStaleReadIsFound) {
-  EXPECT_EQ(CheckRegister({Write(1, 2, 7), Write(3, 4, 8), Read(5, 6, 7)}),
+  EXPECT_EQ(CheckRegister({WriteOf(1, 2, 7), WriteOf(3, 4, 8), ReadOf(5, 6, 7)}),
             Verdict::kNotLinearizable);
-  EXPECT_EQ(CheckRegister({Write(1, 2, 7), Write(3, 6, 8), Read(5, 7, 7)}), Verdict::kLinearizable);
+  EXPECT_EQ(CheckRegister({WriteOf(1, 2, 7), WriteOf(3, 6, 8), ReadOf(5, 7, 7)}),
+            Verdict::kLinearizable);
 }
 
 TEST(LinearizabilityTest, AnUnknownWriteMayHappenAtAnyTimeButOnce) {
-  EXPECT_EQ(CheckRegister({Write(1, kNever, 7), Write(3, 4, 8), Read(5, 6, 8), Read(7, 8, 7)}),
-            Verdict::kLinearizable);
-  EXPECT_EQ(CheckRegister({Write(1, kNever, 7), Read(3, 4, 7), Write(5, 6, 8), Read(7, 8, 7)}),
-            Verdict::kNotLinearizable);
+  EXPECT_EQ(
+      CheckRegister({WriteOf(1, kNever, 7), WriteOf(3, 4, 8), ReadOf(5, 6, 8), ReadOf(7, 8, 7)}),
+      Verdict::kLinearizable);
+  EXPECT_EQ(
+      CheckRegister({WriteOf(1, kNever, 7), ReadOf(3, 4, 7), WriteOf(5, 6, 8), ReadOf(7, 8, 7)}),
+      Verdict::kNotLinearizable);
 }
 
 // Three hundred writes whose outcome nobody knows, none of them seen: this must cost nothing.
 TEST(LinearizabilityTest, ManyUnknownWritesThatNobodySaw) {
   std::vector<RegisterOperation> history;
   for (Micros i = 0; i < 250; ++i)
-    history.push_back(Write(i, kNever, 1000 + static_cast<uint64_t>(i)));
+    history.push_back(WriteOf(i, kNever, 1000 + static_cast<uint64_t>(i)));
   for (Micros i = 0; i < 250; ++i) {
-    history.push_back(Write(1000 + 10 * i, 1005 + 10 * i, static_cast<uint64_t>(i) + 1));
-    history.push_back(Read(1006 + 10 * i, 1008 + 10 * i, static_cast<uint64_t>(i) + 1));
+    history.push_back(WriteOf(1000 + 10 * i, 1005 + 10 * i, static_cast<uint64_t>(i) + 1));
+    history.push_back(ReadOf(1006 + 10 * i, 1008 + 10 * i, static_cast<uint64_t>(i) + 1));
   }
   EXPECT_EQ(CheckRegister(history), Verdict::kLinearizable);
 }
@@ -176,10 +180,10 @@ TEST(LinearizabilityTest, ManyUnknownWritesThatNobodySaw) {
 
 TEST(LinearizabilityTest, SaysSoWhenThereIsTooMuch) {
   std::vector<RegisterOperation> many;
-  for (uint64_t i = 0; i < 65; ++i) many.push_back(Write(1, 10, i + 1));
+  for (uint64_t i = 0; i < 65; ++i) many.push_back(WriteOf(1, 10, i + 1));
   EXPECT_EQ(CheckRegister(many), Verdict::kUndecided);
   std::vector<RegisterOperation> unknown;
-  for (uint64_t i = 0; i < 257; ++i) unknown.push_back(Write(1, kNever, i + 1));
+  for (uint64_t i = 0; i < 257; ++i) unknown.push_back(WriteOf(1, kNever, i + 1));
   EXPECT_EQ(CheckRegister(unknown), Verdict::kUndecided);
 }
 

@@ -15,13 +15,16 @@
 
 namespace quorate::sim {
 
+// What everybody's wall clock shows when the world begins; they all show the right time.
+inline constexpr int64_t kWallTimeAtStart = 1'700'000'000'000;
+
 // A boot-time clock that runs a little too fast or too slow.
 class MachineClock final : public raft::Clock {
  public:
   explicit MachineClock(const EventQueue* events) : events_(events) {}
 
   Instant Now() override { return Instant(Duration(At(events_->now()))); }
-  WallMilliseconds WallNow() override { return 1'700'000'000'000 + events_->now() / 1000; }
+  WallMilliseconds WallNow() override { return kWallTimeAtStart + events_->now() / 1000; }
 
   // What it shows now, and how fast it goes on from here.
   void Set(Micros reading, int64_t ppm) {
@@ -75,6 +78,7 @@ struct Machine {
   StoreId store;                // of the disk that is in it now
   SimulatedDisk disk;
   StateVault vault;
+  StoreLimits light_limits;  // of the light state machine
   MachineClock clock;
   std::unique_ptr<Process> process;  // null while it is down
   uint64_t life = 0;                 // counts processes, crashed starts included

@@ -2,12 +2,15 @@
 //
 //   quorate-sim --seed N [--trace]      one run; its trace hash is the last line
 //   quorate-sim --seeds A..B            many; stops at the first that fails
+//   quorate-sim --random N              N seeds from a random one on
 //   quorate-sim --hours H               random seeds for that long
 //   quorate-sim --sqlite ...            the same with the production's state machine on the same
-//   disk
+//                                       disk
 // A failing seed is shrunk to fewer faults before the program ends (--no-shrink: it is not).
-// --seconds, --clients, --nodes, --without and --fault-free change what the seed would have drawn.
-// Exit: 0 all was well, 1 a seed failed, 2 usage.
+// --seconds, --clients, --nodes, --without and --fault-free change what the seed would have drawn;
+// without them each run is of 60 virtual seconds and 1,000 operations at least.
+// Exit: 0 all was well, 1 a seed failed, 2 usage, 3 a run was too short, or 500 runs or more did
+// not reach everything that the report lists.
 #include <malloc.h>
 
 #include <algorithm>
@@ -18,6 +21,7 @@
 #include <cstring>
 #include <random>
 #include <string>
+#include <vector>
 
 #include "tests/sim/shrink.h"
 #include "tests/sim/world.h"
@@ -28,6 +32,7 @@ namespace {
 struct Arguments {
   uint64_t first = 1, last = 0;  // none when first > last
   double hours = 0;
+  uint64_t random = 0;  // so many from a random one on
   bool trace = false;
   bool verbose = false;
   bool shrink = true;
@@ -38,12 +43,17 @@ struct Arguments {
   size_t clients = 0;
   size_t nodes = 0;
   uint64_t without = 0;  // faults, by bit
+
+  bool default_plan() const {
+    return chaos == 0 && clients == 0 && nodes == 0 && without == 0 && !fault_free;
+  }
 };
 
 [[noreturn]] void Usage() {
   std::fputs(
-      "usage: quorate-sim (--seed N | --seeds A..B | --hours H) [--sqlite] [--trace] [--verbose]\n"
-      "                   [--seconds S] [--clients N] [--nodes N] [--without FAULT]...\n"
+      "usage: quorate-sim (--seed N | --seeds A..B | --random N | --hours H) [--sqlite] [--trace]\n"
+      "                   [--verbose] [--seconds S] [--clients N] [--nodes N] [--without "
+      "FAULT]...\n"
       "                   [--no-shrink] [--fault-free]\n",
       stderr);
   std::exit(2);
@@ -82,6 +92,8 @@ Arguments Parse(int argc, char** argv) {
       if (dots == nullptr) Usage();
       arguments.first = std::strtoull(value, nullptr, 10);
       arguments.last = std::strtoull(dots + 2, nullptr, 10);
+    } else if (name == "--random") {
+      arguments.random = std::strtoull(value, nullptr, 10);
     } else if (name == "--hours") {
       arguments.hours = std::strtod(value, nullptr);
     } else if (name == "--seconds") {
@@ -101,7 +113,7 @@ Arguments Parse(int argc, char** argv) {
       Usage();
     }
   }
-  if (arguments.first > arguments.last && arguments.hours <= 0) Usage();
+  if (arguments.first > arguments.last && arguments.hours <= 0 && arguments.random == 0) Usage();
   return arguments;
 }
 
@@ -139,8 +151,31 @@ void OnAbort(int) {
   std::_Exit(1);
 }
 
+// What many runs must have reached, and each must have been.
+constexpr uint64_t kRunsForEverything = 500;
+constexpr int kExitNotEnough = 3;
+
+int JudgeReport(const Report& sum, const Arguments& arguments) {
+  if (!arguments.default_plan() || sum.runs < 2) return 0;
+  int status = 0;
+  const std::vector<std::string> missing = sum.Missing(arguments.sqlite);
+  if (!missing.empty()) {
+    std::printf("never reached:\n");
+    for (const std::string& name : missing) std::printf("  %s\n", name.c_str());
+    if (sum.runs >= kRunsForEverything) status = kExitNotEnough;
+  }
+  if (sum.too_short > 0) {
+    std::printf("%llu runs are of less than %lld virtual seconds or %llu operations\n",
+                static_cast<unsigned long long>(sum.too_short),
+                static_cast<long long>(kVirtualTimeMin / kSecond),
+                static_cast<unsigned long long>(kOperationsMin));
+    status = kExitNotEnough;
+  }
+  return status;
+}
+
 int Main(int argc, char** argv) {
-  const Arguments arguments = Parse(argc, argv);
+  Arguments arguments = Parse(argc, argv);
   std::signal(SIGABRT, OnAbort);
   std::setvbuf(stdout, nullptr, _IOLBF, 1 << 16);
   // What one run gives back the next one takes: not worth a call of the kernel each time.
@@ -153,7 +188,11 @@ int Main(int argc, char** argv) {
   };
   std::random_device device;
   uint64_t seed = arguments.first;
-  if (arguments.hours > 0) seed = (uint64_t{device()} << 20 ^ device()) >> 4;
+  if (arguments.hours > 0 || arguments.random > 0) {
+    seed = (uint64_t{device()} << 20 ^ device()) >> 4;
+  }
+  if (arguments.random > 0) arguments.last = seed + arguments.random - 1;
+  const uint64_t first = seed;
   std::printf("first seed %llu\n", static_cast<unsigned long long>(seed));
   uint64_t hash = 0;
   int status = 0;
@@ -181,7 +220,13 @@ int Main(int argc, char** argv) {
     }
   }
   std::fputs(sum.Text().c_str(), stdout);
+  if (status == 0) status = JudgeReport(sum, arguments);
   const double seconds = elapsed();
+  std::printf("%llu seeds from %llu on: %.0f virtual seconds, %llu steps, %llu client operations\n",
+              static_cast<unsigned long long>(sum.runs), static_cast<unsigned long long>(first),
+              static_cast<double>(sum.virtual_time) / 1e6,
+              static_cast<unsigned long long>(sum.events),
+              static_cast<unsigned long long>(sum.operations));
   std::printf("%.1f s of wall time, %.0f virtual seconds in each, %.0f operations in each\n",
               seconds, static_cast<double>(sum.virtual_time) / 1e6 / seconds,
               static_cast<double>(sum.operations) / seconds);

@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include "base/check.h"
-#include "storage/answer.h"
 
 namespace quorate::sim {
 namespace {
@@ -17,6 +16,18 @@ uint64_t Hash(uint64_t seed, std::string_view bytes) {
 uint64_t Combine(uint64_t hash, uint64_t value) {
   hash = (hash ^ value) * 0x9e3779b97f4a7c15ULL;
   return hash ^ (hash >> 32);
+}
+
+storage::Item ItemOf(const std::string& key, const StoreModel::Version& version) {
+  storage::Item item;
+  item.key = key;
+  item.is_text = version.is_text;
+  item.value = version.value;
+  item.create_revision = Revision(version.create_revision);
+  item.mod_revision = Revision(version.revision);
+  item.version = version.version;
+  item.ttl = version.ttl;
+  return item;
 }
 
 }  // namespace
@@ -108,7 +119,7 @@ void MemoryState::ApplyOne(const raft::Entry& entry, std::vector<storage::Applie
   MemoryData& data = *data_;
   CHECK(entry.index == data.applied + 1, "entries are applied in order, without a gap");
   CHECK(entry.term >= data.applied_term, "terms do not go back");
-  data.log_time_ms = std::max(data.log_time_ms, entry.log_time_ms);
+  data.store.Advance(entry.log_time_ms);
   data.hash = Combine(Hash(data.hash, entry.payload), entry.term.value());
   data.hash = Combine(data.hash, entry.log_time_ms << 8 | static_cast<uint64_t>(entry.type));
   switch (entry.type) {
@@ -153,7 +164,7 @@ void MemoryState::ApplyCommand(const raft::Entry& entry, storage::Applied* outco
                                           entry.index, data.membership, &outcome->duplicate);
     outcome->refused = outcome->refusal != storage::Refusal::kNone;
     if (outcome->refused) return;
-    answer_.set_revision(data.revision.value());
+    answer_.set_revision(data.store.revision());
     outcome->answer = std::make_shared<const std::string>(answer_.SerializeAsString());
     return;
   }
@@ -167,100 +178,10 @@ void MemoryState::ApplyCommand(const raft::Entry& entry, storage::Applied* outco
     data.sessions.Forget(position);
     return;
   }
-  Execute();
-  answer_.set_revision(data.revision.value());
+  data.store.Execute(command_, {data.membership.cluster, entry.index}, nullptr, &answer_);
   outcome->answer = std::make_shared<const std::string>(answer_.SerializeAsString());
   data.sessions.Forget(position);
   data.sessions.Keep(outcome->session_store, {outcome->answer, {}});
-}
-
-void MemoryState::Execute() {
-  if (command_.has_skip()) {
-    return storage::Refuse(answer_, storage::kCancelled, "SKIPPED", "given up");
-  }
-  CHECK(command_.has_transaction(), "a command that no client sent");
-  ExecuteTransaction(command_.transaction());
-}
-
-bool MemoryState::Holds(const v1::Compare& compare) const {
-  const auto found = data_->items.find(compare.key());
-  const MemoryData::Value* value = found == data_->items.end() ? nullptr : found->second.get();
-  int order = 0;  // what is there, against what is asked for
-  const auto against = [&](uint64_t there, uint64_t wanted) {
-    order = there < wanted ? -1 : there > wanted;
-  };
-  switch (compare.target_case()) {
-    case v1::Compare::kModRevision:
-      against(value ? value->mod_revision.value() : 0, compare.mod_revision());
-      break;
-    case v1::Compare::kCreateRevision:
-      against(value ? value->create_revision.value() : 0, compare.create_revision());
-      break;
-    case v1::Compare::kVersion:
-      against(value ? value->version : 0, compare.version());
-      break;
-    case v1::Compare::kValue:
-      order = value == nullptr ? -1 : value->bytes.compare(compare.value());
-      break;
-    case v1::Compare::TARGET_NOT_SET:
-      CHECK(false);
-  }
-  switch (compare.result()) {
-    case v1::Compare::RESULT_EQUAL:
-      return order == 0;
-    case v1::Compare::RESULT_NOT_EQUAL:
-      return order != 0;
-    case v1::Compare::RESULT_GREATER:
-      return order > 0;
-    case v1::Compare::RESULT_LESS:
-      return order < 0;
-    default:
-      CHECK(false);
-  }
-}
-
-void MemoryState::ExecuteTransaction(const v1::Transaction& transaction) {
-  MemoryData& data = *data_;
-  const bool holds = std::all_of(transaction.compare().begin(), transaction.compare().end(),
-                                 [this](const v1::Compare& each) { return Holds(each); });
-  if (!holds && transaction.abort_on_false()) {
-    return storage::Refuse(answer_, storage::kAborted, "REVISION_MISMATCH", "");
-  }
-  answer_.set_succeeded(holds);
-  const Revision next = data.revision + 1;
-  bool changed = false;
-  for (const v1::Operation& operation : holds ? transaction.then() : transaction.otherwise()) {
-    v1::OperationResult* result = answer_.add_results();
-    if (operation.has_put()) {
-      const v1::PutOperation& put = operation.put();
-      std::shared_ptr<const MemoryData::Value>& place = data.items[put.key()];
-      auto value = std::make_shared<MemoryData::Value>();
-      value->bytes = put.value();
-      value->is_text = put.value_kind() == v1::VALUE_KIND_TEXT;
-      value->create_revision = place == nullptr ? next : place->create_revision;
-      value->version = place == nullptr ? 1 : place->version + 1;
-      value->mod_revision = next;
-      result->set_create_revision(value->create_revision.value());
-      result->set_version(value->version);
-      place = std::move(value);
-      changed = true;
-    } else if (operation.has_delete_()) {
-      CHECK(operation.delete_().range_end().empty());
-      const size_t deleted = data.items.erase(operation.delete_().key());
-      result->set_deleted(deleted);
-      changed = changed || deleted > 0;
-    } else {
-      CHECK(operation.has_read() && operation.read().range_end().empty());
-      const auto found = data.items.find(operation.read().key());
-      result->set_count(found == data.items.end() ? 0 : 1);
-      if (found == data.items.end()) continue;
-      v1::ReadItem* item = result->add_items();
-      item->set_key(found->first);
-      item->set_value(found->second->bytes);
-      item->set_mod_revision(found->second->mod_revision.value());
-    }
-  }
-  if (changed) data.revision = next;
 }
 
 // --- Views ---
@@ -269,8 +190,16 @@ storage::StateSummary MemoryState::Summary() const {
   storage::StateSummary summary;
   summary.applied = data_->applied;
   summary.applied_term = data_->applied_term;
-  summary.revision = data_->revision;
-  summary.log_time_ms = data_->log_time_ms;
+  summary.revision = Revision(data_->store.revision());
+  summary.compacted = Revision(data_->store.compacted());
+  summary.log_time_ms = data_->store.log_time_ms();
+  summary.request_ids = data_->store.request_ids();
+  summary.ttls = data_->store.ttls().size();
+  summary.ttl_keys = data_->store.ttl_keys();
+  for (const auto& [id, ttl] : data_->store.ttls()) {
+    uint64_t& next = summary.next_ttl_deadline_ms;
+    if (next == 0 || ttl.deadline_ms < next) next = ttl.deadline_ms;
+  }
   summary.membership = data_->membership;
   summary.membership_index = data_->membership_index;
   summary.birth_complete = data_->birth_complete;
@@ -292,40 +221,99 @@ std::shared_ptr<const std::string> MemoryState::KeptAnswer(StoreId store, uint64
   return found == sessions.end() ? nullptr : storage::AnswerOf(found->second, sequence);
 }
 
+absl::Status MemoryState::CheckPast(std::optional<Revision> at) const {
+  const uint64_t head = data_->store.revision();
+  if (!at || at->value() == head) return absl::OkStatus();
+  if (at->value() > head) return absl::OutOfRangeError("it is ahead of this node");
+  if (at->value() <= data_->store.compacted()) return absl::OutOfRangeError("it is compacted");
+  return absl::OkStatus();
+}
+
 std::pair<absl::StatusOr<storage::Item>, Revision> MemoryState::Get(std::string_view key,
                                                                     std::optional<Revision> at,
                                                                     const storage::ReadLimits&) {
-  CHECK(!at);
-  const auto found = data_->items.find(std::string(key));
-  if (found == data_->items.end()) return {absl::NotFoundError(""), data_->revision};
-  storage::Item item;
-  item.key = found->first;
-  item.value = found->second->bytes;
-  item.is_text = found->second->is_text;
-  item.create_revision = found->second->create_revision;
-  item.mod_revision = found->second->mod_revision;
-  item.version = found->second->version;
-  return {std::move(item), data_->revision};
+  const Revision head(data_->store.revision());
+  if (absl::Status s = CheckPast(at); !s.ok()) return {s, head};
+  const std::string name(key);
+  const StoreModel::Version* const version = data_->store.At(name, at.value_or(head).value());
+  if (version == nullptr) return {absl::NotFoundError(""), head};
+  return {ItemOf(name, *version), head};
+}
+
+absl::StatusOr<storage::ListPage> MemoryState::List(const storage::ListQuery& query,
+                                                    const storage::ReadLimits&) {
+  if (absl::Status s = CheckPast(query.at); !s.ok()) return s;
+  storage::ListPage page;
+  page.revision = Revision(data_->store.revision());
+  const uint64_t at = query.at.value_or(page.revision).value();
+  const StoreModel::Items& items = data_->store.items();
+  for (auto each = items.lower_bound(query.prefix); each != items.end(); ++each) {
+    if (each->first.compare(0, query.prefix.size(), query.prefix) != 0) break;
+    if (!query.after.empty() && each->first <= query.after) continue;
+    const StoreModel::Version* const version = StoreModel::VersionAt(each->second, at);
+    if (version == nullptr || version->deleted) continue;
+    page.more = page.items.size() == query.items_max;
+    if (page.more) break;
+    page.items.push_back(ItemOf(each->first, *version));
+  }
+  return page;
+}
+
+absl::StatusOr<std::pair<uint64_t, Revision>> MemoryState::Count(
+    std::string_view prefix, std::optional<Revision> at, const storage::ReadLimits& limits) {
+  storage::ListQuery query;
+  query.prefix = std::string(prefix);
+  query.at = at;
+  query.items_max = SIZE_MAX;
+  const auto page = List(query, limits);
+  if (!page.ok()) return page.status();
+  return std::make_pair(uint64_t{page->items.size()}, page->revision);
+}
+
+absl::StatusOr<storage::HistoryPage> MemoryState::History(const storage::HistoryQuery& query,
+                                                          const storage::ReadLimits&) {
+  if (absl::Status s = CheckPast(query.at); !s.ok()) return s;
+  storage::HistoryPage page;
+  page.revision = Revision(data_->store.revision());
+  const auto found = data_->store.items().find(query.key);
+  if (found == data_->store.items().end()) return page;
+  const StoreModel::Version* version =
+      StoreModel::VersionAt(found->second, query.at.value_or(page.revision).value());
+  for (; version != nullptr; version = version->previous.get()) {
+    const bool last = version->revision <= data_->store.compacted();
+    if (last && version->deleted) break;
+    page.more = page.items.size() == query.items_max;
+    if (page.more) break;
+    storage::HistoryItem item;
+    item.item = ItemOf(query.key, *version);
+    item.deleted = version->deleted;
+    item.author = version->author;
+    item.note = version->note;
+    page.items.push_back(std::move(item));
+    if (last) break;
+  }
+  return page;
+}
+
+absl::StatusOr<std::vector<uint64_t>> MemoryState::DueTtls(uint64_t log_time_ms, size_t limit,
+                                                           const storage::ReadLimits&) {
+  std::vector<std::pair<uint64_t, uint64_t>> due;
+  for (const auto& [id, ttl] : data_->store.ttls()) {
+    if (ttl.deadline_ms < log_time_ms) due.emplace_back(ttl.deadline_ms, id);
+  }
+  std::sort(due.begin(), due.end());
+  std::vector<uint64_t> ids;
+  for (const auto& [deadline, id] : due) {
+    if (ids.size() < limit) ids.push_back(id);
+  }
+  return ids;
 }
 
 absl::StatusOr<storage::StateCopy> MemoryState::Copy(const std::string&, const std::atomic<bool>&) {
   return absl::UnimplementedError("Snapshot copies this one");
 }
-absl::StatusOr<storage::ListPage> MemoryState::List(const storage::ListQuery&,
-                                                    const storage::ReadLimits&) {
-  return absl::UnimplementedError("List");
-}
-absl::StatusOr<std::pair<uint64_t, Revision>> MemoryState::Count(std::string_view,
-                                                                 std::optional<Revision>,
-                                                                 const storage::ReadLimits&) {
-  return absl::UnimplementedError("Count");
-}
 absl::StatusOr<storage::ChangesPage> MemoryState::Changes(const storage::ChangesQuery&) {
   return absl::UnimplementedError("Changes");
-}
-absl::StatusOr<storage::HistoryPage> MemoryState::History(const storage::HistoryQuery&,
-                                                          const storage::ReadLimits&) {
-  return absl::UnimplementedError("History");
 }
 absl::StatusOr<std::pair<raft::Index, storage::StateHash>> MemoryState::RecomputeHash() {
   return std::make_pair(data_->applied, Summary().hash);

@@ -1,8 +1,8 @@
 // A light state machine: what the commands mean, without SQLite.
 //
 // It stands in for storage::State where the simulator wants speed. It knows sessions (the
-// production's own SessionTable), transactions of puts, deletions and compares, Skip and
-// OpenSession, which is what the simulated clients send. Everything else is a CHECK.
+// production's own SessionTable) and, by StoreModel, what the simulated clients send. Watches are
+// asked of SQLite only. Everything else is a CHECK.
 //
 // The hash is one over everything that was applied, in order, and what was answered.
 #pragma once
@@ -18,26 +18,19 @@
 #include "storage/state.h"
 #include "storage/state_sessions.h"
 #include "tests/sim/random.h"
+#include "tests/sim/store_model.h"
 
 namespace quorate::sim {
 
-// A whole state; values are shared between copies.
+// A whole state; what the past held is shared between copies.
 struct MemoryData {
-  struct Value {
-    std::string bytes;
-    bool is_text = false;
-    Revision create_revision;
-    Revision mod_revision;
-    uint64_t version = 0;
-  };
+  explicit MemoryData(const StoreLimits& limits) : store(limits) {}
   raft::Index applied;
   raft::Term applied_term;
-  Revision revision{1};
-  uint64_t log_time_ms = 0;
   raft::Membership membership;
   raft::Index membership_index;
   bool birth_complete = false;
-  std::map<std::string, std::shared_ptr<const Value>> items;
+  StoreModel store;
   storage::SessionTable sessions;
   uint64_t hash = 0;
 };
@@ -88,20 +81,19 @@ class MemoryState final : public storage::State {
   std::shared_ptr<const std::string> KeptAnswer(StoreId store, uint64_t sequence) const override;
   std::pair<absl::StatusOr<storage::Item>, Revision> Get(
       std::string_view key, std::optional<Revision> at, const storage::ReadLimits& limits) override;
-
-  // What the simulated clients do not ask for.
-  absl::StatusOr<storage::ListPage> List(const storage::ListQuery&,
+  absl::StatusOr<storage::ListPage> List(const storage::ListQuery& query,
                                          const storage::ReadLimits&) override;
-  absl::StatusOr<std::pair<uint64_t, Revision>> Count(std::string_view, std::optional<Revision>,
+  absl::StatusOr<std::pair<uint64_t, Revision>> Count(std::string_view prefix,
+                                                      std::optional<Revision> at,
                                                       const storage::ReadLimits&) override;
-  absl::StatusOr<storage::ChangesPage> Changes(const storage::ChangesQuery&) override;
-  absl::StatusOr<std::vector<uint64_t>> DueTtls(uint64_t, size_t,
-                                                const storage::ReadLimits&) override {
-    return std::vector<uint64_t>();
-  }
-  void CollectChanges(storage::Collect) override {}
-  absl::StatusOr<storage::HistoryPage> History(const storage::HistoryQuery&,
+  absl::StatusOr<std::vector<uint64_t>> DueTtls(uint64_t log_time_ms, size_t limit,
+                                                const storage::ReadLimits&) override;
+  absl::StatusOr<storage::HistoryPage> History(const storage::HistoryQuery& query,
                                                const storage::ReadLimits&) override;
+
+  // What the simulation does not ask of it.
+  absl::StatusOr<storage::ChangesPage> Changes(const storage::ChangesQuery&) override;
+  void CollectChanges(storage::Collect) override {}
   absl::StatusOr<std::pair<raft::Index, storage::StateHash>> RecomputeHash() override;
   absl::StatusOr<storage::HashCheck> CheckHash() override;
   absl::StatusOr<std::vector<std::pair<raft::Index, storage::StateHash>>> RecordedHashes() override;
@@ -116,9 +108,8 @@ class MemoryState final : public storage::State {
  private:
   void ApplyOne(const raft::Entry& entry, std::vector<storage::Applied>* outcomes);
   void ApplyCommand(const raft::Entry& entry, storage::Applied* outcome);
-  void Execute();
-  void ExecuteTransaction(const v1::Transaction& transaction);
-  bool Holds(const v1::Compare& compare) const;
+  // Whether a read of `at` can be answered.
+  absl::Status CheckPast(std::optional<Revision> at) const;
   void Use(uint64_t generation);
 
   StateVault* const vault_;

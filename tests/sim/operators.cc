@@ -1,6 +1,7 @@
 #include "tests/sim/operators.h"
 
 #include <algorithm>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -32,6 +33,8 @@ Process* Operators::Leader(Context* context) {
 }
 
 bool Operators::CanLose(const Context& context, size_t number) {
+  // A change that waits in a leader's inbox may need any of the members.
+  if (context.changes_open > 0) return false;
   const StoreId lost = context.machines[number]->store;
   bool any = false;
   for (const auto& machine : context.machines) {
@@ -81,7 +84,7 @@ void Operators::Act() {
   if (leader == nullptr || !leader->status()->birth_complete) return;
   const raft::Membership members = *leader->status()->membership;
   if (members.joint) return;
-  if (context_->plan.sqlite && context_->random.OneIn(10)) CompactHistory(leader);
+  if (context_->random.OneIn(10)) CompactHistory(leader);
   if (Repair(leader, members)) return;
   if (context_->plan.Has(Fault::kMembership)) {
     if (!context_->calm) ChangeSomething(leader, members);
@@ -155,6 +158,10 @@ void Operators::ChangeSomething(Process* leader, const raft::Membership& members
   for (const auto& machine : context_->machines) {
     if (machine->corrupt || !machine->disk.flipped().empty()) return;
   }
+  // Nobody shrinks a cluster of which a disk has just been lost: that member may be needed then.
+  for (const raft::Member& member : members.members) {
+    if (!IsThere(*context_, member.store)) return;
+  }
   Random& random = context_->random;
   raft::MembershipChange change;
   const uint64_t steps = random.OneIn(4) ? 2 : 1;
@@ -208,8 +215,11 @@ void Operators::Propose(Process* leader, raft::MembershipChange change) {
     }
     context_->trace.Tell("operators:%s", text.c_str());
   }
-  leader->node()->ProposeMembership(std::move(change), [context = context_](
-                                                           const raft::ChangeResult& result) {
+  // Ends with the answer, or with the process.
+  ++context_->changes_open;
+  const std::shared_ptr<Context> open(context_, [](Context* of) { --of->changes_open; });
+  leader->node()->ProposeMembership(std::move(change), [context = context_,
+                                                        open](const raft::ChangeResult& result) {
     if (context->trace.telling()) {
       context->trace.Tell("operators: the change ends with status %d",
                           static_cast<int>(result.status));

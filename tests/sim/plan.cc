@@ -96,6 +96,18 @@ void DrawClients(Random* random, Plan* plan) {
   plan->local_permille = static_cast<uint32_t>(random->Between(0, 200));
 }
 
+// Each kind of operation is missing from some runs, and most of others.
+void DrawMix(Random* random, Plan* plan) {
+  const auto draw = [random](int64_t most) {
+    return random->OneIn(4) ? 0u : static_cast<uint32_t>(random->Between(most / 20, most));
+  };
+  plan->wide_permille = draw(500);
+  plan->txn_permille = draw(400);
+  plan->ttl_permille = draw(300);
+  plan->range_permille = draw(100);
+  if (random->OneIn(6)) plan->light_request_ids = static_cast<uint64_t>(random->Skewed(1, 128));
+}
+
 }  // namespace
 
 void Plan::Remove(Fault fault) {
@@ -144,6 +156,7 @@ Plan DrawPlan(uint64_t seed) {
   DrawLimits(&random, &plan);
   DrawClients(&random, &plan);
   DrawBirth(&random, &plan);
+  DrawMix(&random, &plan);
   return plan;
 }
 

@@ -109,6 +109,11 @@ struct Plan {
   Micros think = 50 * kMillisecond;  // between two operations of a client, on average
   Micros deadline = 2 * kSecond;
   uint32_t read_permille = 400, local_permille = 100;  // of all; the rest writes
+  // Of reads: of many keys, of the past.
+  uint32_t wide_permille = 100;
+  // Of writes: transactions, time-to-lives, ranges and rollbacks; the rest are of one key.
+  uint32_t txn_permille = 150, ttl_permille = 100, range_permille = 30;
+  uint64_t light_request_ids = 128;  // that the light state machine remembers
 };
 
 Plan DrawPlan(uint64_t seed);

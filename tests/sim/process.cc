@@ -25,7 +25,11 @@ Machine::~Machine() = default;
 // --- Birth and death ---
 
 Process::Process(Context* context, Machine* machine)
-    : context_(context), machine_(machine), life_(machine->life), snapshots_(context, this) {
+    : context_(context),
+      machine_(machine),
+      life_(machine->life),
+      snapshots_(context, this),
+      reads_(context, this) {
   due_.fill(kNever);
 }
 
@@ -235,64 +239,7 @@ void Process::OnApplied(const std::vector<raft::EntryPtr>& entries,
   // In the order of the services: the transaction, then watches, then whoever waits.
   if (watches_ != nullptr) watches_->OnApplied(outcomes);
   forwarding_->OnApplied(outcomes);
-  ServeReads();
-}
-
-// --- Reads ---
-
-void Process::ReadLinearizable(const std::string& key, bool by_lease, ReadDone done) {
-  WaitingRead read{key, std::move(done), context_->events.now(), by_lease, {}};
-  auto shared = std::make_shared<WaitingRead>(std::move(read));
-  node_->RequestRead(by_lease ? raft::ReadMode::kLease : raft::ReadMode::kRound,
-                     [this, shared](const raft::ReadResult& result) {
-                       if (dead_) return;
-                       if (result.outcome != raft::ReadOutcome::kConfirmed) {
-                         return shared->done({});
-                       }
-                       if (result.lease_until) shared->lease_until = *result.lease_until;
-                       shared->by_lease = result.lease_until.has_value();
-                       waiting_reads_.emplace(result.index, std::move(*shared));
-                       ServeReads();
-                     });
-  Wake(Job::kNode, Slowed(context_->random.Between(0, context_->plan.step)));
-}
-
-void Process::ServeReads() {
-  const raft::Index applied = state_->applied();
-  while (!waiting_reads_.empty() && waiting_reads_.begin()->first <= applied) {
-    const WaitingRead read = std::move(waiting_reads_.begin()->second);
-    waiting_reads_.erase(waiting_reads_.begin());
-    ReadOutcome outcome;
-    const auto [item, revision] = state_->state()->Get(read.key, std::nullopt, {});
-    // Judged after the read, as services/config_service does.
-    const bool late = read.by_lease && machine_->clock.Now() >= read.lease_until;
-    if (late || (!item.ok() && !absl::IsNotFound(item.status()))) {
-      read.done({});
-      continue;
-    }
-    outcome.served = true;
-    outcome.by_lease = read.by_lease;
-    outcome.revision = revision;
-    outcome.found = item.ok();
-    if (item.ok()) outcome.value = item->value;
-    outcome.not_before = read.asked;
-    read.done(outcome);
-  }
-}
-
-Process::ReadOutcome Process::ReadLocal(const std::string& key) {
-  ReadOutcome outcome;
-  const auto fresh = node_->status()->fresh_as_of;
-  // A store that has never caught up answers nothing; here that is known by its membership.
-  if (!fresh || !state_->Summary().membership_index) return outcome;
-  const auto [item, revision] = state_->state()->Get(key, std::nullopt, {});
-  if (!item.ok() && !absl::IsNotFound(item.status())) return outcome;
-  outcome.served = true;
-  outcome.revision = revision;
-  outcome.found = item.ok();
-  if (item.ok()) outcome.value = item->value;
-  outcome.not_before = std::max<Micros>(0, machine_->clock.WhenShowed(*fresh));
-  return outcome;
+  reads_.Serve();
 }
 
 }  // namespace quorate::sim

@@ -23,6 +23,7 @@
 #include "tests/sim/birth_host.h"
 #include "tests/sim/context.h"
 #include "tests/sim/forwarding.h"
+#include "tests/sim/reads.h"
 #include "tests/sim/snapshots.h"
 #include "tests/sim/state_box.h"
 #include "tests/sim/watches.h"
@@ -52,20 +53,7 @@ class Process {
   void Deliver(raft::Message message, ClusterId cluster);
 
   // --- For clients on this node ---
-  struct ReadOutcome {
-    bool served = false;
-    bool found = false;
-    std::string value;
-    Revision revision;
-    bool by_lease = false;
-    // The earliest moment of the world's time whose state it may be.
-    Micros not_before = 0;
-  };
-  using ReadDone = std::function<void(const ReadOutcome&)>;
-  // Read index, or lease; then as soon as it is applied here.
-  void ReadLinearizable(const std::string& key, bool by_lease, ReadDone done);
-  // From what is applied now, if its age is known.
-  ReadOutcome ReadLocal(const std::string& key);
+  NodeReads* reads() { return &reads_; }
   // Null as long as it does not take part.
   Forwarding* forwarding() { return running_ ? forwarding_.get() : nullptr; }
   // Also null with the light state machine, which keeps no history.
@@ -125,7 +113,6 @@ class Process {
   void OnStatus(const raft::NodeStatus& status);
   void OnApplied(const std::vector<raft::EntryPtr>& entries,
                  const std::vector<storage::Applied>& outcomes);
-  void ServeReads();
   Micros FlushTime();
   Micros Slowed(Micros time) const;
 
@@ -148,20 +135,13 @@ class Process {
   std::unique_ptr<Forwarding> forwarding_;
   std::unique_ptr<WatchHost> watches_;
   Snapshots snapshots_;
+  NodeReads reads_;
   std::unique_ptr<raft::Node> node_;
   bool running_ = false;  // the node takes part
   std::unique_ptr<BirthHost> birth_;
   std::shared_ptr<const raft::NodeStatus> seen_;
 
   std::array<Micros, kJobs> due_;
-  struct WaitingRead {
-    std::string key;
-    ReadDone done;
-    Micros asked = 0;
-    bool by_lease = false;
-    Instant lease_until{};
-  };
-  std::multimap<raft::Index, WaitingRead> waiting_reads_;
 };
 
 }  // namespace quorate::sim

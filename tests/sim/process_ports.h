@@ -74,7 +74,7 @@ class Process::StatePort final : public raft::StateMachine {
     p_->context_->report.Count(Reached::kSnapshotInstalled);
     if (!p_->Check(p_->state_->RemoveOthers(), "an older state could not be removed")) return false;
     if (p_->watches_ != nullptr) p_->watches_->OnInstalled();
-    p_->ServeReads();
+    p_->reads_.Serve();
     return p_->state_->Summary().birth_complete;
   }
   void MakeDurable() override {

@@ -116,23 +116,21 @@ bool Process::OpenLog(raft::RecoveredState* recovered) {
 // What its commands answered is kept in their sessions.
 void Process::LearnApplied(const std::vector<raft::EntryPtr>& entries) {
   std::vector<raft::EntryPtr> unheard;
-  std::vector<storage::Applied> outcomes;
+  std::vector<std::shared_ptr<const std::string>> answers;
   v1::Command command;
   for (const raft::EntryPtr& entry : entries) {
     if (entry->index <= context_->history.counted() || entry->index > state_->applied()) continue;
     unheard.push_back(entry);
+    answers.emplace_back();
     if (entry->type != raft::EntryType::kCommand) continue;
     CHECK(command.ParseFromString(entry->payload));
     const v1::SessionPosition& position = command.session();
-    storage::Applied& outcome = outcomes.emplace_back();
-    outcome.index = entry->index;
-    outcome.answer = state_->state()->KeptAnswer(StoreId(position.store()), position.sequence());
-    outcome.refused = outcome.answer == nullptr;
+    answers.back() = state_->state()->KeptAnswer(StoreId(position.store()), position.sequence());
   }
   if (unheard.empty()) return;
   context_->report.Count(Reached::kAppliedUnheard);
   if (context_->plan.birth) context_->birth_checker.OnApplied(store_, unheard);
-  context_->history.OnApplied(unheard, outcomes);
+  context_->history.OnRecovered(unheard, answers);
 }
 
 raft::NodeOptions Process::MakeNodeOptions() {

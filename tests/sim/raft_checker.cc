@@ -264,7 +264,10 @@ void RaftChecker::OnSend(const raft::Message& message) {
     }
   } else if (const auto* reply = std::get_if<raft::AppendEntriesReply>(&message.body)) {
     const StoreLog& log = logs_[message.from];
-    if (reply->success && reply->match > std::max(log.SafeThrough(), log.prev)) {
+    // What an earlier term's leader is told late may have been cut meanwhile, by a leader whose
+    // voters had not said it: no majority can come of it any more.
+    const bool late = reply->term < log.durable.term;
+    if (reply->success && !late && reply->match > std::max(log.SafeThrough(), log.prev)) {
       Fail(message.from, "acknowledges " + ToString(reply->match) + ", and only " +
                              ToString(log.SafeThrough()) + " is durable");
     }

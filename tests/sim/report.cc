@@ -1,84 +1,132 @@
 #include "tests/sim/report.h"
 
+#include <algorithm>
 #include <cstdio>
 
 namespace quorate::sim {
-
 namespace {
 
-constexpr const char* kReachedNames[] = {"election",
-                                         "birth complete",
-                                         "suffix of a log cut",
-                                         "committed before the leader's own flush",
-                                         "torn tail cut by recovery",
-                                         "damaged copy of term and vote",
-                                         "crash while starting",
-                                         "log cut in front",
-                                         "log read for a follower",
-                                         "snapshot offered",
-                                         "snapshot installed",
-                                         "leadership handed over",
-                                         "membership changed",
-                                         "session opened",
-                                         "session lost",
-                                         "write sent again",
-                                         "write retried by its client",
-                                         "repeat found by its request id",
-                                         "skip",
-                                         "found applied after a resend",
-                                         "duplicate found applied",
-                                         "refused by the leader",
-                                         "write answered",
-                                         "write unknown",
-                                         "write not accepted",
-                                         "condition false",
-                                         "linearizable read",
-                                         "read by lease",
-                                         "local read",
-                                         "local read with a measured age",
-                                         "read refused",
-                                         "watch event",
-                                         "state shown to a watch",
-                                         "watch progress mark",
-                                         "watch reset",
-                                         "watch ended by the hub",
-                                         "operation without an outcome",
-                                         "birth: searching",
-                                         "birth: founders differ",
-                                         "birth: proposing",
-                                         "birth: pledged",
-                                         "birth: waiting to join",
-                                         "birth: born",
-                                         "birth: founder lost",
-                                         "birth: complete",
-                                         "pledge moved on",
-                                         "Born refused",
-                                         "store let in",
-                                         "invitation refused",
-                                         "message before taking part",
-                                         "founder wiped before birth was complete",
-                                         "birth begun again",
-                                         "founders corrected",
-                                         "read failed",
-                                         "write failed",
-                                         "flush failed",
-                                         "change of a name or size failed",
-                                         "no space left",
-                                         "applied and not heard of",
-                                         "entry longer than a segment",
-                                         "bit flipped in the log",
-                                         "bit flipped in the identity",
-                                         "bit flipped in the state",
-                                         "bit flipped in a state on its way",
-                                         "damage noticed",
-                                         "damage did no harm",
-                                         "damaged disk emptied",
-                                         "damaged disk put back"};
-static_assert(std::size(kReachedNames) == kReached);
+// Which runs can get there.
+enum class By : uint8_t { kBoth, kSqlite, kMemory };
+struct State {
+  const char* name;
+  By by = By::kBoth;
+};
+
+constexpr State kStates[] = {
+    {"election"},
+    {"birth complete"},
+    {"suffix of a log cut"},
+    {"committed before the leader's own flush"},
+    {"torn tail cut by recovery"},
+    {"damaged copy of term and vote"},
+    {"crash while starting"},
+    {"log cut in front"},
+    {"log read for a follower"},
+    {"snapshot offered"},
+    {"snapshot installed"},
+    {"leadership handed over"},
+    {"membership changed"},
+    {"session opened"},
+    {"session lost"},
+    {"session replaced by the next process"},
+    {"session gone with its store"},
+    {"command without a session"},
+    {"write sent again"},
+    {"write retried by its client"},
+    {"repeat found by its request id"},
+    {"request id expired", By::kMemory},
+    {"no room for a request id", By::kMemory},
+    {"skip"},
+    {"found applied after a resend"},
+    {"duplicate found applied"},
+    {"refused by the leader"},
+    {"write answered"},
+    {"write unknown"},
+    {"write not accepted"},
+    {"condition false"},
+    {"transaction, then"},
+    {"transaction, else"},
+    {"transaction aborted"},
+    {"range deleted"},
+    {"rolled back"},
+    {"rollback of nothing"},
+    {"rollback refused"},
+    {"history compacted"},
+    {"time-to-live granted"},
+    {"time-to-live kept alive"},
+    {"time-to-live revoked"},
+    {"time-to-live expired"},
+    {"key gone with its time-to-live"},
+    {"time-to-live over an election"},
+    {"time-to-live not there any more"},
+    {"linearizable read"},
+    {"read by lease"},
+    {"local read"},
+    {"local read with a measured age"},
+    {"local read of unknown age"},
+    {"read refused as too stale"},
+    {"read that waited for a revision"},
+    {"read refused"},
+    {"list"},
+    {"later page of a list"},
+    {"count"},
+    {"history read"},
+    {"read of the past"},
+    {"past compacted"},
+    {"future refused"},
+    {"watch event", By::kSqlite},
+    {"revision in more than one watch message", By::kSqlite},
+    {"state shown to a watch", By::kSqlite},
+    {"watch progress mark", By::kSqlite},
+    {"watch reset", By::kSqlite},
+    {"watch ended by the hub", By::kSqlite},
+    {"operation without an outcome"},
+    {"birth: searching"},
+    {"birth: founders differ"},
+    {"birth: proposing"},
+    {"birth: pledged"},
+    {"birth: waiting to join"},
+    {"birth: born"},
+    {"birth: founder lost"},
+    {"birth: complete"},
+    {"pledge moved on"},
+    {"Born refused"},
+    {"store let in"},
+    {"invitation refused"},
+    {"message before taking part"},
+    {"founder wiped before birth was complete"},
+    {"birth begun again"},
+    {"founders corrected"},
+    {"read failed"},
+    {"write failed"},
+    {"flush failed"},
+    {"change of a name or size failed"},
+    {"no space left"},
+    {"applied and not heard of", By::kSqlite},
+    {"entry longer than a segment"},
+    {"bit flipped in the log"},
+    {"bit flipped in the identity"},
+    {"bit flipped in the state", By::kSqlite},
+    {"bit flipped in a state on its way", By::kSqlite},
+    {"damage noticed"},
+    {"damage did no harm"},
+    {"damaged disk emptied"},
+    {"damaged disk put back"},
+};
+static_assert(std::size(kStates) == kReached);
 
 }  // namespace
 
-const char* ReachedName(Reached state) { return kReachedNames[static_cast<size_t>(state)]; }
+const char* ReachedName(Reached state) { return kStates[static_cast<size_t>(state)].name; }
+
+void Report::EndRun(Micros time, uint64_t ended, uint64_t steps) {
+  runs = 1;
+  virtual_time = time;
+  operations = operations_min = ended;
+  events = steps;
+  too_short = time < kVirtualTimeMin || ended < kOperationsMin ? 1 : 0;
+}
 
 void Report::Add(const Report& other) {
   for (size_t i = 0; i < kFaults; ++i) faults[i] += other.faults[i];
@@ -91,6 +139,24 @@ void Report::Add(const Report& other) {
   disk_operations += other.disk_operations;
   messages += other.messages;
   undecided += other.undecided;
+  too_short += other.too_short;
+  operations_min = std::min(operations_min, other.operations_min);
+}
+
+std::vector<std::string> Report::Missing(bool sqlite) const {
+  std::vector<std::string> missing;
+  for (size_t i = 0; i < kFaults; ++i) {
+    if (faults[i] == 0) missing.push_back(FaultName(static_cast<Fault>(i)));
+  }
+  for (size_t i = 0; i < kReached; ++i) {
+    const By by = kStates[i].by;
+    if (reached[i] > 0 || by == (sqlite ? By::kMemory : By::kSqlite)) continue;
+    missing.push_back(kStates[i].name);
+  }
+  for (size_t i = 1; i < sizes.size(); ++i) {
+    if (sizes[i] == 0) missing.push_back(std::to_string(i) + " founders");
+  }
+  return missing;
 }
 
 std::string Report::Text() const {
@@ -111,9 +177,11 @@ std::string Report::Text() const {
   add("runs", runs);
   add("virtual seconds", static_cast<uint64_t>(virtual_time / kSecond));
   add("client operations", operations);
+  add("fewest in a run", runs == 0 ? 0 : operations_min);
+  add("runs shorter than they should be", too_short);
   add("messages", messages);
   add("disk operations", disk_operations);
-  add("events", events);
+  add("steps", events);
   add("histories not decided", undecided);
   return text;
 }

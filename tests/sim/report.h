@@ -4,12 +4,15 @@
 #include <array>
 #include <cstdint>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "tests/sim/plan.h"
 
 namespace quorate::sim {
 
-// What a run went through. A state that no run of many reaches is a hole in the simulator.
+// What a run went through. A state that no run of many reaches is a hole in the simulator: see
+// Missing.
 enum class Reached : uint8_t {
   kElection,             // a leader was elected
   kBirthComplete,        // a leader saw it applied
@@ -24,11 +27,17 @@ enum class Reached : uint8_t {
   kSnapshotInstalled,
   kTransferDone,
   kMembershipChanged,
+  // Sessions, and writes on their way.
   kSessionOpened,
   kSessionLost,
+  kSessionReplaced,  // by one of the same store's next process
+  kSessionRemoved,   // with its store, that is no member any more
+  kSessionRefused,   // a committed command is of no session, or out of its order
   kWriteResent,
-  kRetried,   // a client sent a write again, by its request id
-  kRepeated,  // and it had been executed already
+  kRetried,         // a client sent a write again, by its request id
+  kRepeated,        // and it had been executed already
+  kRequestExpired,  // and its id may have been forgotten
+  kRequestsFull,    // no room for one more request id
   kSkip,
   kFoundApplied,
   kDuplicateApplied,  // a write was found applied at the leader
@@ -37,13 +46,42 @@ enum class Reached : uint8_t {
   kUnknownOutcome,
   kNotAccepted,
   kMismatch,  // a conditional write found its condition false
+  // What writes did.
+  kTransactionThen,  // of more than one operation
+  kTransactionElse,
+  kTransactionAborted,
+  kRangeDeleted,
+  kRolledBack,
+  kRollbackOfNothing,
+  kRollbackRefused,
+  kHistoryCompacted,
+  kTtlGranted,
+  kTtlRenewed,
+  kTtlRevoked,
+  kTtlExpired,
+  kTtlItemExpired,   // a key that was bound to it
+  kTtlOverElection,  // expired in a later term than it was last kept alive in
+  kTtlNotFound,      // a write or a renewal names one that is over
+  // Reads.
   kLinearizableRead,
   kLeaseRead,  // by the leader's lease, without a round
   kLocalRead,
   kLocalReadFresh,  // with a measured age
+  kAgeUnknown,      // served without one: after a restart, no leader
+  kTooStale,        // refused: older than its client takes
+  kWaitedForRevision,
   kReadRefused,
+  kList,
+  kListPage,  // the second and later ones, at the first one's revision
+  kCountRead,
+  kHistoryRead,
+  kPastRead,
+  kPastCompacted,
+  kFutureRefused,
+  // Watches.
   kWatchEvent,
-  kWatchState,  // an initial state, or the one after a reset, was shown
+  kWatchPartial,  // a revision came in more than one message
+  kWatchState,    // an initial state, or the one after a reset, was shown
   kWatchProgress,
   kWatchReset,
   kWatchEnded,        // by the hub: too old, too slow, in the future
@@ -86,22 +124,33 @@ enum class Reached : uint8_t {
 inline constexpr size_t kReached = static_cast<size_t>(Reached::kCount);
 const char* ReachedName(Reached state);
 
+// Every run of a default plan is at least as long, and so busy.
+inline constexpr Micros kVirtualTimeMin = 60 * kSecond;
+inline constexpr uint64_t kOperationsMin = 1000;
+
 struct Report {
   std::array<uint64_t, kFaults> faults{};
   std::array<uint64_t, kReached> reached{};
   std::array<uint64_t, kNodesMax + 1> sizes{};  // runs by founders
   uint64_t runs = 0;
-  uint64_t operations = 0;  // of clients, ended
+  uint64_t operations = 0;  // of clients, ended; what was refused at once does not count
   uint64_t events = 0;
   Micros virtual_time = 0;
   uint64_t disk_operations = 0;
   uint64_t messages = 0;
-  uint64_t undecided = 0;  // histories that the linearizability checker gave up on
+  uint64_t undecided = 0;                // histories that the linearizability checker gave up on
+  uint64_t too_short = 0;                // runs of less than kVirtualTimeMin or kOperationsMin
+  uint64_t operations_min = UINT64_MAX;  // of a run
 
   void Count(Fault fault, uint64_t by = 1) { faults[static_cast<size_t>(fault)] += by; }
   void Count(Reached state, uint64_t by = 1) { reached[static_cast<size_t>(state)] += by; }
+  // Of a run that has ended.
+  void EndRun(Micros virtual_time, uint64_t operations, uint64_t events);
   void Add(const Report& other);
   std::string Text() const;
+  // The faults and states that were never reached, by name. `sqlite`: by runs with that state
+  // machine; some are its own, and some the light one's.
+  std::vector<std::string> Missing(bool sqlite) const;
 };
 
 // The first failure counts; the run ends with it.

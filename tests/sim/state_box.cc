@@ -27,6 +27,8 @@ class MemoryBox final : public StateBox {
   MemoryBox(Machine* machine, uint64_t generation, uint64_t keep_every)
       : machine_(machine), state_(&machine->vault, generation, keep_every) {}
   storage::State* state() override { return &state_; }
+  raft::Index applied() const override { return state_.data().applied; }
+  uint64_t Hash() const override { return state_.hash(); }
   std::vector<uint64_t> Hashes() override { return state_.hashes(); }
   absl::StatusOr<StatePayloadPtr> Copy() override {
     auto payload = std::make_shared<StatePayload>();
@@ -127,7 +129,8 @@ uint64_t StateBox::Hash() const { return Short(Summary().hash); }
 absl::Status StateBox::Create(Machine* machine, ClusterId cluster, bool sqlite) {
   if (!sqlite) {
     machine->vault.Wipe();
-    machine->vault.PutDurable(kFirstGeneration, std::make_shared<MemoryData>());
+    machine->vault.PutDurable(kFirstGeneration,
+                              std::make_shared<MemoryData>(machine->light_limits));
     return absl::OkStatus();
   }
   absl::Status removed =

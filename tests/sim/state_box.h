@@ -37,11 +37,11 @@ class StateBox {
                                                         uint64_t keep_every);
 
   virtual storage::State* state() = 0;
-  raft::Index applied() const { return Summary().applied; }
+  virtual raft::Index applied() const { return Summary().applied; }
   storage::StateSummary Summary() const { return const_cast<StateBox*>(this)->state()->Summary(); }
   // Behind each entry of the last batch, or behind all of it.
   virtual std::vector<uint64_t> Hashes() = 0;
-  uint64_t Hash() const;
+  virtual uint64_t Hash() const;
   virtual absl::StatusOr<StatePayloadPtr> Copy() = 0;
   // Puts a received state in its place, durably; returns its generation.
   virtual absl::StatusOr<uint64_t> Place(const StatePayload& payload) = 0;

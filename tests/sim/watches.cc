@@ -36,6 +36,7 @@ Change FromItem(storage::Item item) {
   change.value = std::move(item.value);
   change.create_revision = item.create_revision;
   change.version = item.version;
+  change.ttl = item.ttl;
   return change;
 }
 
@@ -60,6 +61,14 @@ absl::StatusOr<ingress::WatchStatePortion> ReadPortion(storage::State* state,
   portion.more = page->more;
   for (storage::Item& item : page->items) portion.items.push_back(FromItem(std::move(item)));
   return portion;
+}
+
+bool IsItem(const v1::Item& item, const StoreModel::Version& version) {
+  const std::string& value = item.has_text() ? item.text() : item.data();
+  return item.has_text() == version.is_text && value == version.value &&
+         item.mod_revision() == version.revision &&
+         item.create_revision() == version.create_revision && item.version() == version.version &&
+         item.ttl_id() == (version.ttl == 0 ? "" : ToHex(version.ttl));
 }
 
 }  // namespace
@@ -271,7 +280,9 @@ void Watchers::Connect(size_t number) {
   watcher.machine = machine;
   watcher.life = process->life();
   watcher.in_state = false;
+  watcher.state_from = 0;
   watcher.state.clear();
+  watcher.partial_revision = 0;
   ingress::WatchSpec spec;
   spec.filter = watcher.filter;
   spec.with_previous = watcher.with_previous;
@@ -324,43 +335,75 @@ void Watchers::Arrive(size_t number, uint64_t attempt, Revision revision, const 
 // Nothing that it wants lies in [next, before).
 void Watchers::MissesNothing(const Watcher& watcher, uint64_t before) {
   for (uint64_t revision = watcher.next; revision < before; ++revision) {
-    const auto* change = context_->history.truth().At(revision);
-    if (change == nullptr) return Fail(watcher, "is told of what nobody has applied");
-    if (*change && watcher.filter.Matches((*change)->key)) {
+    const auto* changes = context_->history.store().ChangesOf(revision);
+    if (changes == nullptr) return Fail(watcher, "is told of what nobody has applied");
+    for (const StoreModel::Change& change : *changes) {
+      if (!watcher.filter.Matches(change.key)) continue;
       return Fail(watcher, "revision " + std::to_string(revision) + " is missing before " +
                                std::to_string(before));
     }
   }
 }
 
+// Its node's history begins behind what it needs. What the client has not heard of yet the hub may
+// have known to be nothing, never the other way round.
+void Watchers::BeginReset(Watcher* watcher) {
+  context_->report.Count(Reached::kWatchReset);
+  Process* const process = context_->machines[watcher->machine]->process.get();
+  if (watcher->next != 0 && process != nullptr && process->life() == watcher->life) {
+    const uint64_t compacted = process->state()->Summary().compacted.value();
+    if (watcher->next > compacted) {
+      Fail(*watcher, "is reset, and its node has the history behind " + std::to_string(compacted));
+    }
+  }
+  if (watcher->next != 0) watcher->state_from = watcher->next - 1;
+  watcher->next = 0;
+}
+
+void Watchers::EndState(Watcher* watcher, uint64_t revision) {
+  if (revision < watcher->state_from) {
+    Fail(*watcher, "it is shown revision " + std::to_string(revision) + " after a reset behind " +
+                       std::to_string(watcher->state_from));
+  }
+  if (context_->history.store().ChangesOf(revision) == nullptr) {
+    return Fail(*watcher, "it is shown a state that nobody has applied");
+  }
+  auto wanted = context_->history.store().StateAt(watcher->filter.text, revision);
+  std::erase_if(wanted, [&](const auto& each) { return !watcher->filter.Matches(each.first); });
+  bool same = watcher->state.size() == wanted.size();
+  for (const auto& [key, version] : wanted) {
+    const auto shown = watcher->state.find(key);
+    same = same && shown != watcher->state.end() && IsItem(shown->second, *version);
+  }
+  if (!same) {
+    Fail(*watcher, "it is shown another state than that of revision " + std::to_string(revision));
+  }
+  watcher->in_state = false;
+  watcher->next = revision + 1;
+  context_->report.Count(Reached::kWatchState);
+}
+
 void Watchers::Take(Watcher* watcher, Revision revision, const v1::WatchResponse& message) {
   if (message.reset() || (message.started() && watcher->next == 0)) {
-    if (message.reset()) context_->report.Count(Reached::kWatchReset);
+    if (message.reset()) BeginReset(watcher);
     watcher->in_state = true;
     watcher->state.clear();
-    watcher->next = 0;
+    watcher->partial_revision = 0;
     if (!message.reset()) return;
   }
   if (watcher->in_state) {
     for (const v1::WatchEvent& event : message.events()) {
-      const std::string& value =
-          event.item().has_text() ? event.item().text() : event.item().data();
-      if (!watcher->state.emplace(event.item().key(), value).second) {
+      if (!watcher->state.emplace(event.item().key(), event.item()).second) {
         Fail(*watcher, "a shown state has a key twice: " + event.item().key());
       }
     }
-    if (!message.synced()) return;
-    std::map<std::string, std::string> wanted = context_->history.truth().StateAt(revision.value());
-    std::erase_if(wanted, [&](const auto& each) { return !watcher->filter.Matches(each.first); });
-    if (watcher->state != wanted) {
-      Fail(*watcher, "it is shown another state than that of revision " + ToString(revision));
-    }
-    watcher->in_state = false;
-    watcher->next = revision.value() + 1;
-    context_->report.Count(Reached::kWatchState);
+    if (message.synced()) EndState(watcher, revision.value());
     return;
   }
-  if (message.events_size() > 0 || message.partial()) {
+  // The end of a revision may come without an event of its own.
+  const bool mark =
+      message.started() || message.progress() || message.leader_lost() || message.leader_found();
+  if (message.events_size() > 0 || message.partial() || (watcher->partial_revision != 0 && !mark)) {
     return TakeEvents(watcher, revision.value(), message);
   }
   if (message.progress()) {
@@ -371,36 +414,64 @@ void Watchers::Take(Watcher* watcher, Revision revision, const v1::WatchResponse
 }
 
 void Watchers::TakeEvents(Watcher* watcher, uint64_t revision, const v1::WatchResponse& message) {
-  if (revision < watcher->next)
+  if (revision < watcher->next) {
     return Fail(*watcher, "revision " + std::to_string(revision) + " comes again, or late");
+  }
+  if (watcher->partial_revision == 0) {
+    watcher->partial.clear();
+  } else if (watcher->partial_revision != revision) {
+    return Fail(*watcher, "revision " + std::to_string(revision) + " comes before the rest of " +
+                              std::to_string(watcher->partial_revision));
+  }
   MissesNothing(*watcher, revision);
-  const auto* change = context_->history.truth().At(revision);
-  if (message.partial()) return;  // the rest of this revision follows
-  if (change == nullptr || !*change || message.events_size() != 1) {
-    return Fail(*watcher, "events of revision " + std::to_string(revision) +
-                              ", at which nothing of the kind was applied");
-  }
-  const v1::WatchEvent& event = message.events(0);
-  const bool deleted = event.type() == v1::WatchEvent::TYPE_DELETE;
-  const std::string& value = event.item().has_text() ? event.item().text() : event.item().data();
-  if (!watcher->filter.Matches(event.item().key()) || event.item().key() != (*change)->key ||
-      deleted != !(*change)->value || (!deleted && value != *(*change)->value)) {
-    return Fail(*watcher, "another event than was applied at revision " + std::to_string(revision));
-  }
-  if (watcher->with_previous) {
-    const auto before = context_->history.truth().Before(revision, event.item().key());
-    const std::string& previous =
-        event.previous().has_text() ? event.previous().text() : event.previous().data();
-    if (event.has_previous() != before.has_value() || (before && previous != *before)) {
-      return Fail(*watcher, "another value before revision " + std::to_string(revision));
-    }
-  }
-  if (message.resume_revision() != revision + 1) {
+  watcher->partial.insert(watcher->partial.end(), message.events().begin(), message.events().end());
+  watcher->partial_revision = message.partial() ? revision : 0;
+  const uint64_t resume = message.partial() ? revision : revision + 1;
+  if (message.resume_revision() != resume) {
     return Fail(*watcher, "names the wrong revision to go on with: " +
                               std::to_string(message.resume_revision()));
   }
+  if (message.partial()) return context_->report.Count(Reached::kWatchPartial);
+  const auto* changes = context_->history.store().ChangesOf(revision);
+  if (changes == nullptr) return Fail(*watcher, "is told of what nobody has applied");
+  size_t next = 0;
+  for (const StoreModel::Change& change : *changes) {
+    if (!watcher->filter.Matches(change.key)) continue;
+    const std::string wrong = next == watcher->partial.size()
+                                  ? "there is no event of " + change.key
+                                  : WrongEvent(*watcher, watcher->partial[next++], change);
+    if (!wrong.empty()) {
+      return Fail(*watcher, "of revision " + std::to_string(revision) + ": " + wrong);
+    }
+  }
+  if (next != watcher->partial.size() || next == 0) {
+    return Fail(*watcher,
+                "there is more of revision " + std::to_string(revision) + " than was applied");
+  }
   watcher->next = revision + 1;
-  context_->report.Count(Reached::kWatchEvent);
+  context_->report.Count(Reached::kWatchEvent, next);
+}
+
+std::string Watchers::WrongEvent(const Watcher& watcher, const v1::WatchEvent& event,
+                                 const StoreModel::Change& change) {
+  const StoreModel::Version& now = *change.now;
+  if (event.item().key() != change.key) {
+    return "an event of " + event.item().key() + ", not of " + change.key;
+  }
+  const bool deleted = event.type() == v1::WatchEvent::TYPE_DELETE;
+  if (deleted != now.deleted || event.item().mod_revision() != now.revision) {
+    return "the event of " + change.key + " is not what happened to it";
+  }
+  if (!deleted && (!IsItem(event.item(), now) || event.created() != (now.version == 1))) {
+    return "the event of " + change.key + " has another item";
+  }
+  if (!watcher.with_previous) return "";
+  const StoreModel::Version* const before = change.before();
+  if (event.has_previous() != (before != nullptr) ||
+      (before != nullptr && !IsItem(event.previous(), *before))) {
+    return "the event of " + change.key + " says otherwise what was there before";
+  }
+  return "";
 }
 
 bool Watchers::AllKnow(Revision head) const {

@@ -1,16 +1,17 @@
 // Watches: the production's hub in each process (in place of services/watch_service), and watchers
 // that follow keys through any node, over every break, and judge what they are told.
 //
-// What a watcher checks, against the changes that the state machines made (WatchTruth):
+// What a watcher checks, against the changes that the state machines made (StoreChecker):
 //   1. every event is a change that was committed and applied;
 //   2. it has that change's revision, key and value, and what was there before, if asked for;
-//   3. events come in the order of their revisions;
+//   3. events come in the order of their revisions, and those of one revision, in however many
+//      messages, in theirs;
 //   4. each once;
 //   5. none is missing: not between two events, not before a progress mark, not over a reconnect;
 //   6. only what its filter names;
 //   7. a shown state (initial, or after `reset`) is the whole state of that revision, and what
-//   comes
-//      after `synced` goes on behind it;
+//      comes after `synced` goes on behind it; a reset comes only where the history that the watch
+//      needs is compacted (and must come there, or 5 is broken), and never goes back;
 //   8. a resume revision misses nothing and repeats nothing;
 //   9. silence is not for ever: when all is well, everybody has been told everything.
 #pragma once
@@ -92,9 +93,12 @@ class Watchers {
     bool with_previous = false;
     // The next revision that it has not been told of; 0: it begins with a state.
     uint64_t next = 0;
-    bool in_state = false;  // between `started` or `reset` and `synced`
-    uint64_t state_revision = 0;
-    std::map<std::string, std::string> state;
+    bool in_state = false;    // between `started` or `reset` and `synced`
+    uint64_t state_from = 0;  // what it shows must be of this revision or later
+    std::map<std::string, v1::Item> state;
+    // The events of a revision of which more is to come.
+    uint64_t partial_revision = 0;  // 0: none
+    std::vector<v1::WatchEvent> partial;
     size_t machine = 0;
     uint64_t life = 0;     // of the process that it watches; 0: none
     uint64_t attempt = 0;  // counts connections
@@ -108,6 +112,11 @@ class Watchers {
   void Arrive(size_t watcher, uint64_t attempt, Revision revision, const std::string& body);
   void Take(Watcher* watcher, Revision revision, const v1::WatchResponse& message);
   void TakeEvents(Watcher* watcher, uint64_t revision, const v1::WatchResponse& message);
+  void BeginReset(Watcher* watcher);
+  void EndState(Watcher* watcher, uint64_t revision);
+  // Empty: all is well.
+  static std::string WrongEvent(const Watcher& watcher, const v1::WatchEvent& event,
+                                const StoreModel::Change& change);
   void MissesNothing(const Watcher& watcher, uint64_t before);
   void Fail(const Watcher& watcher, const std::string& what);
 

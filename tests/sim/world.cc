@@ -16,6 +16,10 @@
 namespace quorate::sim {
 namespace {
 
+// By how much a run may become longer so that kOperationsMin is reached: with faults, and without.
+constexpr Micros kFaultsLongerMax = 60 * kSecond;
+constexpr Micros kCalmLongerMax = 120 * kSecond;
+
 class World {
  public:
   World(const Plan& plan, std::FILE* story);
@@ -52,6 +56,7 @@ class World {
   void Fly(Flight flight, Micros at);
   void Land(uint32_t flight);
   void RunUntil(Micros until);
+  void RunUntilBusy(Micros longer_max);
 
   void BeginCalm();
   bool IsWell();
@@ -111,6 +116,7 @@ void World::MakeMachines() {
     auto machine = std::make_unique<Machine>(i, &random, &context_.events);
     machine->name = "cp-" + std::to_string(i);
     machine->founder = i < plan.nodes;
+    machine->light_limits = StoreChecker::LimitsOf(plan);
     Micros reading = random.Between(kSecond, 3600 * kSecond);
     if (plan.Has(Fault::kLongUptime) && random.OneIn(2)) {
       // Just before, at or long after 2^31 and 2^32 milliseconds.
@@ -364,6 +370,16 @@ void World::RunUntil(Micros until) {
   }
 }
 
+// A run of full length goes on until its clients have done enough to be worth judging.
+void World::RunUntilBusy(Micros longer_max) {
+  if (context_.plan.chaos < kVirtualTimeMin) return;
+  const Micros end = context_.events.now() + longer_max;
+  while (!context_.failure.failed() && context_.history.ended() < kOperationsMin &&
+         context_.events.now() < end) {
+    RunUntil(context_.events.now() + kSecond);
+  }
+}
+
 void World::BeginCalm() {
   context_.calm = true;
   faults_.Stop();
@@ -430,6 +446,8 @@ bool World::IsWell() {
     const BirthHost* const birth = machine->process->birth();
     if (birth != nullptr && birth->Status().state != raft::BirthState::kComplete) return false;
   }
+  // Nobody keeps a time-to-live alive any more: all must end.
+  if (!context_.history.store().model().ttls().empty()) return false;
   return watchers_.AllKnow(leader->state()->Summary().revision);
 }
 
@@ -470,6 +488,8 @@ std::string World::WhatIsStuck() const {
             ", applied " + ToString(status->applied) + ", last " + ToString(status->last_index) +
             (probed_[machine->number] ? ", serves;" : ", does not serve;");
   }
+  const size_t ttls = context_.history.store().model().ttls().size();
+  if (ttls > 0) text += " " + std::to_string(ttls) + " time-to-lives do not end;";
   return text + watchers_.Text();
 }
 
@@ -486,19 +506,24 @@ Result World::Run() {
   operators_.Start();
   watchers_.Start();
   RunUntil(plan.chaos);
+  RunUntilBusy(kFaultsLongerMax);
+  const Micros chaos = context_.events.now();
   clients_.Stop();
   if (!context_.failure.failed()) {
     BeginCalm();
-    const Micros end = plan.chaos + plan.calm_max;
+    const Micros end = chaos + plan.calm_max;
     bool well = false;
-    for (Micros at = plan.chaos; at < end && !well && !context_.failure.failed();) {
-      if ((at - plan.chaos) % (3 * kSecond) == 0) ProbeWrites();
+    for (Micros at = chaos; at < end && !well && !context_.failure.failed();) {
+      if ((at - chaos) % (3 * kSecond) == 0) ProbeWrites();
       at += 500 * kMillisecond;
       RunUntil(at);
       well = IsWell();
     }
     if (well && !context_.failure.failed()) StaysWell();
     if (!well && !context_.failure.failed()) context_.failure.Fail(WhatIsStuck());
+    if (context_.history.ended() < kOperationsMin) clients_.Start();
+    RunUntilBusy(kCalmLongerMax);
+    clients_.Stop();
   }
   const Micros ended = context_.events.now();
   for (const auto& machine : context_.machines) {
@@ -517,11 +542,8 @@ Result World::Run() {
   result.failure = context_.failure.text();
   result.failed_at = ended;
   result.trace_hash = context_.trace.hash();
-  context_.report.runs = 1;
   ++context_.report.sizes[std::min(plan.nodes, kNodesMax)];
-  context_.report.events = context_.events.executed();
-  context_.report.virtual_time = ended;
-  context_.report.operations = context_.history.ended();
+  context_.report.EndRun(ended, context_.history.ended(), context_.events.executed());
   result.report = context_.report;
   return result;
 }

@@ -264,10 +264,11 @@ void RaftChecker::OnSend(const raft::Message& message) {
     }
   } else if (const auto* reply = std::get_if<raft::AppendEntriesReply>(&message.body)) {
     const StoreLog& log = logs_[message.from];
-    // What an earlier term's leader is told late may have been cut meanwhile, by a leader whose
-    // voters had not said it: no majority can come of it any more.
-    const bool late = reply->term < log.durable.term;
-    if (reply->success && !late && reply->match > std::max(log.SafeThrough(), log.prev)) {
+    // One that waited for the disk may leave when its log has gone on in a later term, whose leader
+    // has cut what it says. It is true of its own term: who leads that and counts it has, with all
+    // the others it needs, kept later leaders without the entry from being elected.
+    const bool old_news = reply->term < log.written.term;
+    if (reply->success && !old_news && reply->match > std::max(log.SafeThrough(), log.prev)) {
       Fail(message.from, "acknowledges " + ToString(reply->match) + ", and only " +
                              ToString(log.SafeThrough()) + " is durable");
     }

@@ -110,7 +110,15 @@ void Faults::Do(Fault fault) {
 
 Micros Faults::Length() { return context_->random.Between(1, context_->plan.fault_length); }
 
-size_t Faults::AnyMachine() { return context_->random.Below(context_->machines.size()); }
+// The leader's more often than anybody else's: what it has not committed yet is where most is at
+// stake, and it takes another leader to show.
+size_t Faults::AnyMachine() {
+  if (context_->random.OneIn(3)) {
+    const Process* const leader = Operators::Leader(context_);
+    if (leader != nullptr) return leader->machine();
+  }
+  return context_->random.Below(context_->machines.size());
+}
 
 // --- Network ---
 

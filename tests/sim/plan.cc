@@ -50,6 +50,14 @@ void DrawMachines(Random* random, Plan* plan) {
 
 void DrawLimits(Random* random, Plan* plan) {
   if (random->OneIn(3)) plan->heartbeat = random->Skewed(20, 50) * kMillisecond;
+  if (random->OneIn(4)) {
+    // performanceMultiplier: a leader that is cut off leads on for longer.
+    const int64_t by = random->Between(2, 10);
+    plan->heartbeat *= by;
+    plan->election_min *= by;
+    plan->election_max *= by;
+    plan->calm_max += 10 * plan->election_max;
+  }
   const bool tiny = random->OneIn(2);
   plan->window_bytes = tiny ? static_cast<size_t>(random->Skewed(200, 20'000)) : 16u << 20;
   plan->append_bytes =

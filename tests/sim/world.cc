@@ -455,7 +455,7 @@ bool World::IsWell() {
 // the others vote (hashicorp/raft #524), and nobody's timer runs out (LogCabin #200).
 void World::StaysWell() {
   const raft::Term term = Operators::Leader(&context_)->status()->term;
-  RunUntil(context_.events.now() + 3 * kSecond);
+  RunUntil(context_.events.now() + std::max(3 * kSecond, 4 * context_.plan.election_max));
   if (context_.failure.failed()) return;
   const Process* const leader = Operators::Leader(&context_);
   if (leader != nullptr && leader->status()->term == term) return;

@@ -11,6 +11,7 @@
 #include "services/read_gate.h"
 #include "services/request_parser.h"
 #include "services/validate.h"
+#include "services/watch_reads.h"
 
 namespace quorate::services {
 namespace {
@@ -33,62 +34,6 @@ constexpr Duration kSleepMax = std::chrono::seconds(1);
 grpc::Status WatchesStop(uint64_t resume) {
   return MakeError(grpc::StatusCode::UNAVAILABLE, "SHUTTING_DOWN", "this node is stopping",
                    {{"resume_revision", std::to_string(resume)}}, kWatchRetryDelay);
-}
-
-Change FromItem(storage::Item item) {
-  Change change;
-  change.revision = item.mod_revision;
-  change.key = std::move(item.key);
-  change.is_text = item.is_text;
-  change.value = std::move(item.value);
-  change.create_revision = item.create_revision;
-  change.version = item.version;
-  change.ttl = item.ttl;
-  return change;
-}
-
-absl::StatusOr<ingress::WatchStatePortion> ReadPortion(storage::State* state, const WatchRead& read,
-                                                       const storage::ReadLimits& limits) {
-  ingress::WatchStatePortion portion;
-  if (!read.filter.is_prefix) {
-    auto [item, revision] = state->Get(read.filter.text, read.at, limits);
-    if (!item.ok() && !absl::IsNotFound(item.status())) return item.status();
-    portion.revision = revision;
-    if (item.ok()) portion.items.push_back(FromItem(*std::move(item)));
-    return portion;
-  }
-  storage::ListQuery query;
-  query.prefix = read.filter.text;
-  query.after = read.after;
-  query.at = read.at;
-  query.bytes_max = read.bytes_max;
-  absl::StatusOr<storage::ListPage> page = state->List(query, limits);
-  if (!page.ok()) return page.status();
-  portion.revision = page->revision;
-  portion.more = page->more;
-  for (storage::Item& item : page->items) portion.items.push_back(FromItem(std::move(item)));
-  return portion;
-}
-
-absl::StatusOr<storage::ChangesPage> ReadHistory(storage::State* state, const WatchRead& read) {
-  storage::ChangesQuery query;
-  query.filter = read.filter;
-  query.from = read.from;
-  query.with_previous = read.with_previous;
-  query.rows_max = read.rows_max;
-  query.bytes_max = read.bytes_max;
-  return state->Changes(query);
-}
-
-WatchHub::ReadFailure FailureOf(const absl::Status& status) {
-  switch (status.code()) {
-    case absl::StatusCode::kOutOfRange:
-      return WatchHub::ReadFailure::kCompacted;
-    case absl::StatusCode::kDeadlineExceeded:
-      return WatchHub::ReadFailure::kBusy;
-    default:
-      return WatchHub::ReadFailure::kFailed;
-  }
 }
 
 }  // namespace
@@ -301,10 +246,7 @@ void WatchService::Deliver(Instant now) {
   }
   if (const WatchHub::Wants wants = hub_->wants(); wants != collected_) {
     collected_ = wants;
-    backend_->state->CollectChanges(wants == WatchHub::Wants::kNothing ? storage::Collect::kNothing
-                                    : wants == WatchHub::Wants::kChanges
-                                        ? storage::Collect::kChanges
-                                        : storage::Collect::kPrevious);
+    backend_->state->CollectChanges(CollectFor(wants));
   }
   std::lock_guard lock(mutex_);
   stats_ = {hub_->watches(), hub_->catching_up(), hub_->queued_bytes(), hub_->counters()};
@@ -318,43 +260,23 @@ void WatchService::GiveUpRead(WatchId id) {
 }
 
 void WatchService::Read(WatchRead read) {
-  const uint64_t ticket = read.ticket;
   // One at a time of each watch, so the one before has ended.
   const auto given_up = std::make_shared<std::atomic<bool>>(false);
   reads_[read.watch] = given_up;
-  const auto fail = [this, ticket](WatchHub::ReadFailure failure, std::string message) {
-    return [this, ticket, failure, message = std::move(message)](Instant now) {
-      hub_->OnReadFailed(now, ticket, failure, message);
-    };
-  };
+  const uint64_t ticket = read.ticket;
   // Holds nothing of this but what tasks use, which run only while its thread does.
-  const bool submitted = pool_->Submit(
-      [this, backend = backend_, inbox = inbox_, read = std::move(read), ticket, given_up, fail] {
-        if (read.state) {
-          // Few items may be among many that have been changed since: it can take its time.
-          storage::ReadLimits limits;
-          limits.abandon = [given_up] { return given_up->load(); };
-          auto portion = ReadPortion(backend->state, read, limits);
-          if (!portion.ok()) {
-            (void)inbox->Post(
-                fail(FailureOf(portion.status()), std::string(portion.status().message())));
-            return;
-          }
-          (void)inbox->Post([this, ticket, portion = *std::move(portion)](Instant now) {
-            hub_->OnState(now, ticket, portion);
-          });
-          return;
-        }
-        auto page = ReadHistory(backend->state, read);
-        if (!page.ok()) {
-          (void)inbox->Post(fail(FailureOf(page.status()), std::string(page.status().message())));
-          return;
-        }
-        (void)inbox->Post([this, ticket, page = *std::move(page)](Instant now) {
-          hub_->OnChanges(now, ticket, page.changes, page.end);
+  const bool submitted =
+      pool_->Submit([this, backend = backend_, inbox = inbox_, read = std::move(read), given_up] {
+        storage::ReadLimits limits;
+        limits.abandon = [given_up] { return given_up->load(); };
+        (void)inbox->Post([this, answer = ReadForWatch(backend->state, read, limits)](Instant now) {
+          answer(hub_.get(), now);
         });
       });
-  if (!submitted) (void)inbox_->Post(fail(WatchHub::ReadFailure::kBusy, "too many reads"));
+  if (submitted) return;
+  (void)inbox_->Post([this, ticket](Instant now) {
+    hub_->OnReadFailed(now, ticket, WatchHub::ReadFailure::kBusy, "too many reads");
+  });
 }
 
 std::string WatchService::Header(const v1::ResponseHeader& base, Revision revision) const {

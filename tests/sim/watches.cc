@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "services/watch_reads.h"
 #include "tests/sim/operators.h"
 #include "tests/sim/process.h"
 
@@ -26,41 +27,6 @@ ingress::WatchHubOptions DrawOptions(Random* random) {
   options.reads_max = static_cast<size_t>(random->Between(1, 4));
   options.age_max = Duration(random->Skewed(2, 100) * kSecond);
   return options;
-}
-
-Change FromItem(storage::Item item) {
-  Change change;
-  change.revision = item.mod_revision;
-  change.key = std::move(item.key);
-  change.is_text = item.is_text;
-  change.value = std::move(item.value);
-  change.create_revision = item.create_revision;
-  change.version = item.version;
-  change.ttl = item.ttl;
-  return change;
-}
-
-absl::StatusOr<ingress::WatchStatePortion> ReadPortion(storage::State* state,
-                                                       const WatchRead& read) {
-  ingress::WatchStatePortion portion;
-  if (!read.filter.is_prefix) {
-    auto [item, revision] = state->Get(read.filter.text, read.at);
-    if (!item.ok() && !absl::IsNotFound(item.status())) return item.status();
-    portion.revision = revision;
-    if (item.ok()) portion.items.push_back(FromItem(*std::move(item)));
-    return portion;
-  }
-  storage::ListQuery query;
-  query.prefix = read.filter.text;
-  query.after = read.after;
-  query.at = read.at;
-  query.bytes_max = read.bytes_max;
-  auto page = state->List(query);
-  if (!page.ok()) return page.status();
-  portion.revision = page->revision;
-  portion.more = page->more;
-  for (storage::Item& item : page->items) portion.items.push_back(FromItem(std::move(item)));
-  return portion;
 }
 
 bool IsItem(const v1::Item& item, const StoreModel::Version& version) {
@@ -142,9 +108,7 @@ Micros WatchHost::Run() {
       sink.mapped().ended(end);
     }
   }
-  state_->CollectChanges(hub_.wants() == WatchHub::Wants::kNothing   ? storage::Collect::kNothing
-                         : hub_.wants() == WatchHub::Wants::kChanges ? storage::Collect::kChanges
-                                                                     : storage::Collect::kPrevious);
+  state_->CollectChanges(services::CollectFor(hub_.wants()));
   const Micros next = clock.WhenShows(hub_.NextDeadline());
   return hub_.wants_fresh() ? std::min(next, context_->events.now() + 20 * kMillisecond) : next;
 }
@@ -163,32 +127,8 @@ void WatchHost::Read(const WatchRead& read) {
                          });
 }
 
-void WatchHost::FailRead(uint64_t ticket, const absl::Status& status) {
-  const auto failure = absl::IsOutOfRange(status)         ? WatchHub::ReadFailure::kCompacted
-                       : absl::IsDeadlineExceeded(status) ? WatchHub::ReadFailure::kBusy
-                                                          : WatchHub::ReadFailure::kFailed;
-  Post([this, ticket, failure] { hub_.OnReadFailed(now_, ticket, failure, "cannot be read"); });
-}
-
 void WatchHost::Answer(const WatchRead& read) {
-  if (read.state) {
-    auto portion = ReadPortion(state_, read);
-    if (!portion.ok()) return FailRead(read.ticket, portion.status());
-    return Post([this, ticket = read.ticket, portion = *std::move(portion)] {
-      hub_.OnState(now_, ticket, portion);
-    });
-  }
-  storage::ChangesQuery query;
-  query.filter = read.filter;
-  query.from = read.from;
-  query.with_previous = read.with_previous;
-  query.rows_max = read.rows_max;
-  query.bytes_max = read.bytes_max;
-  auto page = state_->Changes(query);
-  if (!page.ok()) return FailRead(read.ticket, page.status());
-  Post([this, ticket = read.ticket, page = *std::move(page)] {
-    hub_.OnChanges(now_, ticket, page.changes, page.end);
-  });
+  Post([this, answer = services::ReadForWatch(state_, read)] { answer(&hub_, now_); });
 }
 
 WatchId WatchHost::Subscribe(const ingress::WatchSpec& spec, Deliver deliver, Ended ended) {

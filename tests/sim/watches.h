@@ -1,5 +1,6 @@
-// Watches: the production's hub in each process (in place of services/watch_service), and watchers
-// that follow keys through any node, over every break, and judge what they are told.
+// Watches: the production's hub and its reads in each process (what is in place of
+// services/watch_service carries them), and watchers that follow keys through any node, over every
+// break, and judge what they are told.
 //
 // What a watcher checks, against the changes that the state machines made (StoreChecker):
 //   1. every event is a change that was committed and applied;
@@ -55,7 +56,6 @@ class WatchHost {
   void Post(std::function<void()> task);
   void Read(const ingress::WatchRead& read);
   void Answer(const ingress::WatchRead& read);
-  void FailRead(uint64_t ticket, const absl::Status& status);
 
   struct Sink {
     Deliver deliver;

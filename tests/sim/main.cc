@@ -9,6 +9,7 @@
 // A failing seed is shrunk to fewer faults before the program ends (--no-shrink: it is not).
 // --seconds, --clients, --nodes, --without and --fault-free change what the seed would have drawn;
 // without them each run is of 60 virtual seconds and 1,000 operations at least.
+// Once a minute it says on standard error how far it has come.
 // Exit: 0 all was well, 1 a seed failed, 2 usage, 3 a run was too short, or 500 runs or more did
 // not reach everything that the report lists.
 #include <malloc.h>
@@ -151,6 +152,23 @@ void OnAbort(int) {
   std::_Exit(1);
 }
 
+// Says how far many runs have come, each time that so much has passed.
+class Progress {
+ public:
+  void Tell(const Report& sum, uint64_t seed, double elapsed_seconds) {
+    if (elapsed_seconds < next_seconds_) return;
+    next_seconds_ = elapsed_seconds + kIntervalSeconds;
+    std::fprintf(stderr, "%.0f s: %llu seeds clean, %.0f virtual seconds; seed %llu begins\n",
+                 elapsed_seconds, static_cast<unsigned long long>(sum.runs),
+                 static_cast<double>(sum.virtual_time) / 1e6,
+                 static_cast<unsigned long long>(seed));
+  }
+
+ private:
+  static constexpr double kIntervalSeconds = 60;
+  double next_seconds_ = kIntervalSeconds;
+};
+
 // What many runs must have reached, and each must have been.
 constexpr uint64_t kRunsForEverything = 500;
 constexpr int kExitNotEnough = 3;
@@ -182,6 +200,7 @@ int Main(int argc, char** argv) {
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
   Report sum;
+  Progress progress;
   const auto begin = std::chrono::steady_clock::now();
   const auto elapsed = [begin] {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -198,6 +217,7 @@ int Main(int argc, char** argv) {
   int status = 0;
   for (;; ++seed) {
     if (arguments.hours > 0 ? elapsed() > arguments.hours * 3600 : seed > arguments.last) break;
+    progress.Tell(sum, seed, elapsed());
     const Plan plan = PlanOf(seed, arguments);
     running_plan = plan;
     shrink_running_plan = arguments.shrink;

@@ -1,5 +1,6 @@
 // A world for birth: disks, processes and a network that the test rules, on one thread with a clock
-// of its own. Used by the stories (birth_test.cc) and by the model (birth_model_test.cc).
+// of its own. Used by the stories (birth_test.cc and its neighbours) and by the model
+// (birth_model_test.cc).
 #pragma once
 
 #include <gtest/gtest.h>
@@ -10,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "raft/birth.h"
@@ -46,6 +48,9 @@ class BirthWorld {
     std::string to;    // the callee's address
     BirthRequest request;
     std::optional<BirthReply> reply;
+
+    bool IsBorn() const { return std::holds_alternative<raft::Born>(request); }
+    bool IsPropose() const { return std::holds_alternative<raft::Propose>(request); }
   };
 
   static std::string Name(size_t i) { return "cp-" + std::to_string(i); }

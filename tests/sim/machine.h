@@ -9,7 +9,7 @@
 #include "base/ids.h"
 #include "base/time.h"
 #include "raft/ports.h"
-#include "tests/sim/disk.h"
+#include "tests/disk/simulated_disk.h"
 #include "tests/sim/events.h"
 #include "tests/sim/memory_state.h"
 

@@ -11,7 +11,7 @@
 
 #include <string>
 
-#include "tests/sim/disk.h"
+#include "tests/disk/simulated_disk.h"
 #include "tests/sim/random.h"
 
 namespace quorate::sim {

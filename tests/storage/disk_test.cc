@@ -101,6 +101,19 @@ TEST_P(DiskTest, ReplacesAFileWhole) {
   EXPECT_EQ(*disk_->List(directory_), (std::vector<std::string>{"f"}));
 }
 
+TEST_P(DiskTest, RenamesAndRemovesADirectoryWithItsFiles) {
+  ASSERT_TRUE(disk_->MakeDirectory(Path("made")).ok());
+  ASSERT_TRUE(ReplaceFile(disk_.get(), Path("made/f"), "one").ok());
+  ASSERT_TRUE(disk_->Rename(Path("made"), Path("moved")).ok());
+  EXPECT_EQ(*disk_->List(directory_), (std::vector<std::string>{"moved"}));
+  EXPECT_TRUE(absl::IsNotFound(disk_->SizeOf(Path("made/f")).status()));
+  EXPECT_EQ(*disk_->SizeOf(Path("moved/f")), 3u);
+  EXPECT_TRUE(disk_->SizeOf(Path("moved")).ok());
+  ASSERT_TRUE(disk_->RemoveTree(Path("moved")).ok());
+  EXPECT_TRUE(disk_->List(directory_)->empty());
+  EXPECT_TRUE(disk_->RemoveTree(Path("moved")).ok()) << "it is not there";
+}
+
 TEST_P(DiskTest, NamesItsErrors) {
   EXPECT_TRUE(absl::IsNotFound(disk_->Open(Path("none"), Disk::Mode::kRead).status()));
   EXPECT_TRUE(absl::IsNotFound(disk_->Remove(Path("none"))));

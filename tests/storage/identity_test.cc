@@ -209,7 +209,7 @@ TEST(Identity, AFailedChangeIsNotVisibleAndNothingIsTriedAfterIt) {
     ASSERT_FALSE(boot.ok());
     EXPECT_NE(std::string(boot.status().message()).find("identity"), std::string::npos);
     EXPECT_EQ(file->current().boot, 1u);
-    const int operations = disk.operations();
+    const uint64_t operations = disk.operations();
     EXPECT_EQ(file->SetLogMade(), boot.status());
     EXPECT_EQ(disk.operations(), operations);
   }
@@ -225,9 +225,9 @@ TEST(Identity, SaysThatTheDiskIsFull) {
 TEST(Identity, ReportsAReadErrorAsItIs) {
   SimDisk disk({"/data"});
   MustCreate(&disk);
-  disk.FailReads(kPath, absl::UnknownError("input/output error"));
+  disk.FailReadAfter(0, absl::UnknownError("input/output error"));
   EXPECT_EQ(IdentityFile::Open(&disk, kPath, "").status(),
-            absl::UnknownError("input/output error"));
+            absl::UnknownError(std::string("read ") + kPath + ": input/output error"));
 }
 
 TEST(IdentityDeathTest, AClusterNeverChanges) {

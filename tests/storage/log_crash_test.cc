@@ -62,7 +62,7 @@ int OperationsOf(LogWorkload workload) {
   LogWriter writer(&disk, SmallLogOptions(kSegmentBytes));
   workload(writer);
   EXPECT_TRUE(writer.status().ok()) << writer.status();
-  return disk.operations();
+  return static_cast<int>(disk.operations());
 }
 
 // The life after a crash: what is found is possible, found again the same after another crash, and
@@ -173,9 +173,9 @@ TEST_P(LogCrash, RecoveryItselfStopsAnywhere) {
       auto image = disk.AfterCrash(luck.fate, luck.seed + static_cast<uint64_t>(stop));
       if (!writer.created()) continue;
       auto measured = image->Clone();
-      const int before = measured->operations();
+      const uint64_t before = measured->operations();
       ASSERT_TRUE(OpenAndReadAll(measured.get(), options, writer.open_state()).ok());
-      const int length = measured->operations() - before;
+      const int length = static_cast<int>(measured->operations() - before);
       lengths.insert(length);
       for (int inner = 0; inner < length; ++inner) {
         SCOPED_TRACE(testing::Message() << "stop " << stop << " then " << inner);

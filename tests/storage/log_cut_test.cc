@@ -67,7 +67,7 @@ TEST_F(LogCut, RemovesWholeSegmentsOnly) {
   ASSERT_TRUE(writer_.Sync());
   ASSERT_THAT(Segments(disk_), ElementsAre(1, 2, 3, 4));
   const uint64_t prev = PrevOf(3);
-  const int before = disk_.operations();
+  const uint64_t before = disk_.operations();
   ASSERT_TRUE(writer_.CutPrefix(PrevOf(2) - 1)) << "not all of the first segment";
   EXPECT_EQ(disk_.operations(), before) << "nothing to do costs nothing";
   EXPECT_EQ(writer_.log()->first_index(), raft::Index(1));
@@ -224,7 +224,7 @@ TEST_F(LogCut, TheLogSaysWhichStateIsTheOne) {
   ASSERT_TRUE(OpenAndReadAll(disk_.Clone().get(), options_, opener).ok());
   EXPECT_THAT(asked, ElementsAre(0, 9));
 
-  const int before = disk_.operations();
+  const uint64_t before = disk_.operations();
   auto refused = OpenAndReadAll(&disk_, options_, [](uint64_t) -> absl::StatusOr<raft::Index> {
     return absl::NotFoundError("there is no state-9");
   });

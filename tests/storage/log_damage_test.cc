@@ -292,7 +292,7 @@ TEST_F(LogDamage, ARefusalChangesNothingOnTheDisk) {
   FillAndIdle();
   disk_.FlipBit(Segments()[0], LastOf(Segments()[0], RecordType::kEntry).offset + 45, 0);
   disk_.Put("/log/0000000099.log.new", "left by a crash");
-  const int operations = disk_.operations();
+  const uint64_t operations = disk_.operations();
   ASSERT_FALSE(Log::Open(&disk_, options_, raft::Index()).ok());
   EXPECT_EQ(disk_.operations(), operations);
 }

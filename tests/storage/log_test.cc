@@ -116,7 +116,7 @@ TEST_F(LogTest, ForgetsMembershipsThatWereCut) {
 TEST_F(LogTest, ACutBehindTheEndChangesNothing) {
   ASSERT_TRUE(writer_.Create());
   ASSERT_TRUE(writer_.Entries(3, 10));
-  const int operations = disk_.operations();
+  const uint64_t operations = disk_.operations();
   ASSERT_TRUE(writer_.Cut(4));
   EXPECT_EQ(disk_.operations(), operations);
   ASSERT_TRUE(writer_.Sync());
@@ -180,7 +180,7 @@ TEST_F(LogTest, WantsAMarkWhenTheNewestBatchHasNoWitness) {
   EXPECT_TRUE(log->WantsMark());
   ASSERT_TRUE(writer_.Mark());
   EXPECT_FALSE(log->WantsMark());
-  const int operations = disk_.operations();
+  const uint64_t operations = disk_.operations();
   ASSERT_TRUE(writer_.Mark());
   ASSERT_TRUE(writer_.Sync());
   EXPECT_EQ(disk_.operations(), operations) << "a second mark would say nothing new";
@@ -317,7 +317,7 @@ TEST_F(LogTest, ADiskErrorIsFinal) {
     ++failed;
     EXPECT_THAT(Message(writer.status()), HasSubstr("input/output error"));
     EXPECT_THAT(Message(writer.status()), HasSubstr(kLogDirectory)) << "names what failed";
-    const int operations = disk.operations();
+    const uint64_t operations = disk.operations();
     EXPECT_EQ(writer.log()->Sync(), writer.status()) << "a failed flush is never retried";
     EXPECT_EQ(writer.log()->Append(raft::Persist()), writer.status());
     EXPECT_EQ(writer.log()->WriteMark(), writer.status());
@@ -344,11 +344,11 @@ TEST_F(LogTest, AReadErrorIsReportedAsItIs) {
   ASSERT_TRUE(writer_.Create());
   ASSERT_TRUE(writer_.Entries(3, 10));
   ASSERT_TRUE(writer_.Sync());
-  disk_.FailReads("/log/0000000001.log", absl::UnknownError("input/output error"));
-  EXPECT_EQ(writer_.log()->Read(raft::Index(1), raft::Index(3), 1000).status(),
-            absl::UnknownError("input/output error"));
-  EXPECT_EQ(Log::Open(&disk_, options_, raft::Index()).status(),
-            absl::UnknownError("input/output error"));
+  const absl::Status error = absl::UnknownError("read /log/0000000001.log: input/output error");
+  disk_.FailReadAfter(0, absl::UnknownError("input/output error"));
+  EXPECT_EQ(writer_.log()->Read(raft::Index(1), raft::Index(3), 1000).status(), error);
+  disk_.FailReadAfter(0, absl::UnknownError("input/output error"));
+  EXPECT_EQ(Log::Open(&disk_, options_, raft::Index()).status(), error);
 }
 
 TEST_F(LogTest, DamageFoundWhileReadingIsReportedWithFileAndOffset) {

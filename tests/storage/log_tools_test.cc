@@ -24,7 +24,7 @@ class LogToolsTest : public testing::Test {
   }
   std::string Verify(absl::StatusCode expected = absl::StatusCode::kOk) {
     std::ostringstream out;
-    const int operations = disk_.operations();
+    const uint64_t operations = disk_.operations();
     absl::Status status = VerifyLog(&disk_, kLogDirectory, out);
     EXPECT_EQ(status.code(), expected) << status;
     EXPECT_EQ(disk_.operations(), operations) << "changes nothing";

@@ -1,4 +1,6 @@
-// A machine's disk: what survives a crash, and what a crash, a failing drive or a full one do.
+// A disk in memory: what survives a crash, and what a crash, a failing drive or a full one do. A
+// machine of the simulator has one; the tests of storage have it with hands on the platter
+// (tests/storage/sim_disk.h).
 //
 // storage/disk.h says what an implementation must promise; this one promises nothing more. Each
 // file has three faces: what a process sees (the page cache), what is durable, and what was changed
@@ -7,11 +9,15 @@
 // and will never be written.
 //
 // Every operation that changes something is a point at which the process may die: StopAfter.
+//
+// Disk's own methods and those of files: any thread. All others: only while no other thread uses
+// it.
 #pragma once
 
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <utility>
@@ -22,7 +28,7 @@
 
 namespace quorate::sim {
 
-class SimulatedDisk final : public storage::Disk {
+class SimulatedDisk : public storage::Disk {
  public:
   static constexpr size_t kSectorBytes = 512;
 
@@ -36,8 +42,16 @@ class SimulatedDisk final : public storage::Disk {
   };
   static constexpr int kFates = 5;
 
-  // `random` draws what becomes of half-done operations, and of changes at a crash.
-  explicit SimulatedDisk(Random* random) : random_(random) {}
+  // What one change is, where a failed flush or a crash takes changes whole.
+  enum class Grain : uint8_t {
+    kWrite,   // a write as it came: cheap
+    kSector,  // each sector of it
+  };
+
+  // `random` draws what becomes of half-done operations, and of changes at a crash; it outlives
+  // every use of the disk.
+  explicit SimulatedDisk(Random* random, Grain grain = Grain::kWrite)
+      : random_(random), grain_(grain) {}
 
   absl::StatusOr<std::unique_ptr<storage::DiskFile>> Create(const std::string& path) override;
   absl::StatusOr<std::unique_ptr<storage::DiskFile>> Open(const std::string& path,
@@ -98,7 +112,7 @@ class SimulatedDisk final : public storage::Disk {
   const Errors& errors() const { return errors_; }
   uint64_t UsedBytes() const { return used_; }
 
- private:
+ protected:
   struct Change {                  // to a file, not yet synced
     std::optional<uint64_t> size;  // a new size; else a write
     uint64_t offset = 0;
@@ -112,6 +126,16 @@ class SimulatedDisk final : public storage::Disk {
     std::vector<uint64_t> fresh;
   };
   using FilePtr = std::shared_ptr<File>;
+
+  // What is on `other` is on this disk, too: as it is seen there, and not more durable.
+  void CopyFrom(const SimulatedDisk& other);
+  FilePtr Find(const std::string& path) const;  // as seen; null: none
+  // Durably: `path` is `file` (null: gone). REQUIRES: its directory is there.
+  void SetName(const std::string& path, const FilePtr& file);
+  void CountUsed();
+  static void Flip(File* file, uint64_t at, char mask);
+
+ private:
   struct NameChange {  // `name` is then `file` (null: gone)
     std::string name;
     FilePtr file;
@@ -131,20 +155,20 @@ class SimulatedDisk final : public storage::Disk {
   };
   class Handle;
 
+  // REQUIRES for those below that Disk's methods and files call: mutex_ held.
   absl::Status Step(const char* operation, const std::string& path, bool* half = nullptr);
-  absl::StatusOr<Directory*> DirectoryOf(const std::string& path);
-  absl::StatusOr<FilePtr> Find(const std::string& path);
+  Directory* FindDirectory(const std::string& path);  // of the file at `path`; null: none
   absl::Status Write(const std::string& path, File* file, uint64_t offset, std::string_view bytes);
   absl::Status Resize(const std::string& path, File* file, uint64_t size, bool only_grow);
   absl::Status Sync(const std::string& path, File* file);
   bool Survives(Fate fate, size_t position, size_t count, size_t missing);
   void CrashFile(File* file, Fate fate);
-  void CountUsed();
-  static void Flip(File* file, uint64_t at, char mask);
   absl::StatusOr<std::string> Read(const std::string& path, const File& file, uint64_t offset,
                                    size_t size);
 
   Random* const random_;
+  const Grain grain_;
+  std::mutex mutex_;  // protects what follows
   std::map<std::string, Directory> directories_;
   std::vector<DirectoryChange> directory_changes_;
   std::optional<absl::Status> failure_;

@@ -1,4 +1,4 @@
-#include "tests/sim/disk.h"
+#include "tests/disk/simulated_disk.h"
 
 #include <algorithm>
 #include <set>
@@ -39,22 +39,32 @@ class SimulatedDisk::Handle final : public storage::DiskFile {
       : disk_(disk), path_(std::move(path)), file_(std::move(file)), writable_(writable) {}
 
   absl::Status Write(uint64_t offset, std::string_view bytes) override {
+    std::lock_guard<std::mutex> lock(disk_->mutex_);
     CHECK(writable_, path_);
     return disk_->Write(path_, file_.get(), offset, bytes);
   }
   absl::StatusOr<std::string> Read(uint64_t offset, size_t size) override {
+    std::lock_guard<std::mutex> lock(disk_->mutex_);
     return disk_->Read(path_, *file_, offset, size);
   }
-  absl::StatusOr<uint64_t> Size() override { return file_->seen.size(); }
+  absl::StatusOr<uint64_t> Size() override {
+    std::lock_guard<std::mutex> lock(disk_->mutex_);
+    return file_->seen.size();
+  }
   absl::Status Allocate(uint64_t size) override {
+    std::lock_guard<std::mutex> lock(disk_->mutex_);
     CHECK(writable_, path_);
     return disk_->Resize(path_, file_.get(), size, /*only_grow=*/true);
   }
   absl::Status Truncate(uint64_t size) override {
+    std::lock_guard<std::mutex> lock(disk_->mutex_);
     CHECK(writable_, path_);
     return disk_->Resize(path_, file_.get(), size, /*only_grow=*/false);
   }
-  absl::Status Sync() override { return disk_->Sync(path_, file_.get()); }
+  absl::Status Sync() override {
+    std::lock_guard<std::mutex> lock(disk_->mutex_);
+    return disk_->Sync(path_, file_.get());
+  }
 
  private:
   SimulatedDisk* const disk_;
@@ -77,43 +87,44 @@ absl::Status SimulatedDisk::Step(const char* operation, const std::string& path,
                       absl::StrCat(operation, " ", path, ": ", failure_->message()));
 }
 
-absl::StatusOr<SimulatedDisk::Directory*> SimulatedDisk::DirectoryOf(const std::string& path) {
+SimulatedDisk::Directory* SimulatedDisk::FindDirectory(const std::string& path) {
   const auto found = directories_.find(ParentDirectory(path));
-  if (found == directories_.end()) return absl::NotFoundError(path);
-  return &found->second;
+  return found == directories_.end() ? nullptr : &found->second;
 }
 
-absl::StatusOr<SimulatedDisk::FilePtr> SimulatedDisk::Find(const std::string& path) {
-  const absl::StatusOr<Directory*> directory = DirectoryOf(path);
-  if (!directory.ok()) return directory.status();
-  const auto found = (*directory)->seen.find(NameOf(path));
-  if (found == (*directory)->seen.end()) return absl::NotFoundError(absl::StrCat("open ", path));
-  return found->second;
+SimulatedDisk::FilePtr SimulatedDisk::Find(const std::string& path) const {
+  const auto directory = directories_.find(ParentDirectory(path));
+  if (directory == directories_.end()) return nullptr;
+  const auto found = directory->second.seen.find(NameOf(path));
+  return found == directory->second.seen.end() ? nullptr : found->second;
 }
 
 // --- Names ---
 
 absl::StatusOr<std::unique_ptr<storage::DiskFile>> SimulatedDisk::Create(const std::string& path) {
-  const absl::StatusOr<Directory*> directory = DirectoryOf(path);
-  if (!directory.ok()) return directory.status();
-  if ((*directory)->seen.contains(NameOf(path))) return absl::AlreadyExistsError(path);
+  std::lock_guard<std::mutex> lock(mutex_);
+  Directory* const directory = FindDirectory(path);
+  if (directory == nullptr) return absl::NotFoundError(path);
+  if (directory->seen.contains(NameOf(path))) return absl::AlreadyExistsError(path);
   if (absl::Status s = Step("create", path); !s.ok()) return s;
   auto file = std::make_shared<File>();
-  (*directory)->seen[NameOf(path)] = file;
-  (*directory)->changes.push_back({NameOf(path), file, ""});
+  directory->seen[NameOf(path)] = file;
+  directory->changes.push_back({NameOf(path), file, ""});
   return std::unique_ptr<storage::DiskFile>(new Handle(this, path, file, true));
 }
 
 absl::StatusOr<std::unique_ptr<storage::DiskFile>> SimulatedDisk::Open(const std::string& path,
                                                                        Mode mode) {
+  std::lock_guard<std::mutex> lock(mutex_);
   if (stopped_) return absl::AbortedError("the process is gone");
-  absl::StatusOr<FilePtr> file = Find(path);
-  if (!file.ok()) return file.status();
+  FilePtr file = Find(path);
+  if (file == nullptr) return absl::NotFoundError(absl::StrCat("open ", path));
   return std::unique_ptr<storage::DiskFile>(
-      new Handle(this, path, *std::move(file), mode == Mode::kReadWrite));
+      new Handle(this, path, std::move(file), mode == Mode::kReadWrite));
 }
 
 absl::Status SimulatedDisk::Rename(const std::string& from, const std::string& to) {
+  std::lock_guard<std::mutex> lock(mutex_);
   CHECK(ParentDirectory(from) == ParentDirectory(to), "renames stay within a directory");
   if (directories_.contains(from)) {
     CHECK(!directories_.contains(to), "a directory in the way");
@@ -124,33 +135,36 @@ absl::Status SimulatedDisk::Rename(const std::string& from, const std::string& t
     directory_changes_.push_back({ParentDirectory(from), from, to, std::nullopt});
     return absl::OkStatus();
   }
-  const absl::StatusOr<FilePtr> file = Find(from);
-  if (!file.ok()) return file.status();
+  const FilePtr file = Find(from);
+  if (file == nullptr) return absl::NotFoundError(from);
   if (absl::Status s = Step("rename", from); !s.ok()) return s;
-  Directory* directory = *DirectoryOf(from);
+  Directory* const directory = FindDirectory(from);
   directory->seen.erase(NameOf(from));
-  directory->seen[NameOf(to)] = *file;
-  directory->changes.push_back({NameOf(to), *file, NameOf(from)});
+  directory->seen[NameOf(to)] = file;
+  directory->changes.push_back({NameOf(to), file, NameOf(from)});
   return absl::OkStatus();
 }
 
 absl::Status SimulatedDisk::Remove(const std::string& path) {
-  const absl::StatusOr<FilePtr> file = Find(path);
-  if (!file.ok()) return file.status();
+  std::lock_guard<std::mutex> lock(mutex_);
+  const FilePtr file = Find(path);
+  if (file == nullptr) return absl::NotFoundError(path);
   if (absl::Status s = Step("remove", path); !s.ok()) return s;
-  Directory* directory = *DirectoryOf(path);
-  used_ -= std::min<uint64_t>(used_, (*file)->seen.size());
+  Directory* const directory = FindDirectory(path);
+  used_ -= std::min<uint64_t>(used_, file->seen.size());
   directory->seen.erase(NameOf(path));
   directory->changes.push_back({NameOf(path), nullptr, ""});
   return absl::OkStatus();
 }
 
 absl::Status SimulatedDisk::MakeDirectory(const std::string& path) {
+  std::lock_guard<std::mutex> lock(mutex_);
   directories_[path];
   return absl::OkStatus();
 }
 
 absl::Status SimulatedDisk::SyncDirectory(const std::string& path) {
+  std::lock_guard<std::mutex> lock(mutex_);
   const auto found = directories_.find(path);
   if (found == directories_.end()) return absl::NotFoundError(path);
   if (absl::Status s = Step("sync directory", path); !s.ok()) return s;
@@ -162,6 +176,7 @@ absl::Status SimulatedDisk::SyncDirectory(const std::string& path) {
 }
 
 absl::Status SimulatedDisk::RemoveTree(const std::string& path) {
+  std::lock_guard<std::mutex> lock(mutex_);
   const auto found = directories_.find(path);
   if (found == directories_.end()) return absl::OkStatus();
   if (absl::Status s = Step("remove directory", path); !s.ok()) return s;
@@ -174,14 +189,16 @@ absl::Status SimulatedDisk::RemoveTree(const std::string& path) {
 }
 
 absl::StatusOr<uint64_t> SimulatedDisk::SizeOf(const std::string& path) {
+  std::lock_guard<std::mutex> lock(mutex_);
   if (stopped_) return absl::AbortedError("the process is gone");
   if (directories_.contains(path)) return 0;
-  const absl::StatusOr<FilePtr> file = Find(path);
-  if (!file.ok()) return file.status();
-  return (*file)->seen.size();
+  const FilePtr file = Find(path);
+  if (file == nullptr) return absl::NotFoundError(path);
+  return file->seen.size();
 }
 
 absl::StatusOr<std::vector<std::string>> SimulatedDisk::List(const std::string& path) {
+  std::lock_guard<std::mutex> lock(mutex_);
   if (stopped_) return absl::AbortedError("the process is gone");
   const auto found = directories_.find(path);
   if (found == directories_.end()) return absl::NotFoundError(path);
@@ -224,13 +241,13 @@ absl::Status SimulatedDisk::Write(const std::string& path, File* file, uint64_t 
     }
     used_ += more;
   }
-  if (!half) {
+  if (!half && grain_ == Grain::kWrite) {
     Put(&file->seen, offset, bytes);
     file->changes.push_back({std::nullopt, offset, std::string(bytes)});
     return step;
   }
   ForEachSector(offset, bytes, [&](uint64_t at, std::string_view piece) {
-    if (random_->OneIn(2)) return;
+    if (half && random_->OneIn(2)) return;
     Put(&file->seen, at, piece);
     file->changes.push_back({std::nullopt, at, std::string(piece)});
   });
@@ -352,6 +369,44 @@ void SimulatedDisk::PowerFailure(Fate fate) {
       // A file may be there by its old and by its new name.
       if (crashed.insert(file.get()).second) CrashFile(file.get(), fate);
     }
+  }
+  CountUsed();
+}
+
+void SimulatedDisk::SetName(const std::string& path, const FilePtr& file) {
+  Directory* const directory = FindDirectory(path);
+  CHECK(directory != nullptr, path);
+  for (auto* names : {&directory->seen, &directory->durable}) {
+    if (file == nullptr) {
+      names->erase(NameOf(path));
+    } else {
+      (*names)[NameOf(path)] = file;
+    }
+  }
+  CountUsed();
+}
+
+void SimulatedDisk::CopyFrom(const SimulatedDisk& other) {
+  std::map<const File*, FilePtr> copies;
+  const auto copy = [&](const FilePtr& file) {
+    if (file == nullptr) return file;
+    FilePtr& made = copies[file.get()];
+    if (made == nullptr) made = std::make_shared<File>(*file);
+    return made;
+  };
+  const auto copy_directory = [&](Directory directory) {
+    for (auto* names : {&directory.seen, &directory.durable}) {
+      for (auto& [name, file] : *names) file = copy(file);
+    }
+    for (NameChange& change : directory.changes) change.file = copy(change.file);
+    return directory;
+  };
+  for (const auto& [path, directory] : other.directories_) {
+    directories_[path] = copy_directory(directory);
+  }
+  for (DirectoryChange change : other.directory_changes_) {
+    if (change.removed) change.removed = copy_directory(*change.removed);
+    directory_changes_.push_back(std::move(change));
   }
   CountUsed();
 }

@@ -13,6 +13,7 @@
 // Exit: 0 all was well, 1 a seed failed, 2 usage, 3 a run was too short, or 500 runs or more did
 // not reach everything that the report lists.
 #include <malloc.h>
+#include <sys/time.h>
 
 #include <algorithm>
 #include <chrono>
@@ -24,8 +25,13 @@
 #include <string>
 #include <vector>
 
+#include "tests/sanitizer_share.h"
 #include "tests/sim/shrink.h"
 #include "tests/sim/world.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#endif
 
 namespace quorate::sim {
 namespace {
@@ -125,7 +131,10 @@ Plan PlanOf(uint64_t seed, const Arguments& arguments) {
       plan.Remove(static_cast<Fault>(i));
     }
   }
-  if (arguments.fault_free) plan.minority_stays_down = false;
+  if (arguments.fault_free) {
+    plan.minority_stays_down = plan.wrong_founders = false;
+    plan.start_spread = std::min(plan.start_spread, kSecond);
+  }
   if (arguments.chaos != 0) plan.chaos = arguments.chaos;
   plan.sqlite = arguments.sqlite;
   if (arguments.clients != 0) plan.clients = arguments.clients;
@@ -135,21 +144,67 @@ Plan PlanOf(uint64_t seed, const Arguments& arguments) {
 
 void ShrinkAndTell(const Plan& plan) {
   std::printf("shrinking\n");
+  itimerval no_limit = {};
+  setitimer(ITIMER_VIRTUAL, &no_limit, nullptr);
   const Plan small = Shrink(plan);
   std::printf("fails too: quorate-sim %s\n  %s\n  %s\n", ArgumentsOf(small).c_str(),
               FailureOf(small).c_str(), Describe(small).c_str());
 }
 
-// A CHECK of the product ends the process: say which seed it was, and make it smaller. Nothing of
-// this process is of use any more but what these name.
+// A CHECK of the product ends the process, as a signal or a sanitizer does: say which seed it was.
+// Nothing of this process is of use any more but what these name; not even its heap.
 Plan running_plan;
 bool shrink_running_plan = false;
+char running_plan_text[1024];
+// Of the processor's time: no run takes a hundredth of it, so one that does goes round in a circle.
+constexpr time_t kRunSecondsMax = 300;
+
+void TellRunningSeed(const char* why) {
+  std::fprintf(stderr, "FAILED seed %llu: %s\n%s\n",
+               static_cast<unsigned long long>(running_plan.seed), why, running_plan_text);
+}
+
 void OnAbort(int) {
-  std::fprintf(stderr, "FAILED seed %llu: a CHECK, see above\n%s\n",
-               static_cast<unsigned long long>(running_plan.seed), Describe(running_plan).c_str());
+  TellRunningSeed("a CHECK, see above");
   if (shrink_running_plan) ShrinkAndTell(running_plan);
   std::fflush(stdout);
   std::_Exit(1);
+}
+
+void OnFatalSignal(int signal) {
+  TellRunningSeed(signal == SIGVTALRM ? "the run does not end"
+                  : signal == SIGFPE  ? "a signal: division by zero"
+                  : signal == SIGILL  ? "a signal: no such instruction"
+                                      : "a signal: there is no such memory");
+  std::_Exit(1);
+}
+
+void NameTheSeedOfCrashes() {
+  std::signal(SIGABRT, OnAbort);
+  struct sigaction action = {};
+  action.sa_handler = OnFatalSignal;
+  action.sa_flags = SA_ONSTACK;  // a stack that is used up is one of the reasons
+  sigaction(SIGVTALRM, &action, nullptr);
+#if defined(__SANITIZE_ADDRESS__)
+  // The other signals are the sanitizer's to catch.
+  __sanitizer_set_death_callback([] { TellRunningSeed("a sanitizer's complaint, see above"); });
+#else
+  static char stack[64 << 10];
+  stack_t other = {};
+  other.ss_sp = stack;
+  other.ss_size = sizeof stack;
+  sigaltstack(&other, nullptr);
+  for (const int each : {SIGSEGV, SIGBUS, SIGILL, SIGFPE}) sigaction(each, &action, nullptr);
+#endif
+}
+
+void BeginRun(const Plan& plan, bool shrink) {
+  running_plan = plan;
+  shrink_running_plan = shrink;
+  std::snprintf(running_plan_text, sizeof running_plan_text, "%s", Describe(plan).c_str());
+  itimerval limit = {};
+  limit.it_value.tv_sec = kRunSecondsMax * (kSanitizer ? 10 : 1);
+  setitimer(ITIMER_VIRTUAL, &limit, nullptr);
 }
 
 // Says how far many runs have come, each time that so much has passed.
@@ -194,7 +249,7 @@ int JudgeReport(const Report& sum, const Arguments& arguments) {
 
 int Main(int argc, char** argv) {
   Arguments arguments = Parse(argc, argv);
-  std::signal(SIGABRT, OnAbort);
+  NameTheSeedOfCrashes();
   std::setvbuf(stdout, nullptr, _IOLBF, 1 << 16);
   // What one run gives back the next one takes: not worth a call of the kernel each time.
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
@@ -219,8 +274,7 @@ int Main(int argc, char** argv) {
     if (arguments.hours > 0 ? elapsed() > arguments.hours * 3600 : seed > arguments.last) break;
     progress.Tell(sum, seed, elapsed());
     const Plan plan = PlanOf(seed, arguments);
-    running_plan = plan;
-    shrink_running_plan = arguments.shrink;
+    BeginRun(plan, arguments.shrink);
     const Result result = RunPlan(plan, arguments.trace ? stdout : nullptr);
     sum.Add(result.report);
     hash = result.trace_hash;

@@ -424,6 +424,7 @@ std::shared_ptr<const NodeStatus> Node::Impl::MakeStatus() {
   status->dropped_messages = inbox_.dropped();
   status->leases = core_.leases();
   status->lease_answers = core_.lease_answers();
+  status->lease_until = core_.lease_until();
   return status;
 }
 

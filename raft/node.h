@@ -63,7 +63,8 @@ struct NodeStatus {
   bool installing = false;      // a received snapshot is being made the state
   uint64_t dropped_messages = 0;
   bool leases = false;
-  uint64_t lease_answers = 0;  // see Core::lease_answers
+  uint64_t lease_answers = 0;          // see Core::lease_answers
+  std::optional<Instant> lease_until;  // see Core::lease_until
 };
 
 class Node {

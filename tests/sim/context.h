@@ -62,6 +62,11 @@ struct Context {
   // Nothing more arrives on it; both ends are told, each in its own time (forwarding.cc).
   void BreakStream(const StreamKey& stream, size_t server, uint64_t server_life);
 
+  // Of candidates, so far.
+  uint64_t campaigns = 0;
+
+  // Something begins or ends at a machine: a good moment for a fault.
+  std::function<void(size_t machine)> moment;
   // What a process's transport sends; `from` is its machine.
   std::function<void(size_t from, raft::Message message)> send;
   // An operator stops a machine's process, empties its disk and starts it again.

@@ -9,10 +9,11 @@ namespace quorate::sim {
 namespace {
 
 // Those that have a moment; the others are in force all the time.
-constexpr Fault kMoments[] = {
-    Fault::kPartition, Fault::kOneWay,      Fault::kLinkCut, Fault::kClog,     Fault::kPowerFailure,
-    Fault::kKill,      Fault::kCrashInDisk, Fault::kPause,   Fault::kSlowNode, Fault::kDiskError,
-    Fault::kDiskFull,  Fault::kTransfer,    Fault::kWipe,    Fault::kBitFlip};
+constexpr Fault kMoments[] = {Fault::kPartition,   Fault::kOneWay,       Fault::kLinkCut,
+                              Fault::kClog,        Fault::kPowerFailure, Fault::kKill,
+                              Fault::kCrashInDisk, Fault::kPause,        Fault::kSlowNode,
+                              Fault::kSlowFlush,   Fault::kDiskError,    Fault::kDiskFull,
+                              Fault::kTransfer,    Fault::kWipe,         Fault::kBitFlip};
 
 }  // namespace
 
@@ -35,14 +36,14 @@ void Faults::HappenDuringBirth() {
         Fault::kCrashInDisk, Fault::kPause, Fault::kDiskError, Fault::kWipe, Fault::kWipe}) {
     if (context_->plan.Has(fault)) possible.push_back(fault);
   }
-  if (!possible.empty()) Do(context_->random.Pick(possible));
+  if (!possible.empty()) Do(context_->random.Pick(possible), AnyMachine());
 }
 
 void Faults::Again() {
   const Micros mean = context_->plan.fault_interval;
   context_->events.After(context_->random.Between(1, 2 * mean), [this] {
     if (stopped_) return;
-    Happen();
+    Trouble(AnyMachine());
     Again();
   });
 }
@@ -51,58 +52,68 @@ void Faults::Stop() {
   stopped_ = true;
   context_->network.Heal();
   for (const auto& machine : context_->machines) {
-    machine->paused_until = machine->slow_until = 0;
+    machine->paused_until = machine->slow_until = machine->stalled_until = 0;
     machine->disk.SetCapacity(UINT64_MAX);
   }
 }
 
-void Faults::Happen() {
+// No more of these than of the others, and sometimes the moment passes before it comes.
+void Faults::OnMoment(size_t machine) {
+  const Plan& plan = context_->plan;
+  const Micros now = context_->events.now();
+  if (stopped_ || now < next_strike_ || !context_->random.Chance(plan.strike_permille)) return;
+  next_strike_ = now + context_->random.Between(0, 2 * plan.fault_interval);
+  context_->events.After(context_->random.Skewed(1, 300 * kMillisecond), [this, machine] {
+    if (!stopped_) Trouble(context_->random.OneIn(4) ? AnyMachine() : machine);
+  });
+}
+
+void Faults::Trouble(size_t machine) {
   std::vector<Fault> possible;
   for (Fault fault : kMoments) {
     if (context_->plan.Has(fault)) possible.push_back(fault);
   }
   if (possible.empty()) return;
-  Do(context_->random.Pick(possible));
+  Do(context_->random.Pick(possible), machine);
+  if (!context_->random.Chance(context_->plan.company_permille)) return;
+  context_->events.After(context_->random.Skewed(1, 200 * kMillisecond), [this, machine] {
+    if (!stopped_) Trouble(machine);
+  });
 }
 
-void Faults::Do(Fault fault) {
+void Faults::Do(Fault fault, size_t at) {
   context_->trace.Note(kTraceFault, static_cast<uint64_t>(fault));
   if (fault != Fault::kWipe && fault != Fault::kBitFlip) context_->report.Count(fault);
-  const Micros now = context_->events.now();
-  Machine& machine = *context_->machines[AnyMachine()];
+  Machine& machine = *context_->machines[at];
   switch (fault) {
     case Fault::kPartition:
-      return Partition();
+      return Partition(at);
     case Fault::kOneWay:
-      return OneWay();
+      return OneWay(at);
     case Fault::kLinkCut:
-      return CutLink();
+      return CutLink(at);
     case Fault::kClog:
-      return Clog();
+      return Clog(at);
     case Fault::kPowerFailure:
       return hands_.crash(machine.number, true);
     case Fault::kKill:
       return hands_.crash(machine.number, false);
     case Fault::kCrashInDisk:
-      return CrashInDisk();
+      return CrashInDisk(&machine);
     case Fault::kPause:
-      machine.paused_until = now + Length();
-      if (context_->trace.telling()) context_->trace.Tell("%s: pauses", machine.name.c_str());
-      return;
     case Fault::kSlowNode:
-      machine.slow_until = now + Length();
-      if (context_->trace.telling()) context_->trace.Tell("%s: is slow", machine.name.c_str());
-      return;
+    case Fault::kSlowFlush:
+      return Lame(&machine, fault);
     case Fault::kDiskError:
-      return DiskError();
+      return DiskError(&machine);
     case Fault::kDiskFull:
-      return DiskFull();
+      return DiskFull(&machine);
     case Fault::kTransfer:
-      return Transfer();
+      return Transfer(at);
     case Fault::kWipe:
       return hands_.wipe(machine.number);
     case Fault::kBitFlip:
-      return BitFlip();
+      return BitFlip(&machine);
     default:
       return;
   }
@@ -120,15 +131,32 @@ size_t Faults::AnyMachine() {
   return context_->random.Below(context_->machines.size());
 }
 
+// All of it, all of it but not quite, or its flushes: for a while.
+void Faults::Lame(Machine* machine, Fault fault) {
+  Micros& until = fault == Fault::kPause      ? machine->paused_until
+                  : fault == Fault::kSlowNode ? machine->slow_until
+                                              : machine->stalled_until;
+  until = context_->events.now() + Length();
+  if (!context_->trace.telling()) return;
+  context_->trace.Tell("%s: %s", machine->name.c_str(),
+                       fault == Fault::kPause      ? "pauses"
+                       : fault == Fault::kSlowNode ? "is slow"
+                                                   : "no flush ends");
+}
+
 // --- Network ---
 
-void Faults::Partition() {
+void Faults::Partition(size_t at) {
   const size_t count = context_->machines.size();
   if (count < 2) return;
   const Micros until = context_->events.now() + Length();
   const uint64_t groups = context_->random.OneIn(4) ? 3 : 2;
   std::vector<uint64_t> group(count);
   for (uint64_t& each : group) each = context_->random.Below(groups);
+  if (context_->random.OneIn(3)) {
+    std::fill(group.begin(), group.end(), 0);
+    group[at] = 1;
+  }
   for (size_t a = 0; a < count; ++a) {
     for (size_t b = 0; b < count; ++b) {
       if (group[a] != group[b]) context_->network.Cut(a, b, until);
@@ -140,8 +168,7 @@ void Faults::Partition() {
   context_->trace.Tell("network: falls into groups %s", text.c_str());
 }
 
-void Faults::OneWay() {
-  const size_t one = AnyMachine();
+void Faults::OneWay(size_t one) {
   const bool deaf = context_->random.OneIn(2);
   const Micros until = context_->events.now() + Length();
   for (size_t other = 0; other < context_->machines.size(); ++other) {
@@ -154,8 +181,14 @@ void Faults::OneWay() {
   }
 }
 
-void Faults::CutLink() {
-  const size_t a = AnyMachine(), b = AnyMachine();
+std::pair<size_t, size_t> Faults::AnyLink(size_t at) {
+  const size_t other = context_->random.Below(context_->machines.size());
+  if (context_->random.OneIn(2)) return {at, other};
+  return {other, at};
+}
+
+void Faults::CutLink(size_t at) {
+  const auto [a, b] = AnyLink(at);
   const Micros until = context_->events.now() + Length();
   context_->network.Cut(a, b, until);
   if (context_->random.OneIn(2)) context_->network.Cut(b, a, until);
@@ -165,8 +198,8 @@ void Faults::CutLink() {
   }
 }
 
-void Faults::Clog() {
-  const size_t a = AnyMachine(), b = AnyMachine();
+void Faults::Clog(size_t at) {
+  const auto [a, b] = AnyLink(at);
   context_->network.Clog(a, b, context_->events.now() + Length());
   if (context_->trace.telling()) {
     context_->trace.Tell("network: from %s to %s all is late", context_->machines[a]->name.c_str(),
@@ -176,34 +209,31 @@ void Faults::Clog() {
 
 // --- Disks ---
 
-void Faults::CrashInDisk() {
-  Machine& machine = *context_->machines[AnyMachine()];
+void Faults::CrashInDisk(Machine* machine) {
   // Soon; also in the middle of the next start, if it is down now.
-  machine.disk.StopAfter(static_cast<uint64_t>(context_->random.Skewed(1, 64)) - 1);
+  machine->disk.StopAfter(static_cast<uint64_t>(context_->random.Skewed(1, 64)) - 1);
 }
 
-void Faults::DiskError() {
-  Machine& machine = *context_->machines[AnyMachine()];
+void Faults::DiskError(Machine* machine) {
   const auto after = static_cast<uint64_t>(context_->random.Skewed(1, 64)) - 1;
   if (context_->random.OneIn(4)) {
-    machine.disk.FailReadAfter(after, absl::InternalError("input/output error"));
+    machine->disk.FailReadAfter(after, absl::InternalError("input/output error"));
   } else {
-    machine.disk.FailAfter(after, absl::InternalError("input/output error"));
+    machine->disk.FailAfter(after, absl::InternalError("input/output error"));
   }
 }
 
-void Faults::DiskFull() {
-  Machine& machine = *context_->machines[AnyMachine()];
-  machine.disk.SetCapacity(machine.disk.UsedBytes() +
-                           static_cast<uint64_t>(context_->random.Skewed(1, 200'000)));
-  context_->events.After(Length(), [&machine] { machine.disk.SetCapacity(UINT64_MAX); });
+void Faults::DiskFull(Machine* machine) {
+  machine->disk.SetCapacity(machine->disk.UsedBytes() +
+                            static_cast<uint64_t>(context_->random.Skewed(1, 200'000)));
+  context_->events.After(Length(), [machine] { machine->disk.SetCapacity(UINT64_MAX); });
 }
 
 // One disk at a time, and one that the others can do without. The node finds out when it reads the
 // place: at its next start at the latest, which comes soon. The identity is read at a start only,
 // and the pages of a database may be in SQLite's cache: they are flipped while nobody runs.
-void Faults::BitFlip() {
-  Machine& machine = *context_->machines[AnyMachine()];
+void Faults::BitFlip(Machine* of) {
+  Machine& machine = *of;
   for (const auto& each : context_->machines) {
     if (each->corrupt || !each->disk.flipped().empty()) return;
   }
@@ -250,11 +280,11 @@ uint64_t Faults::Generation(const Machine& machine) const {
 
 // --- Operators ---
 
-void Faults::Transfer() {
+void Faults::Transfer(size_t at) {
   Process* const leader = Operators::Leader(context_);
   if (leader == nullptr) return;
   StoreId target;
-  if (context_->random.OneIn(2)) target = context_->machines[AnyMachine()]->store;
+  if (context_->random.OneIn(2)) target = context_->machines[at]->store;
   if (context_->trace.telling()) {
     context_->trace.Tell("%s: is asked to hand leadership over",
                          context_->machines[leader->machine()]->name.c_str());

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <utility>
 #include <vector>
 
 #include "tests/sim/context.h"
@@ -20,6 +21,8 @@ class Faults {
   Faults(Context* context, Hands hands) : context_(context), hands_(std::move(hands)) {}
 
   void Start();
+  // Something begins or ends at this machine.
+  void OnMoment(size_t machine);
   // No more from now on; what lasts is ended.
   void Stop();
 
@@ -27,24 +30,30 @@ class Faults {
   void Again();
   void Happen();
   void HappenDuringBirth();
-  void Do(Fault fault);
+  // Some fault at this machine, perhaps another one in its wake, and so on.
+  void Trouble(size_t machine);
+  void Do(Fault fault, size_t at);
   Micros Length();
   size_t AnyMachine();
-  void Partition();
-  void OneWay();
-  void CutLink();
-  void Clog();
-  void CrashInDisk();
-  void DiskError();
-  void DiskFull();
-  void Transfer();
-  void BitFlip();
+  // A link of this machine, one way: from, to.
+  std::pair<size_t, size_t> AnyLink(size_t at);
+  void Partition(size_t at);
+  void OneWay(size_t one);
+  void CutLink(size_t at);
+  void Clog(size_t at);
+  void Lame(Machine* machine, Fault fault);
+  void CrashInDisk(Machine* machine);
+  void DiskError(Machine* machine);
+  void DiskFull(Machine* machine);
+  void Transfer(size_t at);
+  void BitFlip(Machine* of);
   // Of the state that this machine's process has open.
   uint64_t Generation(const Machine& machine) const;
 
   Context* const context_;
   const Hands hands_;
   bool stopped_ = false;
+  Micros next_strike_ = 0;  // not before
 };
 
 }  // namespace quorate::sim

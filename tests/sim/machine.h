@@ -86,6 +86,7 @@ struct Machine {
   bool corrupt = false;  // its log was found damaged: it waits for somebody to wipe it
   Micros slow_until = 0;
   Micros paused_until = 0;
+  Micros stalled_until = 0;  // no flush ends before
 };
 
 }  // namespace quorate::sim

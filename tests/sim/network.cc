@@ -20,6 +20,8 @@ Micros Network::Latency(const Link& link) {
   const Micros spread = plan_.latency_max - plan_.latency_min + 1;
   Micros extra = random_->Between(0, spread);
   if (random_->OneIn(4)) extra = random_->Between(0, 4 * spread);
+  // One goes a long way round.
+  if (random_->Chance(plan_.late_permille)) extra += random_->Between(0, 2 * kSecond);
   return link.latency_min + (plan_.ordered_links ? extra / 4 : extra);
 }
 
@@ -37,6 +39,7 @@ Micros Network::Arrival(size_t from, size_t to) {
   }
   Micros at = std::max(now + Latency(link), link.clogged_until);
   if (plan_.ordered_links) at = std::max(at, link.last_arrival);
+  if (link.clogged_until > now) at += random_->Between(0, link.clog_gap);
   if (at < link.last_arrival) report_->Count(Fault::kReorder);
   link.last_arrival = std::max(at, link.last_arrival);
   return at;
@@ -69,6 +72,7 @@ void Network::Cut(size_t from, size_t to, Micros until) {
 
 void Network::Clog(size_t from, size_t to, Micros until) {
   links_[from][to].clogged_until = std::max(links_[from][to].clogged_until, until);
+  links_[from][to].clog_gap = random_->Skewed(1, 4000) - 1;
 }
 
 void Network::Heal() {

@@ -49,6 +49,7 @@ class Network {
     Micros latency_min = 0;  // of this link: some are longer than others
     Micros cut_until = 0;
     Micros clogged_until = 0;
+    Micros clog_gap = 0;  // between two that were held back, at most, once they come
     Micros last_arrival = 0;
     Micros last_stream = 0;
     Micros broken_at = 0;  // what was sent before is gone

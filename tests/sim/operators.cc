@@ -87,7 +87,9 @@ void Operators::Act() {
   if (context_->random.OneIn(10)) CompactHistory(leader);
   if (Repair(leader, members)) return;
   if (context_->plan.Has(Fault::kMembership)) {
-    if (!context_->calm) ChangeSomething(leader, members);
+    if (!context_->calm && context_->random.Chance(context_->plan.change_permille)) {
+      ChangeSomething(leader, members);
+    }
   } else {
     LetIn(leader, members);
   }

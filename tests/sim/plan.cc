@@ -68,13 +68,13 @@ void DrawLimits(Random* random, Plan* plan) {
   plan->uncommitted_bytes =
       random->OneIn(4) ? static_cast<size_t>(random->Skewed(2000, 50'000)) : 32u << 20;
   plan->apply_bytes = random->OneIn(3) ? static_cast<size_t>(random->Skewed(100, 5000)) : 4u << 20;
-  plan->segment_bytes = static_cast<size_t>(random->Skewed(32, 256)) << 10;
+  plan->segment_bytes = static_cast<size_t>(random->Skewed(8, 256)) << 10;
   plan->log_tail_bytes =
       random->OneIn(2) ? static_cast<uint64_t>(random->Skewed(1, 200)) << 10 : 64u << 20;
   plan->log_pinned_bytes = random->OneIn(2) ? plan->log_tail_bytes * 2 : uint64_t{1} << 30;
   plan->cut_interval = random->Skewed(100, 2000) * kMillisecond;
   plan->keep_every = static_cast<uint64_t>(random->Skewed(1, 200));
-  plan->leases = random->OneIn(3);
+  plan->leases = random->OneIn(2);
 }
 
 // More nodes than founders, too: they are let in when the cluster is born.
@@ -116,6 +116,17 @@ void DrawMix(Random* random, Plan* plan) {
   if (random->OneIn(6)) plan->light_request_ids = static_cast<uint64_t>(random->Skewed(1, 128));
 }
 
+// Faults that choose their moment, and come together.
+void DrawTrouble(Random* random, Plan* plan) {
+  plan->strike_permille = random->OneIn(3) ? 0 : static_cast<uint32_t>(random->Skewed(20, 600));
+  plan->company_permille = random->OneIn(3) ? 0 : static_cast<uint32_t>(random->Between(50, 500));
+  plan->calm_in_election = random->OneIn(2);
+  plan->change_permille = random->OneIn(2) ? 1000 : static_cast<uint32_t>(random->Skewed(10, 500));
+  if (plan->Has(Fault::kReorder) && random->OneIn(2)) {
+    plan->late_permille = static_cast<uint32_t>(random->Skewed(1, 50));
+  }
+}
+
 }  // namespace
 
 void Plan::Remove(Fault fault) {
@@ -129,6 +140,7 @@ void Plan::Remove(Fault fault) {
       break;
     case Fault::kReorder:
       ordered_links = true;
+      late_permille = 0;
       break;
     case Fault::kSlowFlush:
       slow_flush_permille = 0;
@@ -165,6 +177,7 @@ Plan DrawPlan(uint64_t seed) {
   DrawClients(&random, &plan);
   DrawBirth(&random, &plan);
   DrawMix(&random, &plan);
+  DrawTrouble(&random, &plan);
   return plan;
 }
 

@@ -30,7 +30,7 @@ enum class Fault : uint8_t {
   kDrift,         // clocks run at different rates
   kLongUptime,    // clocks begin beyond 2^31 milliseconds
   // Disk.
-  kSlowFlush,  // single flushes take up to seconds
+  kSlowFlush,  // flushes take up to seconds: single ones, or all for a while
   kDiskError,  // one operation fails: the process ends
   kDiskFull,   // for a while: the process ends
   kWipe,       // a disk is replaced by an empty one
@@ -71,11 +71,17 @@ struct Plan {
   // Network.
   Micros latency_min = 100, latency_max = 500;
   uint32_t loss_permille = 0, duplicate_permille = 0;
+  uint32_t late_permille = 0;  // by up to seconds, where links keep no order
   bool ordered_links = true;
   // Faults that have a moment: on average one in this time, all kinds together.
   Micros fault_interval = 2 * kSecond;
   Micros fault_length = 2 * kSecond;  // of partitions, pauses and the like, at most
   Micros restart_delay = kSecond;     // at most
+  // How many of the moments at which something begins or ends bring a fault; how many faults bring
+  // another one with them. Besides those above.
+  uint32_t strike_permille = 0, company_permille = 0;
+  bool calm_in_election = false;    // they stop when there is one
+  uint32_t change_permille = 1000;  // of the times at which operators think of a change of members
 
   // Machines.
   Micros step = 5;  // what a step of a thread takes, at most

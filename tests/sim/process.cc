@@ -118,6 +118,8 @@ Micros Process::FlushTime() {
     context_->report.Count(Fault::kSlowFlush);
     time += context_->random.Between(0, plan.slow_flush);
   }
+  const Micros now = context_->events.now();
+  if (machine_->stalled_until > now) time += machine_->stalled_until - now;
   return Slowed(time);
 }
 
@@ -172,6 +174,25 @@ void Process::EndLog() {
   }
 }
 
+// Where most is at stake: something has begun, or has just ended.
+bool Process::IsMoment(const raft::NodeStatus& before, const raft::NodeStatus& after) {
+  return before.role != after.role || before.membership_index != after.membership_index ||
+         before.transfer_target != after.transfer_target || before.installing != after.installing ||
+         before.last_index > after.last_index;
+}
+
+void Process::TakeStatus() {
+  const auto before = std::exchange(seen_, node_->status());
+  std::optional<Micros> lease_until;
+  if (seen_->lease_until) lease_until = machine_->clock.WhenShows(*seen_->lease_until);
+  context_->raft_checker.OnStatus(*seen_, context_->events.now(), lease_until);
+  if (before == nullptr) return;
+  if (before->role != raft::Role::kCandidate && seen_->role == raft::Role::kCandidate) {
+    ++context_->campaigns;
+  }
+  if (IsMoment(*before, *seen_)) context_->moment(machine_->number);
+}
+
 void Process::RunNode() {
   in_node_step_ = true;
   const bool worked = node_->RunOnce();
@@ -180,8 +201,7 @@ void Process::RunNode() {
     Wake(Job::kLog, Slowed(context_->random.Between(0, context_->plan.step)));
     Wake(Job::kApply, Slowed(context_->random.Between(1, context_->plan.apply)));
     Wake(Job::kLogRead, FlushTime());
-    seen_ = node_->status();
-    context_->raft_checker.OnStatus(*seen_);
+    TakeStatus();
     if (birth_ != nullptr) birth_->OnStatus(*seen_);
     context_->trace.Note(kTraceStatus, machine_->number, seen_->term.value(), seen_->commit.value(),
                          seen_->last_index.value());

@@ -91,6 +91,9 @@ class Process {
   static void Fire(Context* context, uint64_t packed);
   void RunJob(Job job);
   void RunNode();
+  static bool IsMoment(const raft::NodeStatus& before, const raft::NodeStatus& after);
+  // What the node has published by now, for those who judge it.
+  void TakeStatus();
   void EndLog();
   void Die(const char* why);
   void NoticeDamage(const absl::Status& status, const char* what);

@@ -283,8 +283,7 @@ bool Process::StartBirth() {
 // From here on the node takes part.
 void Process::BeginRun() {
   running_ = true;
-  seen_ = node_->status();
-  context_->raft_checker.OnStatus(*seen_);
+  TakeStatus();
   if (birth_ != nullptr) birth_->OnStatus(*seen_);
   forwarding_->Start(node_.get());
   context_->trace.Note(kTraceBoot, machine_->number, seen_->term.value(), seen_->last_index.value(),

@@ -325,8 +325,12 @@ void RaftChecker::OnCampaign(StoreId store, const raft::RequestVote& question, I
 
 // --- What is published ---
 
-void RaftChecker::OnStatus(const raft::NodeStatus& status) {
+void RaftChecker::OnStatus(const raft::NodeStatus& status, Micros now,
+                           std::optional<Micros> lease_until) {
+  now_ = now;
   Life& life = lives_[status.self];
+  life.lease_until = lease_until;
+  CheckPersisted(status);
   if (status.term < life.term) Fail(status.self, "its term goes back");
   if (status.commit < life.commit) Fail(status.self, "its commit index goes back");
   if (status.applied < life.applied) Fail(status.self, "its applied index goes back");
@@ -345,6 +349,37 @@ void RaftChecker::OnStatus(const raft::NodeStatus& status) {
   life.commit = status.commit;
   life.members = status.membership;
   CheckConfiguration(status, &life);
+}
+
+// What is written and not flushed may cut what was flushed before; the node that has handed it over
+// knows, whatever notice of an earlier flush it hears afterwards. What it has taken in and not
+// handed over is not compared: only the notice of it may make that durable.
+void RaftChecker::CheckPersisted(const raft::NodeStatus& status) {
+  const StoreLog& log = logs_[status.self];
+  if (status.persisted <= std::max(log.SafeThrough(), log.prev)) return;
+  Fail(status.self, "takes " + ToString(status.persisted) + " for durable, and only " +
+                        ToString(log.SafeThrough()) + " is");
+}
+
+// A leader that has a lease answers by it what it knows: nobody else may have committed more. The
+// voters that its lease counts on keep their promise longer than it lasts, by the slowest and the
+// fastest clock, and without them nobody is elected.
+void RaftChecker::CheckLeases(StoreId leader, Term term) {
+  for (const auto& [store, life] : lives_) {
+    if (store == leader || !life.led || life.led >= term) continue;
+    if (!life.lease_until || *life.lease_until <= now_) continue;
+    Fail(store, "has a lease in term " + ToString(life.led) + " while the leader of term " +
+                    ToString(term) + " commits");
+  }
+}
+
+// Whoever confirms it has committed an entry of its term, and so everything of the terms before.
+// And nobody has been elected in a later one by then: a majority has answered it since the read was
+// asked for, or has promised it before not to vote until its lease ends.
+void RaftChecker::OnReadConfirmed(StoreId store, Index index, Index committed) {
+  if (index >= committed) return;
+  Fail(store, "a linearizable read is confirmed at " + ToString(index) + ", and " +
+                  ToString(committed) + " was committed when it was asked for");
 }
 
 void RaftChecker::CheckLeader(const raft::NodeStatus& status, Life* life) {
@@ -384,6 +419,7 @@ void RaftChecker::CheckCommit(const raft::NodeStatus& status, Term led, const Li
         (life.members == nullptr || !LacksMajority(*life.members, status.commit, led).empty())) {
       Fail(status.self, "commits " + ToString(status.commit) + ", which is durable on " + lacking);
     }
+    CheckLeases(status.self, led);
     Commit(status.self, status.commit, led);
     if (!IsDurable(status.self, status.commit, led)) {
       report_->Count(Reached::kCommittedByFollower);

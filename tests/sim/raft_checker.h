@@ -10,6 +10,11 @@
 //                                   prefix)
 //   leader completeness             OnStatus: each leader holds what was committed before its term
 //   durable on a majority           OnStatus: when a leader's commit index moves
+//   true of its own disk            OnStatus: what a node takes for durable is
+//   leases end in time              OnStatus: when a later leader commits, no earlier one has a
+//   lease reads are up to date            OnReadConfirmed: what was committed when one was asked
+//   for lies
+//                                   below the index that it is confirmed at
 //   monotonic                       OnStatus: term, commit and applied within a process; the term
 //                                   across restarts
 //   configuration                   OnStatus: the last one of the log or its snapshot
@@ -63,8 +68,12 @@ class RaftChecker {
                   Duration election_timeout_min);
   // An operator was told that its change is done.
   void OnChangeDone(const raft::ChangeResult& result);
-  // What the node publishes.
-  void OnStatus(const raft::NodeStatus& status);
+  // What the node publishes, now. `lease_until`: when its lease ends, if it has one; both in the
+  // world's time.
+  void OnStatus(const raft::NodeStatus& status, Micros now, std::optional<Micros> lease_until);
+  // A node may answer a linearizable read (also one by lease) once it has applied `index`;
+  // `committed`: what committed() was when the read was asked for.
+  void OnReadConfirmed(StoreId store, raft::Index index, raft::Index committed);
   // After they are applied. `hash_after`: of the state behind each; or one, behind the last.
   void OnApplied(StoreId store, const std::vector<raft::EntryPtr>& entries,
                  const std::vector<uint64_t>& hash_after);
@@ -122,6 +131,7 @@ class RaftChecker {
     raft::Term heard_term;  // of the last append that came in, and when
     Instant heard_at{};
     std::shared_ptr<const raft::Membership> members;  // as last published
+    std::optional<Micros> lease_until;                // in the world's time; it led `led` then
     raft::Index configuration_checked;
     std::shared_ptr<const raft::Membership> membership_checked;
   };
@@ -132,6 +142,8 @@ class RaftChecker {
   const Known* Find(raft::Index index, raft::Term term) const;
   void CheckLeader(const raft::NodeStatus& status, Life* life);
   void CheckCommit(const raft::NodeStatus& status, raft::Term led, const Life& life);
+  void CheckPersisted(const raft::NodeStatus& status);
+  void CheckLeases(StoreId leader, raft::Term term);
   void Commit(StoreId leader, raft::Index index, raft::Term term);
   // Of both halves; what is missing, or nothing.
   std::string LacksMajority(const raft::Membership& members, raft::Index index,
@@ -149,6 +161,7 @@ class RaftChecker {
 
   Failure* const failure_;
   Report* const report_;
+  Micros now_ = 0;  // of the latest status
   std::map<StoreId, StoreLog> logs_;
   std::map<StoreId, Life> lives_;
   std::map<raft::Term, StoreId> leaders_;

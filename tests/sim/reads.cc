@@ -24,11 +24,14 @@ void NodeReads::Ask(ReadQuestion question, Done done) {
   waiting->arrived = context_->machines[process_->machine()]->clock.Now();
   if (waiting->question.freshness == Freshness::kLocal) return Wait(waiting);
   const bool by_lease = waiting->question.freshness == Freshness::kLease;
+  const raft::Index committed = context_->raft_checker.committed();
   process_->node()->RequestRead(by_lease ? raft::ReadMode::kLease : raft::ReadMode::kRound,
-                                [this, waiting](const raft::ReadResult& result) {
+                                [this, waiting, committed](const raft::ReadResult& result) {
                                   if (process_->dead()) return;
                                   if (result.outcome != raft::ReadOutcome::kConfirmed)
                                     return Answer(waiting.get(), {});
+                                  context_->raft_checker.OnReadConfirmed(process_->store(),
+                                                                         result.index, committed);
                                   waiting->index = result.index;
                                   waiting->lease_until = result.lease_until;
                                   Wait(waiting);

@@ -19,6 +19,8 @@ namespace {
 // By how much a run may become longer so that kOperationsMin is reached: with faults, and without.
 constexpr Micros kFaultsLongerMax = 60 * kSecond;
 constexpr Micros kCalmLongerMax = 120 * kSecond;
+// How long it is waited for an election to end the faults in.
+constexpr Micros kFaultsForCampaign = 10 * kSecond;
 
 class World {
  public:
@@ -57,6 +59,7 @@ class World {
   void Land(uint32_t flight);
   void RunUntil(Micros until);
   void RunUntilBusy(Micros longer_max);
+  void RunUntilCampaign();
 
   void BeginCalm();
   bool IsWell();
@@ -84,6 +87,7 @@ World::World(const Plan& plan, std::FILE* story)
       operators_(&context_),
       watchers_(&context_) {
   context_.send = [this](size_t from, raft::Message message) { Send(from, std::move(message)); };
+  context_.moment = [this](size_t machine) { faults_.OnMoment(machine); };
   context_.empty_disk = [this](size_t machine) { Empty(machine); };
   context_.process_ended = [this](size_t machine, const char* why) {
     if (context_.trace.telling()) {
@@ -380,6 +384,18 @@ void World::RunUntilBusy(Micros longer_max) {
   }
 }
 
+// The faults may stop at the worst moment: in the middle of an election.
+void World::RunUntilCampaign() {
+  if (!context_.plan.calm_in_election || context_.plan.faults == 0) return;
+  const uint64_t before = context_.campaigns;
+  const Micros end = context_.events.now() + kFaultsForCampaign;
+  while (!context_.failure.failed() && context_.campaigns == before &&
+         context_.events.now() < end) {
+    RunUntil(context_.events.now() + kMillisecond);
+  }
+  RunUntil(context_.events.now() + context_.random.Skewed(1, context_.plan.election_max));
+}
+
 void World::BeginCalm() {
   context_.calm = true;
   faults_.Stop();
@@ -507,6 +523,7 @@ Result World::Run() {
   watchers_.Start();
   RunUntil(plan.chaos);
   RunUntilBusy(kFaultsLongerMax);
+  RunUntilCampaign();
   const Micros chaos = context_.events.now();
   clients_.Stop();
   if (!context_.failure.failed()) {

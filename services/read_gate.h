@@ -12,8 +12,7 @@
 //      showed, and a read with min_revision until it shows that, until its deadline; it is then
 //      refused (BEHIND).
 //   4. A linearizable read, or one by lease, waits until this node has applied its read index,
-//   which
-//      covers everything acknowledged before it was asked for: so it is as fresh as that.
+//      which covers everything acknowledged before it was asked for: so it is as fresh as that.
 //
 // Pure functions; any thread.
 #pragma once

@@ -4,8 +4,7 @@
 //   - it acknowledges what the request covers, never the end of its log (Redpanda d0e45c0);
 //   - it takes from the leader's commit index only what this request has verified (copycat #265);
 //   - what is committed here is the leader's as well (Leader Completeness), so a previous entry at
-//   or
-//     below the commit index needs no comparison, and may have left the window (openraft #511);
+//     or below the commit index needs no comparison, and may have left the window (openraft #511);
 //   - entries that match are kept, whatever an old request ends with: only a conflict cuts.
 #include <chrono>
 #include <memory>

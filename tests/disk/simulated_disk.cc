@@ -73,13 +73,18 @@ class SimulatedDisk::Handle final : public storage::DiskFile {
   const bool writable_;
 };
 
+void SimulatedDisk::NoteFailedChange(const char* operation, const std::string& path) {
+  failed_ = true;
+  if (failed_change_.empty()) failed_change_ = absl::StrCat(operation, " ", path);
+}
+
 absl::Status SimulatedDisk::Step(const char* operation, const std::string& path, bool* half) {
   if (stopped_ || operations_ >= stop_at_) {
     stopped_ = true;
     return absl::AbortedError("the process is gone");
   }
   if (operations_++ != fail_at_) return absl::OkStatus();
-  failed_ = true;
+  NoteFailedChange(operation, path);
   if (half != nullptr) *half = true;
   const std::string_view what = operation;
   ++(what == "write" ? errors_.writes : what == "sync" ? errors_.syncs : errors_.others);
@@ -168,7 +173,6 @@ absl::Status SimulatedDisk::SyncDirectory(const std::string& path) {
   const auto found = directories_.find(path);
   if (found == directories_.end()) return absl::NotFoundError(path);
   if (absl::Status s = Step("sync directory", path); !s.ok()) return s;
-  ++syncs_;
   found->second.durable = found->second.seen;
   found->second.changes.clear();
   std::erase_if(directory_changes_, [&](const auto& change) { return change.parent == path; });
@@ -235,7 +239,7 @@ absl::Status SimulatedDisk::Write(const std::string& path, File* file, uint64_t 
   if (end > file->seen.size()) {
     const uint64_t more = end - file->seen.size();
     if (used_ + more > capacity_) {
-      failed_ = true;
+      NoteFailedChange("write", path);
       ++errors_.full;
       return absl::ResourceExhaustedError(absl::StrCat("write ", path, ": no space left"));
     }
@@ -259,7 +263,7 @@ absl::Status SimulatedDisk::Resize(const std::string& path, File* file, uint64_t
   if (absl::Status s = Step(only_grow ? "allocate" : "truncate", path); !s.ok()) return s;
   if (only_grow && size <= file->seen.size()) return absl::OkStatus();
   if (size > file->seen.size() && used_ + size - file->seen.size() > capacity_) {
-    failed_ = true;
+    NoteFailedChange("allocate", path);
     ++errors_.full;
     return absl::ResourceExhaustedError(absl::StrCat("allocate ", path, ": no space left"));
   }
@@ -273,7 +277,6 @@ absl::Status SimulatedDisk::Sync(const std::string& path, File* file) {
   bool half = false;
   absl::Status step = Step("sync", path, &half);
   if (!step.ok() && !half) return step;
-  ++syncs_;
   if (!file->changes.empty()) file->fresh.clear();
   for (const Change& change : file->changes) {
     if (!change.size) file->fresh.push_back(change.offset);
@@ -295,6 +298,7 @@ void SimulatedDisk::Revive() {
   stopped_ = failed_ = false;
   stop_at_ = fail_at_ = fail_read_at_ = UINT64_MAX;
   failure_.reset();
+  failed_change_.clear();
 }
 
 bool SimulatedDisk::Survives(Fate fate, size_t position, size_t count, size_t missing) {

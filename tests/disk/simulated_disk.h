@@ -97,8 +97,11 @@ class SimulatedDisk : public storage::Disk {
 
   // --- Views ---
   uint64_t operations() const { return operations_; }
-  uint64_t syncs() const { return syncs_; }
-  bool failed() const { return failed_; }  // an error was given since Revive
+  bool failed() const { return failed_; }  // an error was given since Revive, or ForgetErrors
+  // The errors until now were survived: none of them explains what comes later.
+  void ForgetErrors() { failed_ = false; }
+  // The first change that failed since Revive, as its error names it; empty: none.
+  const std::string& failed_change() const { return failed_change_; }
   // The file in which a bit was flipped, as long as nobody has said that it does no harm; empty:
   // none.
   const std::string& flipped() const { return flipped_; }
@@ -157,6 +160,7 @@ class SimulatedDisk : public storage::Disk {
 
   // REQUIRES for those below that Disk's methods and files call: mutex_ held.
   absl::Status Step(const char* operation, const std::string& path, bool* half = nullptr);
+  void NoteFailedChange(const char* operation, const std::string& path);
   Directory* FindDirectory(const std::string& path);  // of the file at `path`; null: none
   absl::Status Write(const std::string& path, File* file, uint64_t offset, std::string_view bytes);
   absl::Status Resize(const std::string& path, File* file, uint64_t size, bool only_grow);
@@ -173,7 +177,6 @@ class SimulatedDisk : public storage::Disk {
   std::vector<DirectoryChange> directory_changes_;
   std::optional<absl::Status> failure_;
   uint64_t operations_ = 0;
-  uint64_t syncs_ = 0;
   uint64_t fail_at_ = UINT64_MAX;
   uint64_t reads_ = 0;
   uint64_t fail_read_at_ = UINT64_MAX;
@@ -181,6 +184,7 @@ class SimulatedDisk : public storage::Disk {
   uint64_t stop_at_ = UINT64_MAX;
   bool stopped_ = false;
   bool failed_ = false;
+  std::string failed_change_;
   std::string flipped_;
   struct {
     FilePtr file;

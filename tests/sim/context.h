@@ -11,6 +11,7 @@
 #include "tests/sim/birth_checker.h"
 #include "tests/sim/events.h"
 #include "tests/sim/history.h"
+#include "tests/sim/identity_checker.h"
 #include "tests/sim/machine.h"
 #include "tests/sim/network.h"
 #include "tests/sim/plan.h"
@@ -37,6 +38,7 @@ struct Context {
         network(plan, &random, &events, &report),
         raft_checker(&failure, &report),
         birth_checker(&failure),
+        identity_checker(&failure),
         history(plan, &events, &failure, &report) {}
 
   const Plan plan;
@@ -48,6 +50,7 @@ struct Context {
   Network network;
   RaftChecker raft_checker;
   BirthChecker birth_checker;
+  IdentityChecker identity_checker;
   History history;
   std::vector<std::unique_ptr<Machine>> machines;
   bool calm = false;  // the faults have stopped

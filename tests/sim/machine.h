@@ -83,7 +83,8 @@ struct Machine {
   std::unique_ptr<Process> process;  // null while it is down
   uint64_t life = 0;                 // counts processes, crashed starts included
   bool powered_off_for_good = false;
-  bool corrupt = false;  // its log was found damaged: it waits for somebody to wipe it
+  // Its log, state or identity was found damaged: it waits for somebody to empty its disk.
+  bool corrupt = false;
   Micros slow_until = 0;
   Micros paused_until = 0;
   Micros stalled_until = 0;  // no flush ends before

@@ -102,12 +102,19 @@ void Process::Fire(Context* context, uint64_t packed) {
   if (due != now) return;  // it was woken for an earlier time, and has run
   due = kNever;
   if (machine.paused_until > now) return process->Wake(job, machine.paused_until - now);
+  machine.disk.ForgetErrors();  // but for a read, they would have ended it
   process->RunJob(job);
   process->AfterStep();
 }
 
 void Process::AfterStep() {
-  if (machine_->disk.stopped()) Die("the machine stops between two disk operations");
+  const SimulatedDisk& disk = machine_->disk;
+  if (disk.stopped()) Die("the machine stops between two disk operations");
+  // What the disk holds now nobody knows: the next process will look (canonical/raft #314).
+  if (!dead_ && !disk.failed_change().empty()) {
+    context_->failure.Fail(machine_->name + ": it goes on after a change of its disk has failed: " +
+                           disk.failed_change());
+  }
   if (dead_) context_->process_ended(machine_->number, why_dead_);
 }
 

@@ -104,6 +104,9 @@ class Process {
   bool StartBirth();
   // Lets a store that waits into the cluster, where the plan has no birth.
   bool Invited();
+  bool CountBoot(const char* what, uint64_t* boot);
+  // After a change of the identity.
+  bool Recorded(const absl::Status& status, const char* what);
   bool MakeLog(ClusterId cluster, const raft::EntryPtr& first_entry);
   bool OpenEngine();
   bool ProveState();

@@ -93,11 +93,11 @@ class Process::TransportPort final : public raft::Transport {
   void Send(std::vector<raft::Message> messages) override {
     for (raft::Message& message : messages) {
       if (p_->dead_) return;
+      p_->context_->raft_checker.OnSend(message);
       if (const auto* reply = std::get_if<raft::InstallSnapshotReply>(&message.body)) {
         p_->snapshots_.OnCoreReply(*reply);
         continue;
       }
-      p_->context_->raft_checker.OnSend(message);
       const auto* question = std::get_if<raft::RequestVote>(&message.body);
       // What a flush has held back may be old news by the time that it leaves.
       if (question != nullptr && question->pre_vote && p_->in_node_step_) {

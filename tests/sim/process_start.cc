@@ -43,7 +43,23 @@ bool Process::OpenIdentity() {
   }
   if (!Check(identity.status(), "its identity could not be opened")) return false;
   identity_ = *std::move(identity);
-  return Check(identity_->NextBoot().status(), "its start could not be counted");
+  context_->identity_checker.OnFound(machine_->store, identity_->current());
+  uint64_t boot = 0;
+  return CountBoot("its start could not be counted", &boot);
+}
+
+bool Process::CountBoot(const char* what, uint64_t* boot) {
+  const auto counted = identity_->NextBoot();
+  if (!Recorded(counted.status(), what)) return false;
+  *boot = *counted;
+  context_->identity_checker.OnBoot(machine_->store, *boot);
+  return true;
+}
+
+bool Process::Recorded(const absl::Status& status, const char* what) {
+  if (!Check(status, what)) return false;
+  context_->identity_checker.OnChanged(machine_->store, identity_->current());
+  return true;
 }
 
 // As services/engine.cc makes the log and the state of a store that has just been born, or let in
@@ -81,7 +97,7 @@ bool Process::MakeLog(ClusterId cluster, const raft::EntryPtr& first_entry) {
     if (!Check((*log)->Sync(), "its first entry was not flushed")) return false;
     context_->raft_checker.OnSynced(store_);
   }
-  return Check(identity_->SetLogMade(), "its identity could not be written");
+  return Recorded(identity_->SetLogMade(), "its identity could not be written");
 }
 
 bool Process::OpenLog(raft::RecoveredState* recovered) {
@@ -167,9 +183,9 @@ bool Process::MakeNode(raft::RecoveredState recovered) {
   ports.process = this;
   ports.state = state_->state();
   ports.next_boot = [this]() -> std::optional<uint64_t> {
-    const auto boot = identity_->NextBoot();
-    if (!Check(boot.status(), "its session could not be counted")) return std::nullopt;
-    return *boot;
+    uint64_t boot = 0;
+    if (!CountBoot("its session could not be counted", &boot)) return std::nullopt;
+    return boot;
   };
   ports.wake = [this](Micros delay) { Wake(Job::kForward, delay); };
   forwarding_ = std::make_unique<Forwarding>(std::move(ports), store_, identity_->current().boot);
@@ -187,8 +203,8 @@ bool Process::MakeNode(raft::RecoveredState recovered) {
   if (options.core.election_timeout_min > promised) {
     const auto longer =
         std::chrono::ceil<std::chrono::milliseconds>(options.core.election_timeout_min);
-    if (!Check(identity_->SetPromised(static_cast<uint64_t>(longer.count())),
-               "its promise could not be written")) {
+    if (!Recorded(identity_->SetPromised(static_cast<uint64_t>(longer.count())),
+                  "its promise could not be written")) {
       return false;
     }
   }
@@ -229,7 +245,7 @@ bool Process::ProveState() {
 bool Process::StartBorn() {
   if (!identity_->current().cluster) {
     if (!machine_->founder) return true;  // waits to be let in
-    if (!Check(identity_->SetCluster(context_->cluster), "its cluster could not be written")) {
+    if (!Recorded(identity_->SetCluster(context_->cluster), "its cluster could not be written")) {
       return false;
     }
   }
@@ -243,8 +259,9 @@ bool Process::Invited() {
   if (context_->trace.telling()) {
     context_->trace.Tell("%s: is let into the cluster", machine_->name.c_str());
   }
-  const bool ok = Check(identity_->SetCluster(context_->cluster), "its cluster was not written") &&
-                  MakeLog(context_->cluster, nullptr) && OpenEngine();
+  const bool ok =
+      Recorded(identity_->SetCluster(context_->cluster), "its cluster was not written") &&
+      MakeLog(context_->cluster, nullptr) && OpenEngine();
   if (ok) {
     BeginRun();
   } else {

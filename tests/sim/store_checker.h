@@ -113,7 +113,6 @@ class StoreChecker {
  private:
   void Fail(const std::string& what) { failure_->Fail(what); }
   void FailAt(const raft::Entry& entry, const std::string& what);
-  void ReplaySession(const raft::Entry& entry, const storage::Applied* outcome);
   void Compare(const raft::Entry& entry, const storage::Applied* outcome, storage::Refusal refusal,
                bool repeat, std::optional<uint64_t> answer);
   void CountCommand();

@@ -53,7 +53,6 @@ class Trace {
 // What Note's first number says.
 enum TraceKind : uint32_t {
   kTraceStatus = 1,
-  kTraceMessage,
   kTraceDeliver,
   kTraceBoot,
   kTraceCrash,

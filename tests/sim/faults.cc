@@ -75,6 +75,7 @@ void Faults::Trouble(size_t machine) {
   }
   if (possible.empty()) return;
   Do(context_->random.Pick(possible), machine);
+  hands_.alarm();
   if (!context_->random.Chance(context_->plan.company_permille)) return;
   context_->events.After(context_->random.Skewed(1, 200 * kMillisecond), [this, machine] {
     if (!stopped_) Trouble(machine);

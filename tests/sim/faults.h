@@ -17,6 +17,7 @@ class Faults {
     // cache fail, too.
     std::function<void(size_t machine, bool power)> crash;
     std::function<void(size_t machine)> wipe;
+    std::function<void()> alarm;  // somebody hears that there is trouble
   };
   Faults(Context* context, Hands hands) : context_(context), hands_(std::move(hands)) {}
 

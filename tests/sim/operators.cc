@@ -63,12 +63,32 @@ bool Operators::CanLose(const Context& context, size_t number) {
 void Operators::Again() {
   const Micros wait = context_->random.Skewed(2, 3000) * kMillisecond;
   context_->events.After(wait, [this] {
-    Act();
+    Act(Here());
     Again();
   });
 }
 
-void Operators::Act() {
+bool Operators::Here() {
+  const Plan& plan = context_->plan;
+  if (plan.operators_away == 0) return true;
+  const Micros now = context_->events.now();
+  if (now >= spell_end_) {
+    here_ = !here_;
+    spell_end_ =
+        now + context_->random.Between(1, here_ ? plan.operators_here : plan.operators_away);
+  }
+  return here_;
+}
+
+void Operators::OnTrouble() {
+  if (!context_->plan.Has(Fault::kMembership) ||
+      !context_->random.Chance(context_->plan.alarm_permille)) {
+    return;
+  }
+  context_->events.After(context_->random.Skewed(1, 1000) * kMillisecond, [this] { Act(true); });
+}
+
+void Operators::Act(bool change) {
   // Mostly of the latest leader; but also of one that does not know yet that there is a later one,
   // or that has only just been elected.
   Process* leader = Leader(context_);
@@ -87,9 +107,7 @@ void Operators::Act() {
   if (context_->random.OneIn(10)) CompactHistory(leader);
   if (Repair(leader, members)) return;
   if (context_->plan.Has(Fault::kMembership)) {
-    if (!context_->calm && context_->random.Chance(context_->plan.change_permille)) {
-      ChangeSomething(leader, members);
-    }
+    if (!context_->calm && change) ChangeSomething(leader, members);
   } else {
     LetIn(leader, members);
   }

@@ -14,6 +14,8 @@ class Operators {
   explicit Operators(Context* context) : context_(context) {}
 
   void Start() { Again(); }
+  // Something has just gone wrong: the worst moment to change the members, and a common one.
+  void OnTrouble();
 
   // Whether the cluster can do without this machine's disk, by every membership that any process
   // believes in.
@@ -23,7 +25,10 @@ class Operators {
 
  private:
   void Again();
-  void Act();
+  // Whether they are at work on the members.
+  bool Here();
+  // `change`: they also want to change the members.
+  void Act(bool change);
   bool Repair(Process* leader, const raft::Membership& members);
   bool MayAdd(Machine* machine, const raft::Membership& members);
   void LetIn(Process* leader, const raft::Membership& members);
@@ -32,6 +37,8 @@ class Operators {
   void Propose(Process* leader, raft::MembershipChange change);
 
   Context* const context_;
+  bool here_ = false;
+  Micros spell_end_ = 0;
 };
 
 }  // namespace quorate::sim

@@ -31,7 +31,7 @@ void DrawNetwork(Random* random, Plan* plan) {
     plan->latency_max = plan->latency_min + random->Skewed(5000, 100'000);
   }
   plan->fault_interval = random->Skewed(200, 10'000) * kMillisecond;
-  plan->fault_length = random->Skewed(100, 8000) * kMillisecond;
+  plan->fault_length = random->Skewed(100, 20'000) * kMillisecond;
   plan->restart_delay = random->Skewed(20, 5000) * kMillisecond;
 }
 
@@ -121,7 +121,11 @@ void DrawTrouble(Random* random, Plan* plan) {
   plan->strike_permille = random->OneIn(3) ? 0 : static_cast<uint32_t>(random->Skewed(20, 600));
   plan->company_permille = random->OneIn(3) ? 0 : static_cast<uint32_t>(random->Between(50, 500));
   plan->calm_in_election = random->OneIn(2);
-  plan->change_permille = random->OneIn(2) ? 1000 : static_cast<uint32_t>(random->Skewed(10, 500));
+  if (random->OneIn(2)) {
+    plan->operators_here = random->Skewed(1, 2000) * kMillisecond;
+    plan->operators_away = random->Skewed(1000, 60'000) * kMillisecond;
+  }
+  plan->alarm_permille = random->OneIn(2) ? 0 : static_cast<uint32_t>(random->Between(50, 500));
   if (plan->Has(Fault::kReorder) && random->OneIn(2)) {
     plan->late_permille = static_cast<uint32_t>(random->Skewed(1, 50));
   }
@@ -170,7 +174,7 @@ Plan DrawPlan(uint64_t seed) {
   static constexpr size_t kSizes[] = {1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 6, 7};
   plan.nodes = kSizes[random.Below(std::size(kSizes))];
   if (plan.Has(Fault::kMembership)) plan.spares = random.Below(3);
-  plan.minority_stays_down = random.OneIn(4);
+  plan.minority_stays_down = random.OneIn(2);
   DrawNetwork(&random, &plan);
   DrawMachines(&random, &plan);
   DrawLimits(&random, &plan);

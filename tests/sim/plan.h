@@ -80,8 +80,11 @@ struct Plan {
   // How many of the moments at which something begins or ends bring a fault; how many faults bring
   // another one with them. Besides those above.
   uint32_t strike_permille = 0, company_permille = 0;
-  bool calm_in_election = false;    // they stop when there is one
-  uint32_t change_permille = 1000;  // of the times at which operators think of a change of members
+  bool calm_in_election = false;  // they stop when there is one
+  // Operators change members for spells of up to the first time, and are away between them for up
+  // to the second (0: never); and so much trouble brings a change, also while they are away.
+  Micros operators_here = kSecond, operators_away = 0;
+  uint32_t alarm_permille = 0;
 
   // Machines.
   Micros step = 5;  // what a step of a thread takes, at most

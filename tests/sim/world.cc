@@ -18,7 +18,7 @@ namespace {
 
 // By how much a run may become longer so that kOperationsMin is reached: with faults, and without.
 constexpr Micros kFaultsLongerMax = 60 * kSecond;
-constexpr Micros kCalmLongerMax = 120 * kSecond;
+constexpr Micros kCalmLongerMax = 240 * kSecond;
 // How long it is waited for an election to end the faults in.
 constexpr Micros kFaultsForCampaign = 10 * kSecond;
 
@@ -82,8 +82,9 @@ class World {
 World::World(const Plan& plan, std::FILE* story)
     : context_(plan, story),
       clients_(&context_),
-      faults_(&context_, {[this](size_t machine, bool power) { Crash(machine, power); },
-                          [this](size_t machine) { Wipe(machine); }}),
+      faults_(&context_,
+              {[this](size_t machine, bool power) { Crash(machine, power); },
+               [this](size_t machine) { Wipe(machine); }, [this] { operators_.OnTrouble(); }}),
       operators_(&context_),
       watchers_(&context_) {
   context_.send = [this](size_t from, raft::Message message) { Send(from, std::move(message)); };

@@ -10,7 +10,8 @@
 namespace quorate::sim {
 namespace {
 
-// What may be of any moment of so long a time says little, and costs the register checker much.
+// A local read that may be of any moment of so long a time says little, and costs the register
+// checker much.
 constexpr Micros kRegisterAgeMax = 500 * kMillisecond;
 
 size_t NumberOfKey(const std::string& key) { return std::strtoull(key.c_str() + 1, nullptr, 10); }
@@ -52,12 +53,15 @@ void History::EndRead(uint64_t operation, const ReadQuestion& question, const Re
   const Micros now = events_->now();
   const bool for_register = answer.status == ReadAnswer::Status::kServed &&
                             question.kind == ReadQuestion::Kind::kGet && !question.at &&
-                            answer.age && now - *answer.age <= kRegisterAgeMax;
+                            answer.age &&
+                            (question.freshness != ReadQuestion::Freshness::kLocal ||
+                             now - *answer.age <= kRegisterAgeMax);
   read.end = for_register ? End::kServed : End::kForgotten;
   if (!for_register) return;
   read.key = NumberOfKey(question.key);
   read.facts.called = std::min(read.facts.called, *answer.age);
   read.facts.returned = now;
+  read.facts.hint = answer.revision.value();
   read.facts.value = answer.items.empty() ? 0 : NumberOf(answer.items[0].value);
 }
 
@@ -132,6 +136,9 @@ void History::Learn(const raft::Entry& entry) {
   }
   if (++operation.executed > 1) return Fail(number, "it is executed twice");
   operation.answer = store_.facts();
+  operation.applied = events_->now();
+  operation.facts.hint = store_.model().revision();
+  operation.changed = !store_.model().changes().empty();
   if (entry.index <= operation.begun_with) {
     Fail(number, "it is executed at " + ToString(entry.index) + ", before it was asked for");
   }
@@ -158,6 +165,7 @@ void History::LearnEffects(const raft::Entry& entry, const Operation* operation)
                        ? operation->facts.called
                        : std::min(now, (entry.wall_time_ms - kWallTimeAtStart) * kMillisecond);
     write.returned = now;
+    write.hint = store_.model().revision();
     write.value = value;
     effects_[NumberOfKey(key)].push_back(write);
   }
@@ -177,15 +185,19 @@ void History::Finish() {
         break;
       case End::kOpen:
         report_->Count(Reached::kUnknownOperation);
-        // No log has it: nothing can have come of it.
-        if (operation.executed == 0 || operation.form != Form::kSimple) break;
+        // No log has it, or it changed nothing: nothing can have come of it.
+        if (!operation.changed || operation.form != Form::kSimple) break;
         keys[operation.key].push_back(operation.facts);
+        keys[operation.key].back().succeeded = true;
+        keys[operation.key].back().returned = operation.applied;
         break;
       case End::kServed:
         keys[operation.key].push_back(operation.facts);
         break;
       case End::kAnswered:
-        if (operation.form == Form::kSimple) keys[operation.key].push_back(operation.facts);
+        if (operation.form != Form::kSimple) break;
+        keys[operation.key].push_back(operation.facts);
+        keys[operation.key].back().returned = std::min(operation.facts.returned, operation.applied);
         break;
     }
   }

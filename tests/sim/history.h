@@ -4,8 +4,9 @@
 //     and its client hears what the model says; one that was not accepted never.
 //   * The operations on each key could have happened one at a time (linearizability.h). A local
 //     read with a measured age counts as if it had begun at the moment up to which it is said to be
-//     complete. What changes many keys (transactions, ranges, rollbacks, ends of time-to-lives) is
-//     a write of each of them.
+//     complete. A write has taken effect when the first node applies it, which also ends one whose
+//     client never heard of it. What changes many keys (transactions, ranges, rollbacks, ends of
+//     time-to-lives) is a write of each of them.
 //   * What reads show is StoreChecker's to judge.
 #pragma once
 
@@ -92,6 +93,8 @@ class History {
     uint64_t answer = 0;     // of the first execution: StoreChecker::facts
     uint64_t floor = 1;      // the revision that was acknowledged when it began
     raft::Index begun_with;  // what was applied then
+    Micros applied = kNever;
+    bool changed = false;  // anything, when it was executed
   };
   uint64_t Begin(Form form, RegisterOperation facts, size_t key);
   void Fail(uint64_t operation, const std::string& what);

@@ -31,10 +31,16 @@ struct RegisterOperation {
   uint64_t value = 0;        // 0: the key is not there
   uint64_t expected = 0;
   bool succeeded = false;
+  // Somebody's word for where it stands among the others; 0: nobody's. Those with the same word
+  // changed nothing, but for one, the first.
+  uint64_t hint = 0;
 };
 
 enum class Verdict : uint8_t { kLinearizable, kNotLinearizable, kUndecided };
 
+// If the order of the hints is one in which it can have happened, that proves it, whoever gave
+// them; else they count for nothing.
+//
 // The register is 0 at first. kUndecided: there were more than `possibilities_max` at some time,
 // more than 64 operations open at a time (those without an outcome not counted), or more than 256
 // without an outcome.

@@ -187,5 +187,39 @@ TEST(LinearizabilityTest, SaysSoWhenThereIsTooMuch) {
   EXPECT_EQ(CheckRegister(unknown), Verdict::kUndecided);
 }
 
+// --- Hints ---
+
+TEST(LinearizabilityHintsTest, RightOnesDecideWhatIsTooHardWithoutThem) {
+  // Forty writes at the same time, and reads of each value in their order.
+  std::vector<RegisterOperation> history;
+  for (uint64_t i = 1; i <= 40; ++i) {
+    RegisterOperation write{RegisterOperation::Kind::kWrite, 0, 1000, i};
+    RegisterOperation read{RegisterOperation::Kind::kRead, 0, 1000, i};
+    write.hint = read.hint = i;
+    history.push_back(write);
+    if (i % 2 == 0) history.push_back(read);
+  }
+  EXPECT_EQ(CheckRegister(history, 1000), Verdict::kLinearizable);
+  for (RegisterOperation& operation : history) operation.hint = 0;
+  EXPECT_EQ(CheckRegister(history, 1000), Verdict::kUndecided);
+}
+
+TEST(LinearizabilityHintsTest, WrongOnesCountForNothing) {
+  RegisterOperation first{RegisterOperation::Kind::kWrite, 0, 10, 1};
+  RegisterOperation second{RegisterOperation::Kind::kWrite, 20, 30, 2};
+  RegisterOperation read{RegisterOperation::Kind::kRead, 40, 50, 2};
+  first.hint = 2;
+  second.hint = 1;
+  read.hint = 3;
+  EXPECT_EQ(CheckRegister({first, second, read}), Verdict::kLinearizable);
+  // In the order that they give it would be fine, and it was not so.
+  read.value = 1;
+  EXPECT_EQ(CheckRegister({first, second, read}), Verdict::kNotLinearizable);
+  // In the right order by time, and the value is not the last one.
+  first.hint = 1;
+  second.hint = 2;
+  EXPECT_EQ(CheckRegister({first, second, read}), Verdict::kNotLinearizable);
+}
+
 }  // namespace
 }  // namespace quorate::sim

@@ -10,8 +10,8 @@
 // --seconds, --clients, --nodes, --without and --fault-free change what the seed would have drawn;
 // without them each run is of 60 virtual seconds and 1,000 operations at least.
 // Once a minute it says on standard error how far it has come.
-// Exit: 0 all was well, 1 a seed failed, 2 usage, 3 a run was too short, or 500 runs or more did
-// not reach everything that the report lists.
+// Exit: 0 all was well, 1 a seed failed, 2 usage, 3 a history was too hard to judge, a run was too
+// short, or 500 runs or more did not reach everything that the report lists.
 #include <malloc.h>
 #include <sys/time.h>
 
@@ -229,8 +229,13 @@ constexpr uint64_t kRunsForEverything = 500;
 constexpr int kExitNotEnough = 3;
 
 int JudgeReport(const Report& sum, const Arguments& arguments) {
-  if (!arguments.default_plan() || sum.runs < 2) return 0;
   int status = 0;
+  if (sum.undecided > 0) {
+    std::printf("%llu histories were too hard to judge\n",
+                static_cast<unsigned long long>(sum.undecided));
+    status = kExitNotEnough;
+  }
+  if (!arguments.default_plan() || sum.runs < 2) return status;
   const std::vector<std::string> missing = sum.Missing(arguments.sqlite);
   if (!missing.empty()) {
     std::printf("never reached:\n");

@@ -94,8 +94,9 @@ raft::RecoveredState Recovered(storage::RecoveredLog log, const storage::StateSu
   recovered.entries = std::move(log.window);
   recovered.first_index = log.first_index;
   recovered.applied = state.applied;
-  // Looked at when the log has no entry: its last one is then the state's, or an earlier one.
-  recovered.prev_log_time_ms = state.log_time_ms;
+  // An entry that the log does not hold any more has been applied. (Nor is the state's time right
+  // for one that it holds: the state may be far behind, and log time would go back.)
+  recovered.prev_log_time_ms = log.window_prev_log_time_ms.value_or(state.log_time_ms);
   if (state.membership_index) {
     recovered.memberships.emplace_back(state.membership_index, state.membership);
   }

@@ -529,6 +529,12 @@ absl::StatusOr<std::pair<std::unique_ptr<Log>, RecoveredLog>> Log::Open(
   recovered.window_prev_index = window_first - 1;
   recovered.window_prev_term = *state.TermAt(recovered.window_prev_index);
   // Read back from where it lies now, by the code that serves it later.
+  if (recovered.window_prev_index >= state.first_index()) {
+    absl::StatusOr<std::vector<raft::EntryPtr>> prev =
+        log->Read(recovered.window_prev_index, recovered.window_prev_index, SIZE_MAX);
+    if (!prev.ok()) return prev.status();
+    recovered.window_prev_log_time_ms = prev->front()->log_time_ms;
+  }
   absl::StatusOr<std::vector<raft::EntryPtr>> window =
       log->Read(window_first, state.last_index(), SIZE_MAX);
   if (!window.ok()) return window.status();

@@ -44,7 +44,9 @@ struct RecoveredLog {
   raft::Index last_index;
   raft::Index window_prev_index;  // the entry before `window`
   raft::Term window_prev_term;
-  std::vector<raft::EntryPtr> window;
+  // Its log time, where the log still holds it.
+  std::optional<uint64_t> window_prev_log_time_ms;
+  std::vector<raft::EntryPtr> window;  // the tail; empty where the last entry is larger than it
   // Every one in the log, ascending, and before them the one in force at first_index - 1.
   std::vector<std::pair<raft::Index, raft::Membership>> memberships;
   uint64_t generation = 0;       // of the last generation record; 0: none

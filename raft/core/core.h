@@ -80,7 +80,8 @@ struct RecoveredState {
   // ascending order. The last one is in force now. Empty only for a store that is not born.
   std::vector<std::pair<Index, Membership>> memberships;
   Index applied;  // what the state machine holds; never above the log's end
-  // The log time of the entry at prev_index. Of use only when `entries` is empty.
+  // The log time of the entry at prev_index, or a later one that is committed. A leader's log time
+  // goes on from here when `entries` is empty, or has been cut to nothing.
   uint64_t prev_log_time_ms = 0;
 };
 

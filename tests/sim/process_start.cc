@@ -21,7 +21,7 @@ raft::RecoveredState Recovered(const storage::RecoveredLog& log,
   recovered.entries = log.window;
   recovered.first_index = log.first_index;
   recovered.applied = state.applied;
-  recovered.prev_log_time_ms = state.log_time_ms;
+  recovered.prev_log_time_ms = log.window_prev_log_time_ms.value_or(state.log_time_ms);
   if (state.membership_index) {
     recovered.memberships.emplace_back(state.membership_index, state.membership);
   }

@@ -105,7 +105,9 @@ LogContent ReadAll(Log* log, const RecoveredLog& recovered) {
   // With a small window the term of the entry before the first is not told, and 0 here.
   if (recovered.window_prev_index < recovered.first_index) {
     content.prev_term = recovered.window_prev_term.value();
+    EXPECT_EQ(recovered.window_prev_log_time_ms, std::nullopt);
   } else {
+    EXPECT_EQ(recovered.window_prev_log_time_ms, entry_at(recovered.window_prev_index).log_time_ms);
     EXPECT_EQ(recovered.window_prev_term, entry_at(recovered.window_prev_index).term);
   }
   std::vector<std::pair<raft::Index, raft::Membership>> memberships;

@@ -147,6 +147,22 @@ TEST_F(LogTest, ReturnsAWindowOfTheTail) {
   EXPECT_EQ(ReadAll(opened->first.get(), opened->second), writer_.content());
 }
 
+// A leader's log time goes on from the last entry, also where the window has no room for it and the
+// state is far behind.
+TEST_F(LogTest, TellsTheLogTimeBeforeAnEmptyWindow) {
+  ASSERT_TRUE(writer_.Create());
+  ASSERT_TRUE(writer_.Entries(50, 1000));
+  ASSERT_TRUE(writer_.Sync());
+  options_.window_bytes = 500;
+  auto opened = Log::Open(&disk_, options_, raft::Index(3));
+  ASSERT_TRUE(opened.ok());
+  EXPECT_TRUE(opened->second.window.empty());
+  EXPECT_EQ(opened->second.window_prev_index, raft::Index(50));
+  const uint64_t last = writer_.content().entries.back().log_time_ms;
+  EXPECT_GT(last, 0u);
+  EXPECT_EQ(opened->second.window_prev_log_time_ms, last);
+}
+
 TEST_F(LogTest, KeepsTermAndVoteOverManyRestarts) {
   ASSERT_TRUE(writer_.Create());
   ASSERT_TRUE(writer_.Vote(9, 3));

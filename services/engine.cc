@@ -8,6 +8,7 @@
 #include "services/logging.h"
 #include "storage/log.h"
 #include "storage/log_store.h"
+#include "storage/recovered.h"
 #include "storage/state_install.h"
 
 namespace quorate::services {
@@ -83,27 +84,6 @@ absl::Status RemoveAll(const std::string& path) {
   std::filesystem::remove_all(path, error);
   return error ? absl::UnavailableError("cannot remove " + path + ": " + error.message())
                : absl::OkStatus();
-}
-
-// What the log and the state say together (raft::RecoveredState).
-raft::RecoveredState Recovered(storage::RecoveredLog log, const storage::StateSummary& state) {
-  raft::RecoveredState recovered;
-  recovered.hard_state = log.hard_state;
-  recovered.prev_index = log.window_prev_index;
-  recovered.prev_term = log.window_prev_term;
-  recovered.entries = std::move(log.window);
-  recovered.first_index = log.first_index;
-  recovered.applied = state.applied;
-  // An entry that the log does not hold any more has been applied. (Nor is the state's time right
-  // for one that it holds: the state may be far behind, and log time would go back.)
-  recovered.prev_log_time_ms = log.window_prev_log_time_ms.value_or(state.log_time_ms);
-  if (state.membership_index) {
-    recovered.memberships.emplace_back(state.membership_index, state.membership);
-  }
-  for (auto& [index, membership] : log.memberships) {
-    if (index > state.applied) recovered.memberships.emplace_back(index, std::move(membership));
-  }
-  return recovered;
 }
 
 void EndUnlessWritten(const absl::Status& status) {
@@ -281,7 +261,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const EngineOptions& option
   node.birth_complete = summary.birth_complete;
   node.log_tail_bytes = options.log_tail_bytes;
   engine->node_ =
-      std::make_unique<raft::Node>(node, Recovered(*std::move(recovered), summary),
+      std::make_unique<raft::Node>(node, storage::PutTogether(*std::move(recovered), summary),
                                    raft::Node::Ports{.log = engine->log_.get(),
                                                      .transport = engine->transport_.get(),
                                                      .state_machine = engine->state_machine_.get(),

@@ -6,32 +6,11 @@
 
 #include "base/check.h"
 #include "storage/directory.h"
+#include "storage/recovered.h"
 #include "tests/sim/process.h"
 #include "tests/sim/process_ports.h"
 
 namespace quorate::sim {
-namespace {
-
-raft::RecoveredState Recovered(const storage::RecoveredLog& log,
-                               const storage::StateSummary& state) {
-  raft::RecoveredState recovered;
-  recovered.hard_state = log.hard_state;
-  recovered.prev_index = log.window_prev_index;
-  recovered.prev_term = log.window_prev_term;
-  recovered.entries = log.window;
-  recovered.first_index = log.first_index;
-  recovered.applied = state.applied;
-  recovered.prev_log_time_ms = log.window_prev_log_time_ms.value_or(state.log_time_ms);
-  if (state.membership_index) {
-    recovered.memberships.emplace_back(state.membership_index, state.membership);
-  }
-  for (const auto& [index, membership] : log.memberships) {
-    if (index > state.applied) recovered.memberships.emplace_back(index, membership);
-  }
-  return recovered;
-}
-
-}  // namespace
 
 bool Process::OpenIdentity() {
   storage::Disk* const disk = &machine_->disk;
@@ -124,7 +103,7 @@ bool Process::OpenLog(raft::RecoveredState* recovered) {
   if (!Check(entries.status(), "its log could not be read")) return false;
   context_->raft_checker.OnRecovered(store_, found, *entries, state_->applied());
   LearnApplied(*entries);
-  *recovered = Recovered(found, state_->Summary());
+  *recovered = storage::PutTogether(found, state_->Summary());
   return true;
 }
 

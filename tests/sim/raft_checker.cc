@@ -67,11 +67,15 @@ RaftChecker::MembershipPtr RaftChecker::Learn(StoreId store, const raft::Entry& 
     }
     return known->membership;
   }
+  const Known* const before = Find(index - 1, prev_term);
+  if (before != nullptr && before->log_time_ms > entry.log_time_ms) {
+    Fail(store, "log time goes back at entry " + ToString(index));
+  }
   MembershipPtr membership;
   if (entry.type == raft::EntryType::kMembership) {
     membership = std::make_shared<raft::Membership>(*raft::DecodeMembership(entry.payload));
   }
-  known_[index.value() - 1].push_back({id, prev_term, membership});
+  known_[index.value() - 1].push_back({id, prev_term, entry.log_time_ms, membership});
   return membership;
 }
 

@@ -8,6 +8,7 @@
 //   leader append-only        OnAppend
 //   log matching              OnAppend, OnRecovered: an entry has one content and one predecessor's
 //                             term wherever it is (so, by induction, one prefix)
+//   log time never goes back  OnAppend, OnRecovered
 //   leader completeness       OnStatus: each leader holds what was committed before its term
 //   durable on a majority     OnStatus: when a leader's commit index moves
 //   true of its own disk      OnStatus: what a node takes for durable is
@@ -105,6 +106,7 @@ class RaftChecker {
   struct Known {
     EntryId id;
     raft::Term prev_term;
+    uint64_t log_time_ms;
     MembershipPtr membership;  // null: it is no change of the members
   };
   struct Configuration {

@@ -260,7 +260,7 @@ class State {
   virtual uint64_t generation() const = 0;
 
   // Copies what is committed now into a new file at `path` (what was there goes; its directory must
-  // be there), synced, and proves the copy: SQLite's quick_check, and the hash of its rows against
+  // be there), synced, and proves the copy: SQLite's integrity_check, and the hash of its rows against
   // the one kept. Applying goes on meanwhile. As a scrub does, the copy holds off checkpoints until
   // all pages are read: beyond max(1 GiB, the database's size) of write-ahead log it is given up.
   // One at a time, scrubs included: others wait. Takes as long as reading the database three times.

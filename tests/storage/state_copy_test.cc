@@ -270,6 +270,37 @@ TEST_F(StateCopying, WhatIsNotTheStateThatWasAnnouncedIsTold) {
   EXPECT_FALSE(VerifyAs(Target(), good).ok());
 }
 
+// No row has changed, so the hash is right; and the write that needs the index would find it.
+TEST_F(StateCopying, ADamagedIndexIsFound) {
+  v1::Command grant;
+  grant.mutable_grant_ttl()->set_ttl_ms(60'000);
+  script.Do(grant);
+  ApplyAll();
+  const ExpectedState good = Expected(state->Summary());
+  ASSERT_TRUE(state->Copy(Target(), never).ok());
+  uint64_t page = 0, page_bytes = 0;
+  {
+    absl::StatusOr<Database> database = Database::Open(Target(), Database::Mode::kImmutable);
+    ASSERT_TRUE(database.ok()) << database.status();
+    auto root = database->Prepare("SELECT rootpage FROM sqlite_schema WHERE name = 'ttl_deadline'");
+    ASSERT_TRUE(root.ok() && *root->Step());
+    page = static_cast<uint64_t>(root->Int(0));
+    auto size = database->Prepare("PRAGMA page_size");
+    ASSERT_TRUE(size.ok() && *size->Step());
+    page_bytes = static_cast<uint64_t>(size->Int(0));
+  }
+  // The first entry lies at the page's end: its last byte is one of the time-to-live's number.
+  std::fstream file(Target(), std::ios::in | std::ios::out | std::ios::binary);
+  file.seekg(static_cast<std::streamoff>(page * page_bytes - 1));
+  const auto byte = static_cast<char>(file.get() ^ 0x10);
+  file.seekp(static_cast<std::streamoff>(page * page_bytes - 1));
+  file.put(byte);
+  file.close();
+  const absl::Status status = VerifyAs(Target(), good);
+  EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("integrity_check says"));
+}
+
 TEST_F(StateCopying, OtherFormats) {
   Fill(10, 100);
   const ExpectedState good = Expected(state->Summary());

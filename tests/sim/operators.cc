@@ -35,6 +35,16 @@ Process* Operators::Leader(Context* context) {
 bool Operators::CanLose(const Context& context, size_t number) {
   // A change that waits in a leader's inbox may need any of the members.
   if (context.changes_open > 0) return false;
+  // Founders that are all empty found another cluster: they know of nobody else.
+  const auto knows = [&](const auto& machine) {
+    const Process* const process = machine->process.get();
+    return machine->number < context.plan.nodes && machine->number != number &&
+           process != nullptr && !process->dead() && process->cluster();
+  };
+  if (context.plan.birth && number < context.plan.nodes &&
+      std::none_of(context.machines.begin(), context.machines.end(), knows)) {
+    return false;
+  }
   const StoreId lost = context.machines[number]->store;
   bool any = false;
   for (const auto& machine : context.machines) {

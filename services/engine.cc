@@ -250,6 +250,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const EngineOptions& option
   node.core.election_timeout_min = options.election_timeout_min;
   node.core.election_timeout_max = options.election_timeout_max;
   node.core.read_ids_from = storage::RandomId() >> 2;
+  node.core.clock_mark = Duration(static_cast<int64_t>(storage::RandomId() >> 2));
   node.leases = summary.leases;
   engine->election_timeout_min_ = options.election_timeout_min;
   engine->opened_at_ = engine->clock_.Now();

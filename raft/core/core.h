@@ -52,6 +52,10 @@ struct CoreOptions {
   // What this node's requests to leaders are numbered from. Another for each start of a process:
   // random, below 2^62.
   uint64_t read_ids_from = 0;
+  // By how much its clock is ahead in what it says of it (AppendEntriesReply::receiver_clock), so
+  // that what comes back of an earlier boot is not taken for a time of this one, whose clock has
+  // begun anew. As above: random, below 2^62 us.
+  Duration clock_mark{};
   // What this store may have promised to a leader before its start: the longest minimum election
   // timeout that it has stated (AppendEntriesReply). It neither votes nor campaigns before so much
   // has passed since the start (nor before election_timeout_min has), but for a transfer. The

@@ -70,8 +70,10 @@ struct AppendEntriesReply {
   // other (but for a transfer), over a restart too. 0: it does not promise that.
   Duration election_timeout_min{};
   Instant echoed_sent_at{};  // from the request
-  Instant receiver_clock{};  // the follower's clock now, to be echoed back
-  uint64_t read_round = 0;   // from the request
+  // The follower's clock now, to be echoed back; ahead by what it alone knows
+  // (CoreOptions::clock_mark).
+  Instant receiver_clock{};
+  uint64_t read_round = 0;  // from the request
 };
 
 // Raft paper, Figure 13, as far as it is the core's business. First an offer, before any of the

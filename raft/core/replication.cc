@@ -136,7 +136,7 @@ AppendEntriesReply Core::Impl::ReplyTo(const AppendEntries& request) const {
   reply.last_index = window_.last_index();
   reply.election_timeout_min = options_.election_timeout_min;
   reply.echoed_sent_at = request.sent_at;
-  reply.receiver_clock = now_;
+  reply.receiver_clock = now_ + options_.clock_mark;
   reply.read_round = request.read_round;
   return reply;
 }
@@ -165,10 +165,13 @@ void Core::Impl::HandleAppend(StoreId from, const AppendEntries& request) {
   BecomeFollower(request.term, from);
   leader_contact_ = now_;
   ResetElectionDeadline();
-  // A sample of this node's clock from before its start may come from before a reboot.
-  if (request.echoed_receiver_clock >= started_ && request.echoed_receiver_clock <= now_ &&
-      request.majority_age >= Duration(0) && request.majority_age < std::chrono::hours(24 * 365)) {
-    AddFreshSample(request.commit, request.echoed_receiver_clock - request.majority_age);
+  // A sample of this node's clock from before its start may come from before a reboot. (It may also
+  // be any number: so nothing is taken from it before it is known to be in bounds.)
+  const Instant sample = request.echoed_receiver_clock;
+  const Duration mark = options_.clock_mark;
+  if (sample >= started_ + mark && sample <= now_ + mark && request.majority_age >= Duration(0) &&
+      request.majority_age < std::chrono::hours(24 * 365)) {
+    AddFreshSample(request.commit, sample - mark - request.majority_age);
   }
 
   const Index prev = request.prev_index;

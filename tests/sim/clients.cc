@@ -311,4 +311,20 @@ void Clients::WriteOnce(size_t machine, std::function<void(bool)> done) {
       });
 }
 
+void Clients::ReadAllOnce(size_t machine, ReadQuestion::Freshness freshness, NodeReads::Done done) {
+  const uint64_t operation = context_->history.BeginRead();
+  ReadQuestion question;
+  question.kind = ReadQuestion::Kind::kList;
+  question.freshness = freshness;
+  question.items_max = 100'000;
+  question.deadline = context_->machines[machine]->clock.Now() + std::chrono::seconds(2);
+  const auto answered = [this, operation, question,
+                         done = std::move(done)](const ReadAnswer& answer) {
+    context_->history.EndRead(operation, question, answer);
+    CHECK(!answer.more, "a page of everything");
+    done(answer);
+  };
+  context_->machines[machine]->process->reads()->Ask(question, answered);
+}
+
 }  // namespace quorate::sim

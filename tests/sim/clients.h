@@ -25,6 +25,8 @@ class Clients {
 
   // One write through this machine, for the calm at the end; `done(true)`: it was answered.
   void WriteOnce(size_t machine, std::function<void(bool)> done);
+  // And one read of the whole store; `done` runs once, but never when the process ends before.
+  void ReadAllOnce(size_t machine, ReadQuestion::Freshness freshness, NodeReads::Done done);
 
  private:
   struct Client {

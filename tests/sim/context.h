@@ -53,7 +53,8 @@ struct Context {
   IdentityChecker identity_checker;
   History history;
   std::vector<std::unique_ptr<Machine>> machines;
-  bool calm = false;  // the faults have stopped
+  bool calm = false;       // the faults have stopped
+  raft::Term handed_over;  // the latest term in which a leader has asked another node to lead
   // Changes of the members that operators have asked for and not heard of yet.
   int changes_open = 0;
 
@@ -76,6 +77,11 @@ struct Context {
   std::function<void(size_t machine)> empty_disk;
   // A process has ended by itself or by its disk: World buries it and starts the next one.
   std::function<void(size_t machine, const char* why)> process_ended;
+
+  void RunUntil(Micros until) {
+    while (!failure.failed() && events.RunOne(until)) {
+    }
+  }
 
   Machine* MachineOf(StoreId store) {
     for (const auto& machine : machines) {

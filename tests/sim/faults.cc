@@ -1,6 +1,7 @@
 #include "tests/sim/faults.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "storage/directory.h"
 #include "tests/sim/operators.h"
@@ -9,11 +10,11 @@ namespace quorate::sim {
 namespace {
 
 // Those that have a moment; the others are in force all the time.
-constexpr Fault kMoments[] = {Fault::kPartition,   Fault::kOneWay,       Fault::kLinkCut,
-                              Fault::kClog,        Fault::kPowerFailure, Fault::kKill,
-                              Fault::kCrashInDisk, Fault::kPause,        Fault::kSlowNode,
-                              Fault::kSlowFlush,   Fault::kDiskError,    Fault::kDiskFull,
-                              Fault::kTransfer,    Fault::kWipe,         Fault::kBitFlip};
+constexpr Fault kMoments[] = {
+    Fault::kPartition,    Fault::kOneWay,    Fault::kLinkCut,     Fault::kClog,
+    Fault::kPowerFailure, Fault::kKill,      Fault::kCrashInDisk, Fault::kPause,
+    Fault::kSlowNode,     Fault::kSlowFlush, Fault::kDiskError,   Fault::kDiskFull,
+    Fault::kTransfer,     Fault::kWipe,      Fault::kBitFlip,     Fault::kBlackout};
 
 }  // namespace
 
@@ -31,9 +32,9 @@ void Faults::Start() {
 
 void Faults::HappenDuringBirth() {
   std::vector<Fault> possible;
-  for (Fault fault :
-       {Fault::kPartition, Fault::kLinkCut, Fault::kClog, Fault::kPowerFailure, Fault::kKill,
-        Fault::kCrashInDisk, Fault::kPause, Fault::kDiskError, Fault::kWipe, Fault::kWipe}) {
+  for (Fault fault : {Fault::kPartition, Fault::kLinkCut, Fault::kClog, Fault::kPowerFailure,
+                      Fault::kKill, Fault::kCrashInDisk, Fault::kPause, Fault::kDiskError,
+                      Fault::kWipe, Fault::kWipe, Fault::kBlackout}) {
     if (context_->plan.Has(fault)) possible.push_back(fault);
   }
   if (!possible.empty()) Do(context_->random.Pick(possible), AnyMachine());
@@ -99,6 +100,8 @@ void Faults::Do(Fault fault, size_t at) {
       return hands_.crash(machine.number, true);
     case Fault::kKill:
       return hands_.crash(machine.number, false);
+    case Fault::kBlackout:
+      return Blackout();
     case Fault::kCrashInDisk:
       return CrashInDisk(&machine);
     case Fault::kPause:
@@ -209,6 +212,20 @@ void Faults::Clog(size_t at) {
 }
 
 // --- Disks ---
+
+// Everybody's power, or a majority's.
+void Faults::Blackout() {
+  std::vector<size_t> which(context_->machines.size());
+  std::iota(which.begin(), which.end(), size_t{0});
+  const bool all = context_->random.OneIn(2);
+  while (!all && which.size() > context_->machines.size() / 2 + 1) {
+    which.erase(which.begin() + static_cast<ptrdiff_t>(context_->random.Below(which.size())));
+  }
+  if (context_->trace.telling()) {
+    context_->trace.Tell("%zu machines lose power at once", which.size());
+  }
+  hands_.blackout(which, context_->random.OneIn(2));
+}
 
 void Faults::CrashInDisk(Machine* machine) {
   // Soon; also in the middle of the next start, if it is down now.

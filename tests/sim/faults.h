@@ -18,6 +18,8 @@ class Faults {
     std::function<void(size_t machine, bool power)> crash;
     std::function<void(size_t machine)> wipe;
     std::function<void()> alarm;  // somebody hears that there is trouble
+    // Power fails for all of these at one instant; `lost`: and all that is unsynced is gone.
+    std::function<void(const std::vector<size_t>& machines, bool lost)> blackout;
   };
   Faults(Context* context, Hands hands) : context_(context), hands_(std::move(hands)) {}
 
@@ -43,6 +45,7 @@ class Faults {
   void CutLink(size_t at);
   void Clog(size_t at);
   void Lame(Machine* machine, Fault fault);
+  void Blackout();
   void CrashInDisk(Machine* machine);
   void DiskError(Machine* machine);
   void DiskFull(Machine* machine);

@@ -158,10 +158,12 @@ bool Operators::Repair(Process* leader, const raft::Membership& members) {
   for (const auto& machine : context_->machines) {
     if (machine->corrupt || machine->powered_off_for_good) continue;
     const raft::Member* const itself = members.Find(machine->store);
-    const auto former =
-        std::find_if(members.members.begin(), members.members.end(), [&](const auto& member) {
-          return member.name == machine->name && member.store != machine->store;
-        });
+    // One that only learned goes first: nobody else may learn under its name.
+    auto former = members.members.end();
+    for (auto each = members.members.begin(); each != members.members.end(); ++each) {
+      if (each->name != machine->name || each->store == machine->store) continue;
+      if (former == members.members.end() || each->learner()) former = each;
+    }
     if (former == members.members.end()) continue;
     raft::MemberStep step;
     step.store = machine->store;
@@ -251,8 +253,8 @@ void Operators::Propose(Process* leader, raft::MembershipChange change) {
   leader->node()->ProposeMembership(std::move(change), [context = context_,
                                                         open](const raft::ChangeResult& result) {
     if (context->trace.telling()) {
-      context->trace.Tell("operators: the change ends with status %d",
-                          static_cast<int>(result.status));
+      context->trace.Tell("operators: the change ends with status %d %s",
+                          static_cast<int>(result.status), result.reason.c_str());
     }
     if (result.status == raft::ChangeStatus::kAccepted) {
       context->report.Count(Reached::kMembershipChanged);

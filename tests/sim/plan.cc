@@ -11,7 +11,7 @@ const char* FaultName(Fault fault) {
       "loss",     "duplicate",   "reorder",    "partition",     "one-way",   "link-cut",
       "clog",     "power",       "kill",       "crash-in-disk", "pause",     "slow-node",
       "drift",    "long-uptime", "slow-flush", "disk-error",    "disk-full", "wipe",
-      "transfer", "membership",  "bit-flip"};
+      "transfer", "membership",  "bit-flip",   "blackout"};
   return kNames[static_cast<size_t>(fault)];
 }
 

@@ -39,6 +39,8 @@ enum class Fault : uint8_t {
   kMembership,  // members come and go
   // Disk again.
   kBitFlip,  // in old data of one disk that the others can do without
+  // Machines again.
+  kBlackout,  // the power of all, or of a majority, at one instant
   kCount,
 };
 inline constexpr size_t kFaults = static_cast<size_t>(Fault::kCount);

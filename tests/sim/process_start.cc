@@ -143,6 +143,7 @@ raft::NodeOptions Process::MakeNodeOptions() {
   options.core.uncommitted_bytes_max = plan.uncommitted_bytes;
   options.core.apply_bytes_max = plan.apply_bytes;
   options.core.read_ids_from = context_->random.Next() >> 2;
+  options.core.clock_mark = Duration(static_cast<int64_t>(context_->random.Next() >> 2));
   options.leases = plan.leases;
   options.birth_complete = state_->Summary().birth_complete;
   options.log_tail_bytes = plan.log_tail_bytes;

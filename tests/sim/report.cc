@@ -27,6 +27,7 @@ constexpr State kStates[] = {
     {"snapshot installed"},
     {"leadership handed over"},
     {"membership changed"},
+    {"minority that stays down"},
     {"session opened"},
     {"session lost"},
     {"session replaced by the next process"},
@@ -120,6 +121,12 @@ static_assert(std::size(kStates) == kReached);
 
 const char* ReachedName(Reached state) { return kStates[static_cast<size_t>(state)].name; }
 
+void Report::CountStages(Micros leader, Micros answer, Micros well) {
+  slowest[0] = std::max(slowest[0], leader);
+  slowest[1] = std::max(slowest[1], answer);
+  slowest[2] = std::max(slowest[2], well);
+}
+
 void Report::EndRun(Micros time, uint64_t ended, uint64_t steps) {
   runs = 1;
   virtual_time = time;
@@ -132,6 +139,7 @@ void Report::Add(const Report& other) {
   for (size_t i = 0; i < kFaults; ++i) faults[i] += other.faults[i];
   for (size_t i = 0; i < kReached; ++i) reached[i] += other.reached[i];
   for (size_t i = 0; i < sizes.size(); ++i) sizes[i] += other.sizes[i];
+  CountStages(other.slowest[0], other.slowest[1], other.slowest[2]);
   runs += other.runs;
   operations += other.operations;
   events += other.events;
@@ -183,6 +191,12 @@ std::string Report::Text() const {
   add("disk operations", disk_operations);
   add("steps", events);
   add("histories not decided", undecided);
+  text += "slowest, without faults, in ms\n";
+  static constexpr const char* kStages[] = {"until a leader is ready", "then until it answers",
+                                            "until all is well"};
+  for (size_t i = 0; i < slowest.size(); ++i) {
+    add(kStages[i], static_cast<uint64_t>(slowest[i] / kMillisecond));
+  }
   return text;
 }
 

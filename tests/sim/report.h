@@ -27,6 +27,7 @@ enum class Reached : uint8_t {
   kSnapshotInstalled,
   kTransferDone,
   kMembershipChanged,
+  kMinorityDown,  // a machine stays away for good when the faults stop
   // Sessions, and writes on their way.
   kSessionOpened,
   kSessionLost,
@@ -141,9 +142,13 @@ struct Report {
   uint64_t undecided = 0;                // histories that the linearizability checker gave up on
   uint64_t too_short = 0;                // runs of less than kVirtualTimeMin or kOperationsMin
   uint64_t operations_min = UINT64_MAX;  // of a run
+  // How long it took at most to become well again: until a leader was ready, from then on until a
+  // write was answered, and altogether.
+  std::array<Micros, 3> slowest{};
 
   void Count(Fault fault, uint64_t by = 1) { faults[static_cast<size_t>(fault)] += by; }
   void Count(Reached state, uint64_t by = 1) { reached[static_cast<size_t>(state)] += by; }
+  void CountStages(Micros leader, Micros answer, Micros well);
   // Of a run that has ended.
   void EndRun(Micros virtual_time, uint64_t operations, uint64_t events);
   void Add(const Report& other);

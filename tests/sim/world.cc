@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <memory>
+#include <numeric>
 #include <utility>
 
 #include "raft/birth_record.h"
+#include "tests/sim/calm.h"
 #include "tests/sim/clients.h"
 #include "tests/sim/context.h"
 #include "tests/sim/faults.h"
@@ -43,6 +45,11 @@ class World {
   void StartProcess(size_t machine);
   void StartLater(size_t machine);
   void Bury(size_t machine, bool power);
+  SimulatedDisk::Fate AnyFate();
+  void PowerFailure(Machine* machine, SimulatedDisk::Fate fate);
+  // All of these lose power at one instant, whether they run or not.
+  void Blackout(const std::vector<size_t>& machines, bool all_unsynced_is_lost);
+  std::vector<size_t> Everybody() const;
   void Crash(size_t machine, bool power);
   void Wipe(size_t machine);
   void Empty(size_t machine);
@@ -57,15 +64,8 @@ class World {
   void Send(size_t from, raft::Message message);
   void Fly(Flight flight, Micros at);
   void Land(uint32_t flight);
-  void RunUntil(Micros until);
   void RunUntilBusy(Micros longer_max);
   void RunUntilCampaign();
-
-  void BeginCalm();
-  bool IsWell();
-  void StaysWell();
-  std::string WhatIsStuck() const;
-  void ProbeWrites();
 
   Context context_;
   std::vector<std::unique_ptr<SqliteMount>> mounts_;
@@ -73,10 +73,10 @@ class World {
   Faults faults_;
   Operators operators_;
   Watchers watchers_;
+  Calm calm_;
   std::vector<Flight> flights_;
   std::vector<uint32_t> free_flights_;
   Micros founder_lost_since_ = kNever;
-  std::vector<bool> probed_;  // in the calm: a write through this machine was answered
 };
 
 World::World(const Plan& plan, std::FILE* story)
@@ -84,9 +84,16 @@ World::World(const Plan& plan, std::FILE* story)
       clients_(&context_),
       faults_(&context_,
               {[this](size_t machine, bool power) { Crash(machine, power); },
-               [this](size_t machine) { Wipe(machine); }, [this] { operators_.OnTrouble(); }}),
+               [this](size_t machine) { Wipe(machine); }, [this] { operators_.OnTrouble(); },
+               [this](const std::vector<size_t>& which, bool lost) { Blackout(which, lost); }}),
       operators_(&context_),
-      watchers_(&context_) {
+      watchers_(&context_),
+      calm_(&context_, &clients_, &watchers_,
+            {[this](size_t machine) { StartProcess(machine); },
+             [this](size_t machine) {
+               if (context_.machines[machine]->process != nullptr) Bury(machine, true);
+             },
+             [this] { Blackout(Everybody(), true); }}) {
   context_.send = [this](size_t from, raft::Message message) { Send(from, std::move(message)); };
   context_.moment = [this](size_t machine) { faults_.OnMoment(machine); };
   context_.empty_disk = [this](size_t machine) { Empty(machine); };
@@ -180,7 +187,7 @@ void World::MakeFounders() {
 
 void World::StartProcess(size_t number) {
   Machine& machine = *context_.machines[number];
-  if (machine.process != nullptr || machine.corrupt) return;
+  if (machine.process != nullptr || machine.corrupt || machine.powered_off_for_good) return;
   ++machine.life;
   machine.process = std::make_unique<Process>(&context_, &machine);
   if (machine.process->Start()) return;
@@ -203,14 +210,37 @@ void World::Bury(size_t number, bool power) {
   clients_.OnProcessGone(number);
   watchers_.OnProcessGone(number);
   context_.raft_checker.OnProcessGone(machine.store);
-  if (power) {
-    machine.disk.PowerFailure(
-        static_cast<SimulatedDisk::Fate>(context_.random.Below(SimulatedDisk::kFates)));
-    machine.vault.PowerFailure(&context_.random);
-    machine.clock.Set(context_.random.Between(kSecond, 100 * kSecond), machine.clock.ppm());
-  }
+  if (power) PowerFailure(&machine, AnyFate());
   machine.disk.Revive();
   machine.paused_until = 0;
+}
+
+SimulatedDisk::Fate World::AnyFate() {
+  return static_cast<SimulatedDisk::Fate>(context_.random.Below(SimulatedDisk::kFates));
+}
+
+void World::PowerFailure(Machine* machine, SimulatedDisk::Fate fate) {
+  machine->disk.PowerFailure(fate);
+  machine->vault.PowerFailure(&context_.random);
+  machine->clock.Set(context_.random.Between(kSecond, 100 * kSecond), machine->clock.ppm());
+}
+
+void World::Blackout(const std::vector<size_t>& numbers, bool all_unsynced_is_lost) {
+  for (const size_t number : numbers) {
+    Machine& machine = *context_.machines[number];
+    // Of one that is down it is the page cache that goes.
+    if (machine.process != nullptr) {
+      Bury(number, false);
+      StartLater(number);
+    }
+    PowerFailure(&machine, all_unsynced_is_lost ? SimulatedDisk::Fate::kLost : AnyFate());
+  }
+}
+
+std::vector<size_t> World::Everybody() const {
+  std::vector<size_t> everybody(context_.machines.size());
+  std::iota(everybody.begin(), everybody.end(), size_t{0});
+  return everybody;
 }
 
 void World::Crash(size_t number, bool power) {
@@ -336,6 +366,9 @@ void World::BeginBirthAgain() {
 void World::Send(size_t from, raft::Message message) {
   const Machine* const to = context_.MachineOf(message.to);
   ++context_.report.messages;
+  if (const auto* handed_over = std::get_if<raft::TimeoutNow>(&message.body)) {
+    context_.handed_over = std::max(context_.handed_over, handed_over->term);
+  }
   if (to == nullptr) return;
   const Micros at = context_.network.Arrival(from, to->number);
   const Micros again = context_.network.SecondArrival(from, to->number);
@@ -370,18 +403,13 @@ void World::Land(uint32_t place) {
 
 // --- The run ---
 
-void World::RunUntil(Micros until) {
-  while (!context_.failure.failed() && context_.events.RunOne(until)) {
-  }
-}
-
 // A run of full length goes on until its clients have done enough to be worth judging.
 void World::RunUntilBusy(Micros longer_max) {
   if (context_.plan.chaos < kVirtualTimeMin) return;
   const Micros end = context_.events.now() + longer_max;
   while (!context_.failure.failed() && context_.history.ended() < kOperationsMin &&
          context_.events.now() < end) {
-    RunUntil(context_.events.now() + kSecond);
+    context_.RunUntil(context_.events.now() + kSecond);
   }
 }
 
@@ -392,122 +420,9 @@ void World::RunUntilCampaign() {
   const Micros end = context_.events.now() + kFaultsForCampaign;
   while (!context_.failure.failed() && context_.campaigns == before &&
          context_.events.now() < end) {
-    RunUntil(context_.events.now() + kMillisecond);
+    context_.RunUntil(context_.events.now() + kMillisecond);
   }
-  RunUntil(context_.events.now() + context_.random.Skewed(1, context_.plan.election_max));
-}
-
-void World::BeginCalm() {
-  context_.calm = true;
-  faults_.Stop();
-  if (context_.trace.telling()) context_.trace.Tell("the faults stop");
-  const size_t count = context_.machines.size();
-  for (size_t tries = context_.plan.minority_stays_down ? count : 0; tries > 0; --tries) {
-    const size_t number = context_.random.Below(count);
-    Machine& machine = *context_.machines[number];
-    if (machine.powered_off_for_good || !Operators::CanLose(context_, number)) continue;
-    machine.powered_off_for_good = true;
-    // Dead, or alive and never heard again.
-    if (context_.random.OneIn(2)) {
-      context_.network.CutForGood(number);
-    } else if (machine.process != nullptr) {
-      Bury(number, true);
-    }
-  }
-  for (const auto& machine : context_.machines) {
-    machine->disk.Revive();
-    // What nobody has noticed is no fault any more.
-    if (!machine->corrupt && !machine->disk.flipped().empty()) machine->disk.UndoFlip();
-    if (machine->powered_off_for_good) continue;
-    StartProcess(machine->number);
-    if (machine->process == nullptr) continue;
-    // What was to come after a pause comes now.
-    if (machine->process->birth() != nullptr) machine->process->Wake(Process::Job::kBirth, 1);
-    if (machine->process->node() == nullptr) continue;
-    machine->process->Wake(Process::Job::kNode, 1);
-    machine->process->Wake(Process::Job::kLog, 1);
-    machine->process->Wake(Process::Job::kFlush, 1);
-    machine->process->Wake(Process::Job::kApply, 1);
-    machine->process->Wake(Process::Job::kLogRead, 1);
-    machine->process->Wake(Process::Job::kForward, 1);
-    if (machine->process->watches() != nullptr) machine->process->Wake(Process::Job::kWatch, 1);
-  }
-  watchers_.OnCalm();
-  probed_.assign(count, false);
-}
-
-void World::ProbeWrites() {
-  for (const auto& machine : context_.machines) {
-    if (machine->powered_off_for_good || probed_[machine->number]) continue;
-    clients_.WriteOnce(machine->number, [this, number = machine->number](bool answered) {
-      if (answered) probed_[number] = true;
-    });
-  }
-}
-
-// Of the members that are there; who is no member is nobody's business.
-bool World::IsWell() {
-  Process* const leader = Operators::Leader(&context_);
-  if (leader == nullptr || !leader->status()->leader_ready) return false;
-  const auto members = leader->status()->membership;
-  if (members->joint) return false;
-  const raft::Index committed = context_.raft_checker.committed();
-  for (const auto& machine : context_.machines) {
-    if (machine->powered_off_for_good || members->Find(machine->store) == nullptr) continue;
-    if (machine->process == nullptr || !probed_[machine->number]) return false;
-    const auto status = machine->process->status();
-    if (status == nullptr || !status->leader || status->applied < committed ||
-        !status->birth_complete) {
-      return false;
-    }
-    const BirthHost* const birth = machine->process->birth();
-    if (birth != nullptr && birth->Status().state != raft::BirthState::kComplete) return false;
-  }
-  // Nobody keeps a time-to-live alive any more: all must end.
-  if (!context_.history.store().model().ttls().empty()) return false;
-  return watchers_.AllKnow(leader->state()->Summary().revision);
-}
-
-// A leader that everybody hears leads on: a member that was removed or was away has no way to make
-// the others vote (hashicorp/raft #524), and nobody's timer runs out (LogCabin #200).
-void World::StaysWell() {
-  const raft::Term term = Operators::Leader(&context_)->status()->term;
-  RunUntil(context_.events.now() + std::max(3 * kSecond, 4 * context_.plan.election_max));
-  if (context_.failure.failed()) return;
-  const Process* const leader = Operators::Leader(&context_);
-  if (leader != nullptr && leader->status()->term == term) return;
-  context_.failure.Fail("without faults the leader of term " + ToString(term) + " is deposed");
-}
-
-std::string World::WhatIsStuck() const {
-  std::string text = "liveness: without faults it is not well again after " +
-                     std::to_string(context_.plan.calm_max / kSecond) + " s;";
-  for (const auto& machine : context_.machines) {
-    if (machine->powered_off_for_good) continue;
-    text += " " + machine->name;
-    if (machine->process == nullptr) {
-      text += ": down;";
-      continue;
-    }
-    const auto status = machine->process->status();
-    if (status == nullptr) {
-      text += ": takes no part;";
-      if (machine->process->birth() != nullptr) {
-        const raft::BirthStatus birth = machine->process->birth()->Status();
-        text.back() = ' ';
-        text += raft::ToString(birth.state);
-        for (const std::string& line : birth.lacks) text += ", " + line;
-        text += ";";
-      }
-      continue;
-    }
-    text += ": term " + ToString(status->term) + ", commit " + ToString(status->commit) +
-            ", applied " + ToString(status->applied) + ", last " + ToString(status->last_index) +
-            (probed_[machine->number] ? ", serves;" : ", does not serve;");
-  }
-  const size_t ttls = context_.history.store().model().ttls().size();
-  if (ttls > 0) text += " " + std::to_string(ttls) + " time-to-lives do not end;";
-  return text + watchers_.Text();
+  context_.RunUntil(context_.events.now() + context_.random.Skewed(1, context_.plan.election_max));
 }
 
 Result World::Run() {
@@ -522,27 +437,22 @@ Result World::Run() {
   faults_.Start();
   operators_.Start();
   watchers_.Start();
-  RunUntil(plan.chaos);
+  context_.RunUntil(plan.chaos);
   RunUntilBusy(kFaultsLongerMax);
   RunUntilCampaign();
-  const Micros chaos = context_.events.now();
   clients_.Stop();
   if (!context_.failure.failed()) {
-    BeginCalm();
-    const Micros end = chaos + plan.calm_max;
-    bool well = false;
-    for (Micros at = chaos; at < end && !well && !context_.failure.failed();) {
-      if ((at - chaos) % (3 * kSecond) == 0) ProbeWrites();
-      at += 500 * kMillisecond;
-      RunUntil(at);
-      well = IsWell();
-    }
-    if (well && !context_.failure.failed()) StaysWell();
-    if (!well && !context_.failure.failed()) context_.failure.Fail(WhatIsStuck());
+    context_.calm = true;
+    faults_.Stop();
+    if (context_.trace.telling()) context_.trace.Tell("the faults stop");
+    calm_.Run();
+  }
+  if (!context_.failure.failed()) {
     if (context_.history.ended() < kOperationsMin) clients_.Start();
     RunUntilBusy(kCalmLongerMax);
     clients_.Stop();
   }
+  if (!context_.failure.failed()) calm_.LoseAllPowerAtWork();
   const Micros ended = context_.events.now();
   for (const auto& machine : context_.machines) {
     context_.report.disk_operations += machine->disk.operations();

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <atomic>
 #include <cstdio>
 #include <ctime>
 #include <memory>
@@ -120,9 +121,28 @@ WallMilliseconds WallNow() {
       .count();
 }
 
+// Counts the lines that have left.
+class CountingSink final : public spdlog::sinks::stderr_sink_mt {
+ public:
+  void log(const spdlog::details::log_msg& line) override {
+    spdlog::sinks::stderr_sink_mt::log(line);
+    ++written_;
+  }
+  uint64_t written() const { return written_; }
+
+ private:
+  std::atomic<uint64_t> written_ = 0;
+};
+
 // What InitLogging set up.
 struct Running {
+  // Every line that was handed over has left, or was dropped. An empty queue does not say so: the
+  // thread that writes may hold the last one.
+  bool quiet() const { return sink->written() + pool->overrun_counter() >= handed_over; }
+
   LoggingOptions options;
+  std::atomic<uint64_t> handed_over = 0;
+  std::shared_ptr<CountingSink> sink = std::make_shared<CountingSink>();
   // Destroyed after the pool, whose end joins the thread that writes: nobody holds the logger then.
   std::shared_ptr<spdlog::async_logger> logger;
   std::shared_ptr<spdlog::details::thread_pool> pool;
@@ -198,8 +218,7 @@ void InitLogging(const LoggingOptions& options) {
   running->options = options;
   running->pool = std::make_shared<spdlog::details::thread_pool>(options.queue_max, 1u);
   running->logger = std::make_shared<spdlog::async_logger>(
-      "quorate", std::make_shared<spdlog::sinks::stderr_sink_mt>(), running->pool,
-      spdlog::async_overflow_policy::overrun_oldest);
+      "quorate", running->sink, running->pool, spdlog::async_overflow_policy::overrun_oldest);
   running->logger->set_pattern("%v");
   running->logger->set_level(spdlog::level::trace);
   gpr_set_log_function(LogGrpc);
@@ -231,6 +250,7 @@ void Log(LogLevel level, std::string_view message, std::initializer_list<LogFiel
     return;
   }
   if (level < running->options.level) return;
+  ++running->handed_over;
   running->logger->log(spdlog::level::info, FormatLine(running->options, level, message, fields));
 }
 
@@ -242,7 +262,7 @@ void Fatal(std::string_view message, std::initializer_list<LogField> fields) {
   // What came before is worth having, but nothing may keep a broken process alive: whoever calls
   // this may be the logging thread's own blocker, so the queue gets half a second.
   if (running) {
-    for (int i = 0; i < 50 && running->pool->queue_size() > 0; ++i) usleep(10'000);
+    for (int i = 0; i < 50 && !running->quiet(); ++i) usleep(10'000);
   }
   std::fwrite(line.data(), 1, line.size(), stderr);
   std::fflush(stderr);

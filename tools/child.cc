@@ -24,13 +24,40 @@ std::vector<char*> PointersTo(std::vector<std::string>& texts) {
   return pointers;
 }
 
+// Holds signals back while it lives, from this thread. Between fork and exec the child still has
+// our handlers: a Ctrl-C that reached it there would be taken by them, and the command never hear
+// of it.
+class SignalsHeldBack {
+ public:
+  SignalsHeldBack() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before_);
+  }
+  ~SignalsHeldBack() { Release(); }
+  SignalsHeldBack(const SignalsHeldBack&) = delete;
+  SignalsHeldBack& operator=(const SignalsHeldBack&) = delete;
+  void Release() const { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+
+ private:
+  sigset_t before_;
+};
+
 // Only what may be called between fork and exec of a process with threads.
 [[noreturn]] void BecomeCommand(char* const* arguments, char* const* environment, pid_t parent,
-                                bool own_group, int error_pipe) {
+                                bool own_group, int error_pipe, const SignalsHeldBack& signals) {
   if (own_group) setpgid(0, 0);
   struct sigaction action = {};
   action.sa_handler = SIG_DFL;
+  // All that may have handlers of ours (tools/interrupt.h); exec resets them too, but late.
   for (const int each : {SIGPIPE, SIGINT, SIGTERM, SIGCHLD}) sigaction(each, &action, nullptr);
+  for (const int each : {SIGHUP, SIGQUIT, SIGTSTP}) {
+    struct sigaction now;
+    if (sigaction(each, nullptr, &now) == 0 && now.sa_handler != SIG_IGN) {
+      sigaction(each, &action, nullptr);
+    }
+  }
+  signals.Release();
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   // It may have ended before that was set.
   if (getppid() != parent) _exit(127);
@@ -94,12 +121,17 @@ absl::StatusOr<Child> Child::Start(const std::vector<std::string>& arguments,
   // Whoever has started us may ignore it; then nobody would be told how the child ended.
   signal(SIGCHLD, SIG_DFL);
   const pid_t parent = getpid();
-  const pid_t pid = fork();
-  if (pid == 0) {
-    BecomeCommand(argument_pointers.data(), setting_pointers.data(), parent, own_group,
-                  pipe_ends[1]);
+  pid_t pid = 0;
+  int fork_error = 0;
+  {
+    const SignalsHeldBack signals;
+    pid = fork();
+    if (pid == 0) {
+      BecomeCommand(argument_pointers.data(), setting_pointers.data(), parent, own_group,
+                    pipe_ends[1], signals);
+    }
+    fork_error = errno;
   }
-  const int fork_error = errno;
   close(pipe_ends[1]);
   if (pid < 0) {
     close(pipe_ends[0]);

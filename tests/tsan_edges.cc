@@ -13,9 +13,11 @@
 //
 // Compiled without the sanitizer: what it says of itself is only what it says here.
 #include <dlfcn.h>
+#include <pthread.h>
 #include <sanitizer/tsan_interface.h>
 
 #include <atomic>
+#include <csignal>
 #include <string>
 
 #include "absl/synchronization/mutex.h"
@@ -37,6 +39,25 @@ Function Real(const char* name) {
 }
 
 }  // namespace
+
+// Signals are for the first thread. The sanitizer runs a signal's handler only when the thread that
+// was chosen for the signal next calls something that the sanitizer knows; one of gRPC's waits, as
+// likely as not, for a day in what it does not know (abseil's futex, or an epoll that
+// tests/tsan.supp hides). Such a thread is chosen while the first one holds signals back, to start
+// a process.
+extern "C" int pthread_create(pthread_t* thread, const pthread_attr_t* attributes,
+                              void* (*function)(void*), void* argument) noexcept {
+  static const auto real = Real<decltype(&pthread_create)>("pthread_create");
+  sigset_t signals, before;
+  sigfillset(&signals);
+  for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT}) {
+    sigdelset(&signals, fault);
+  }
+  pthread_sigmask(SIG_BLOCK, &signals, &before);
+  const int error = real(thread, attributes, function, argument);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return error;
+}
 
 namespace absl {
 ABSL_NAMESPACE_BEGIN

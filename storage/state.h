@@ -260,10 +260,11 @@ class State {
   virtual uint64_t generation() const = 0;
 
   // Copies what is committed now into a new file at `path` (what was there goes; its directory must
-  // be there), synced, and proves the copy: SQLite's integrity_check, and the hash of its rows against
-  // the one kept. Applying goes on meanwhile. As a scrub does, the copy holds off checkpoints until
-  // all pages are read: beyond max(1 GiB, the database's size) of write-ahead log it is given up.
-  // One at a time, scrubs included: others wait. Takes as long as reading the database three times.
+  // be there), synced, and proves the copy: SQLite's integrity_check, and the hash of its rows
+  // against the one kept. Applying goes on meanwhile. As a scrub does, the copy holds off
+  // checkpoints until all pages are read: beyond max(1 GiB, the database's size) of write-ahead log
+  // it is given up. One at a time, scrubs included: others wait. Takes as long as reading the
+  // database three times.
   //
   // Errors, after which no file is left: kCancelled (`cancel` was set), kAborted (given up: try
   // again later), kResourceExhausted (disk full), kDataLoss (the copy is not good: the database is

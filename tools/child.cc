@@ -49,9 +49,10 @@ class SignalsHeldBack {
   if (own_group) setpgid(0, 0);
   struct sigaction action = {};
   action.sa_handler = SIG_DFL;
-  // All that may have handlers of ours (tools/interrupt.h); exec resets them too, but late.
+  // What may have handlers of ours that end or tell something (tools/interrupt.h); exec resets them
+  // too, but late. Not that of Ctrl-Z: who is stopped here is never heard of.
   for (const int each : {SIGPIPE, SIGINT, SIGTERM, SIGCHLD}) sigaction(each, &action, nullptr);
-  for (const int each : {SIGHUP, SIGQUIT, SIGTSTP}) {
+  for (const int each : {SIGHUP, SIGQUIT}) {
     struct sigaction now;
     if (sigaction(each, nullptr, &now) == 0 && now.sa_handler != SIG_IGN) {
       sigaction(each, &action, nullptr);

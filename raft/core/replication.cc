@@ -156,8 +156,12 @@ void Core::Impl::HandleAppend(StoreId from, const AppendEntries& request) {
     return;
   }
   if (request.term < term_) {
-    // So that a leader who was replaced, or who has to take a higher term, learns of it.
-    return RefuseAppend(from, request, window_.last_index(), window_.last_term());
+    // So that a leader who was replaced, or who has to take a higher term, learns of it. Nothing is
+    // echoed: the answer carries this term, and who leads in it must not take the clock or the
+    // round of a message that it sent before it was started again for its own of now.
+    AppendEntries late;
+    late.prev_index = request.prev_index;
+    return RefuseAppend(from, late, window_.last_index(), window_.last_term());
   }
   if (request.term == term_) {
     CHECK(role_ != Role::kLeader && (!leader_ || leader_ == from), "two leaders in one term");

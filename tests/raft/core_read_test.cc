@@ -256,6 +256,23 @@ TEST(ReadRound, ANewOfficeCountsNoAnswerOfTheOldOne) {
   EXPECT_EQ(bench.TakeOne().outcome, ReadOutcome::kConfirmed);
 }
 
+// Its sender may lead again in this term, after a restart that made its rounds, and after a reboot
+// that made its clock, begin anew.
+TEST(ReadRound, AnAppendOfAnEarlierTermIsRefusedWithoutItsClockAndRound) {
+  ReadBench bench;
+  bench.Follow(5);
+  auto late = bench.Append(4, 1, 1, {});
+  late.sent_at = bench.now;
+  late.read_round = 7;
+  bench.Listen();
+  bench.Hear(kTwo, late);
+  const auto refusal = bench.Last<AppendEntriesReply>(kTwo);
+  EXPECT_FALSE(refusal.success);
+  EXPECT_EQ(refusal.term, Term(5));
+  EXPECT_EQ(refusal.echoed_sent_at, Instant{});
+  EXPECT_EQ(refusal.read_round, 0u);
+}
+
 // --- A follower ---
 
 TEST(FollowerRead, IsAnsweredByTheLeaderOfItsTerm) {

@@ -37,7 +37,9 @@ void Faults::HappenDuringBirth() {
                       Fault::kWipe, Fault::kWipe, Fault::kBlackout}) {
     if (context_->plan.Has(fault)) possible.push_back(fault);
   }
-  if (!possible.empty()) Do(context_->random.Pick(possible), AnyMachine());
+  if (possible.empty()) return;
+  const size_t machine = AnyMachine();  // drawn first: arguments have no order
+  Do(context_->random.Pick(possible), machine);
 }
 
 void Faults::Again() {

@@ -73,6 +73,9 @@ class Node::Impl {
   void Change(Inbox::Change change);
   void RequestRead(ReadMode mode, ReadDone done);
   void SetLeases(bool on) { leases_ = on; }
+  void MakeDurable() {
+    if (!making_durable_.exchange(true)) to_apply_.Push({std::nullopt, {}, true});
+  }
 
   std::shared_ptr<const NodeStatus> status() const {
     std::lock_guard<std::mutex> lock(status_mutex_);
@@ -299,10 +302,7 @@ void Node::Impl::MaybeCutLog() {
   }
   // Only what is not durable yet may hold it back: then it is made durable.
   facts.durable_applied = facts.applied;
-  if (CutThrough(facts) > std::max(through, core_.first_index()) && !making_durable_) {
-    making_durable_ = true;
-    to_apply_.Push({std::nullopt, {}, true});
-  }
+  if (CutThrough(facts) > std::max(through, core_.first_index())) MakeDurable();
 }
 
 void Node::Impl::DispatchSnapshots(const std::vector<SnapshotRequest>& requests) {
@@ -634,6 +634,7 @@ void Node::TransferLeadership(StoreId target, TransferDone done) {
   impl_->Change({{}, nullptr, target, std::move(done)});
 }
 void Node::SetLeases(bool on) { impl_->SetLeases(on); }
+void Node::MakeDurable() { impl_->MakeDurable(); }
 void Node::RequestRead(ReadMode mode, ReadDone done) { impl_->RequestRead(mode, std::move(done)); }
 std::shared_ptr<const NodeStatus> Node::status() const { return impl_->status(); }
 void Node::OnStatusChange(std::function<void(const NodeStatus&)> callback) {

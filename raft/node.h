@@ -119,6 +119,10 @@ class Node {
   // Whether this node, when it leads, answers reads by its lease (Core::SetLeases).
   void SetLeases(bool on);
 
+  // Has the state machine make what it has applied durable, soon; StateMachine::durable_applied
+  // tells. It may not get there (a reader is in the way): ask again. Any thread.
+  void MakeDurable();
+
   std::shared_ptr<const NodeStatus> status() const;
 
   // Called on the node's thread whenever role, term, leader, leader_ready, birth_complete or

@@ -513,6 +513,24 @@ TEST(NodeTest, AFullInboxLosesNoNoticeOfItsOwnThreads) {
   EXPECT_THAT(world.machine(leader).state->Commands(), ElementsAre("a"));
 }
 
+TEST(NodeTest, DurabilityIsAskedForOnceAtATime) {
+  NodeWorld world(3);
+  world.StartAll();
+  const size_t leader = world.RunUntilLeader();
+  world.Propose(leader, {"a"});
+  world.Run(milliseconds(500));
+  const auto& state = *world.machine(leader).state;
+  const size_t before = state.made_durable();
+  // Any thread may ask, and as often as it likes.
+  for (int i = 0; i < 3; ++i) world.node(leader).MakeDurable();
+  world.Run(milliseconds(10));
+  EXPECT_EQ(state.made_durable(), before + 1);
+  EXPECT_EQ(world.machine(leader).state->durable_applied(), state.applied_index());
+  world.node(leader).MakeDurable();
+  world.Run(milliseconds(10));
+  EXPECT_EQ(state.made_durable(), before + 2);
+}
+
 TEST(NodeTest, ProposalsBeyondTheUncommittedBoundAreRefusedAndLaterTakenAgain) {
   NodeWorld world(3);
   world.options().core.uncommitted_bytes_max = 1000;

@@ -216,6 +216,7 @@ TEST_F(NodeThreadsTest, StopFlushesWhatTheLogWasGivenAndSendsNothingMore) {
   ASSERT_TRUE(Eventually([&] { return Leader() != nullptr; }));
   Node& node = *machines_[0].node;
   gates_[0]->Open(false);
+  const Index before = node.status()->last_index;
   std::atomic<size_t> accepted = 0;
   auto propose = [&](const std::string& payload) {
     node.Propose(node.status()->term, {{EntryType::kCommand, payload, 0}},
@@ -224,9 +225,10 @@ TEST_F(NodeThreadsTest, StopFlushesWhatTheLogWasGivenAndSendsNothingMore) {
   propose("a");
   gates_[0]->WaitForSync();
   propose("b");  // queues up behind the flush
-  ASSERT_TRUE(Eventually([&] { return accepted == 2; }));
+  // The callers hear of it before the status says so.
+  const Index last = before + 2;
+  ASSERT_TRUE(Eventually([&] { return accepted == 2 && node.status()->last_index == last; }));
   const Index durable = machines_[0].log->durable_last();
-  const Index last = node.status()->last_index;
   EXPECT_LT(durable, last);
   std::thread stopper([&] { node.Stop(); });
   gates_[0]->Open(true);

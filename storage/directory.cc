@@ -50,7 +50,11 @@ absl::Status Explain(int error, const std::string& operation, const std::string&
 absl::Status MakeDirectories(const std::string& path) {
   struct stat info;
   if (::stat(path.c_str(), &info) == 0) {
-    return S_ISDIR(info.st_mode) ? absl::OkStatus() : NotADirectory(path);
+    if (!S_ISDIR(info.st_mode)) return NotADirectory(path);
+    // Perhaps made by an earlier process that was killed before it could. Where the parent may not
+    // be opened or synced it is somebody else's work, and was done or cannot be.
+    MakePosixDisk()->SyncDirectory(ParentDirectory(path)).IgnoreError();
+    return absl::OkStatus();
   }
   if (errno != ENOENT) return Explain(errno, "use", path);
   const std::string parent = ParentDirectory(path);

@@ -10,7 +10,7 @@
 //   cluster 91c2...                 0000000000000000 before birth
 //   boot 7                          how often this store was started
 //   log_made 1                      the log exists: from now on a missing log is a lost one
-//   caught_up_once 1                it has had a whole state: it may serve reads
+//   caught_up_once 1                it has a whole state, durably: it may serve reads
 //   promised_ms 150                 see Identity::promised_ms
 //   birth x0a1b...                  raft/birth's record, in hexadecimal behind an x; may be empty
 //   crc32c 5d2e77aa                 of every byte above

@@ -504,7 +504,10 @@ absl::StatusOr<std::pair<std::unique_ptr<Log>, RecoveredLog>> Log::Open(
   absl::StatusOr<raft::Index> applied = open_state(scan->state.generation().generation);
   if (!applied.ok()) return applied.status();
   if (absl::Status s = CheckApplied(scan->state, options.directory, *applied); !s.ok()) return s;
-  // Nothing is changed before this line.
+  // Nothing of the log is changed before this line. Names that a killed process has left in the
+  // page cache only must be durable before the next ones are made or removed: those might outlive
+  // them.
+  if (absl::Status s = disk->SyncDirectory(options.directory); !s.ok()) return s;
   for (const std::string& path : scan->files.leftovers) {
     if (absl::Status s = disk->Remove(path); !s.ok()) return s;
   }

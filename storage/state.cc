@@ -268,7 +268,8 @@ absl::StatusOr<Connections> Connect(const StateOptions& options) {
   const std::string path = StatePath(options.directory, options.generation);
   absl::StatusOr<Database> database = OpenStateWriter(options);
   if (!database.ok()) return database.status();
-  absl::StatusOr<std::unique_ptr<Applier>> applier = Applier::Open(*std::move(database));
+  absl::StatusOr<std::unique_ptr<Applier>> applier =
+      Applier::Open(*std::move(database), options.request_limits);
   if (!applier.ok()) return ExplainStateError(path, applier.status());
   if ((*applier)->meta().cluster != options.cluster) {
     return absl::FailedPreconditionError(

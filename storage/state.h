@@ -27,6 +27,7 @@
 #include "raft/core/membership.h"
 #include "raft/core/types.h"
 #include "storage/disk.h"
+#include "storage/request_limits.h"
 
 namespace quorate::storage {
 
@@ -43,6 +44,8 @@ struct StateOptions {
   size_t readers = 4;  // read-only connections
   // Above this much write-ahead log a checkpoint holds the readers off and empties it.
   uint64_t wal_bytes_max = 16u << 20;
+  // What commands do depends on them: the same on all nodes and for ever.
+  RequestLimits request_limits;
 };
 
 // Why a session command was refused: nothing was executed, and nothing of the session changed.

@@ -48,8 +48,9 @@ std::string_view RefusalName(Refusal refusal) {
   CHECK(false);
 }
 
-absl::StatusOr<std::unique_ptr<Applier>> Applier::Open(Database database) {
-  std::unique_ptr<Applier> applier(new Applier);
+absl::StatusOr<std::unique_ptr<Applier>> Applier::Open(Database database,
+                                                       const RequestLimits& request_limits) {
+  std::unique_ptr<Applier> applier(new Applier(request_limits));
   applier->database_ = std::move(database);
   absl::StatusOr<StateMeta> meta = LoadStateMeta(applier->database_);
   if (!meta.ok()) return meta.status();

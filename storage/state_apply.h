@@ -177,7 +177,8 @@ class ItemTable {
 // One node's state machine: entries in, rows and outcomes out.
 class Applier {
  public:
-  static absl::StatusOr<std::unique_ptr<Applier>> Open(Database database);
+  static absl::StatusOr<std::unique_ptr<Applier>> Open(Database database,
+                                                       const RequestLimits& request_limits);
 
   // Applies entries in one transaction and appends their outcomes. All of them are applied, or,
   // with an error, none; after an error the Applier answers it for ever.
@@ -201,7 +202,7 @@ class Applier {
   absl::StatusOr<bool> Truncate();
 
  private:
-  Applier() = default;
+  explicit Applier(const RequestLimits& request_limits) : requests_(request_limits) {}
   absl::Status PrepareStatements();
   absl::Status ApplyAll(std::span<const raft::EntryPtr> entries, std::vector<Applied>& outcomes);
   absl::Status ApplyEntry(const raft::Entry& entry, std::vector<Applied>& outcomes);

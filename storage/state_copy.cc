@@ -191,6 +191,11 @@ absl::StatusOr<StateCopy> VerifyStateFile(const std::string& path, const Expecte
   // Structure first: what follows reads with SQL.
   if (absl::Status s = CheckStructure(path, cancel); !s.ok()) return s;
   if (absl::Status s = BringToThisFormat(path, disk); !s.ok()) return s;
+  {
+    absl::StatusOr<Database> database = OpenStateReader(path, Database::Mode::kImmutable);
+    if (!database.ok()) return database.status();
+    if (absl::Status s = CheckSchema(*database, path); !s.ok()) return s;
+  }
   absl::StatusOr<std::unique_ptr<StateReader>> reader =
       StateReader::Open(path, Database::Mode::kImmutable);
   if (!reader.ok()) return reader.status();

@@ -12,7 +12,7 @@
 // that possible, what was applied at the store's latest revision is never forgotten: E stays below
 // it.
 //
-// Bounds: limits below. Ten minutes after a write was applied (log time) its id may go. When
+// Bounds: request_limits.h. Ten minutes after a write was applied (log time) its id may go. When
 // the table is full the oldest go earlier. When it is full of ids at the latest revision (a million
 // writes of which none changed anything), a write that changes something makes room by that; one
 // that changes nothing is answered "full" and may be sent again.
@@ -32,21 +32,11 @@
 #include "absl/status/statusor.h"
 #include "base/ids.h"
 #include "quorate/v1/command.pb.h"
+#include "storage/request_limits.h"
 #include "storage/sqlite.h"
 #include "storage/state_hash.h"
 
 namespace quorate::storage {
-
-// The same on every node, so constants and not settings.
-struct RequestLimits {
-  uint64_t ids_max = 1'000'000;
-  // Of scopes, ids and answers together: answers with what a transaction has read may be large. An
-  // answer's wording is not counted: two builds may differ in it, and must forget the same ids.
-  uint64_t bytes_max = 256u << 20;
-  uint64_t age_max_ms = uint64_t{10} * 60 * 1000;
-  // How many one entry of the log lets go because of their age: applying stays short after a pause.
-  uint64_t forgotten_per_entry_max = 64;
-};
 
 inline constexpr size_t kRequestIdBytesMax = 128;
 inline constexpr size_t kCommandHashBytes = 16;

@@ -2,6 +2,8 @@
 
 #include <sqlite3.h>
 
+#include <map>
+#include <string>
 #include <utility>
 
 #include "storage/directory.h"
@@ -16,6 +18,7 @@ constexpr char kBeforeTables[] =
     "PRAGMA secure_delete = OFF;"
     "PRAGMA synchronous = FULL;";
 
+// The words of a format are for ever, spaces too: see CheckSchema.
 constexpr char kTables[] = R"sql(
 CREATE TABLE store (
   one             INTEGER PRIMARY KEY CHECK (one = 1),
@@ -139,6 +142,25 @@ absl::Status FillNewDatabase(Database& database, const StateOptions& options) {
   status = insert->Run();
   if (!status.ok()) return status;
   return database.Execute("COMMIT; PRAGMA wal_checkpoint(TRUNCATE);");
+}
+
+// The tables and indexes by name, with their words: SQLite keeps them as they were given to it.
+using Schema = std::map<std::string, std::string>;
+absl::StatusOr<Schema> SchemaOf(Database& database) {
+  // Statistics of an operator's ANALYZE decide nothing that is written.
+  absl::StatusOr<Statement> select = database.Prepare(
+      "SELECT name, type, tbl_name, ifnull(sql, '') FROM sqlite_schema"
+      " WHERE ifnull(sql, '') NOT IN ('CREATE TABLE sqlite_stat1(tbl,idx,stat)',"
+      " 'CREATE TABLE sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)')");
+  if (!select.ok()) return select.status();
+  Schema schema;
+  while (true) {
+    absl::StatusOr<bool> row = select->Step();
+    if (!row.ok()) return row.status();
+    if (!*row) return schema;
+    std::string& words = schema[std::string(select->Bytes(0))];
+    for (int column = 1; column < 4; ++column) words.append(select->Bytes(column)).push_back('\0');
+  }
 }
 
 // A database of an older format becomes one of this. Killed in between: it is still the older one.
@@ -309,6 +331,29 @@ absl::StatusOr<int64_t> CheckStateFormat(Database& database, const std::string& 
   }
   if (*format < 1) return DamagedState(path, "its format number is " + std::to_string(*format));
   return *format;
+}
+
+absl::Status CheckSchema(Database& database, const std::string& path) {
+  absl::StatusOr<Database> fresh = Database::Open(":memory:", Database::Mode::kCreate);
+  if (!fresh.ok()) return fresh.status();
+  absl::Status made = fresh->Execute(std::string(kTables) + kTablesOfFormat2 + kTablesOfFormat3);
+  if (!made.ok()) return made;
+  absl::StatusOr<Schema> wanted = SchemaOf(*fresh);
+  if (!wanted.ok()) return wanted.status();
+  absl::StatusOr<Schema> found = SchemaOf(database);
+  if (!found.ok()) return found.status();
+  for (const auto& [name, words] : *wanted) {
+    if (const auto here = found->find(name); here == found->end() || here->second != words) {
+      return absl::DataLossError(path + ": " + name + " is not as format " +
+                                 std::to_string(kStateFormat) + " has it");
+    }
+  }
+  for (const auto& [name, words] : *found) {
+    if (wanted->contains(name)) continue;
+    return absl::DataLossError(path + " has " + name +
+                               ", which Quorate does not make: drop it where it was made");
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Database> OpenStateWriter(const StateOptions& options) {

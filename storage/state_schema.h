@@ -134,6 +134,10 @@ absl::StatusOr<Database> OpenStateReader(const std::string& path,
 // kDataLoss: no state database; kFailedPrecondition: a newer format. Else its format, which may be
 // older than this build's.
 absl::StatusOr<int64_t> CheckStateFormat(Database& database, const std::string& path);
+// kDataLoss when its tables and indexes are not, word for word, those that this build makes. For a
+// database of this build's format. The state's hash is of rows only, and integrity_check takes the
+// words as they are: with one of them changed the file may be read, and never be written again.
+absl::Status CheckSchema(Database& database, const std::string& path);
 
 // The store's own row, the membership and the settings; kDataLoss when they cannot be what this
 // code wrote.

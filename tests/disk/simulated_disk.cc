@@ -164,7 +164,20 @@ absl::Status SimulatedDisk::Remove(const std::string& path) {
 
 absl::Status SimulatedDisk::MakeDirectory(const std::string& path) {
   std::lock_guard<std::mutex> lock(mutex_);
+  if (stopped_) return absl::AbortedError("the process is gone");
+  if (directories_.contains(path)) return absl::OkStatus();
+  if (Find(path) != nullptr) return absl::FailedPreconditionError(path + " is no directory");
+  const std::string parent = ParentDirectory(path);
+  if (!directories_.contains(parent)) {
+    for (const auto& [above, directory] : directories_) {
+      if (path.starts_with(above + "/")) return absl::NotFoundError(parent);
+    }
+    directories_[path];
+    return absl::OkStatus();
+  }
+  if (absl::Status s = Step("make directory", path); !s.ok()) return s;
   directories_[path];
+  directory_changes_.push_back({parent, "", path, std::nullopt});
   return absl::OkStatus();
 }
 
@@ -287,6 +300,7 @@ absl::Status SimulatedDisk::Sync(const std::string& path, File* file) {
       Put(&file->durable, change.offset, change.bytes);
     }
   }
+  if (half) file->half_flushed = true;
   // Also after a failure: the pages count as clean now, and nothing writes them again.
   file->changes.clear();
   return step;
@@ -319,6 +333,7 @@ bool SimulatedDisk::Survives(Fate fate, size_t position, size_t count, size_t mi
 
 void SimulatedDisk::CrashFile(File* file, Fate fate) {
   const size_t count = file->changes.size();
+  if (count == 0 && !file->half_flushed) return;  // what is seen is durable
   const size_t missing = count == 0 ? 0 : random_->Below(count);
   for (size_t i = 0; i < count; ++i) {
     const Change& change = file->changes[i];
@@ -336,21 +351,31 @@ void SimulatedDisk::CrashFile(File* file, Fate fate) {
     }
   }
   file->changes.clear();
+  file->half_flushed = false;
   file->seen = file->durable;
 }
 
+void SimulatedDisk::Undo(const DirectoryChange& change) {
+  if (change.removed) {
+    directories_.emplace(change.from, *change.removed);
+  } else if (change.from.empty()) {
+    // With all that is in it.
+    std::erase_if(directories_, [&](const auto& each) {
+      return each.first == change.to || each.first.starts_with(change.to + "/");
+    });
+  } else if (directories_.contains(change.to) && !directories_.contains(change.from)) {
+    auto moved = directories_.extract(change.to);
+    moved.key() = change.from;
+    directories_.insert(std::move(moved));
+  }
+}
+
 void SimulatedDisk::PowerFailure(Fate fate) {
+  const size_t changed = directory_changes_.size();
+  const size_t lost = changed == 0 ? 0 : random_->Below(changed);
   // The latest first: each is undone in the state that it made.
-  for (size_t i = directory_changes_.size(); i > 0; --i) {
-    DirectoryChange& change = directory_changes_[i - 1];
-    if (Survives(fate, i - 1, directory_changes_.size(), 0)) continue;
-    if (change.removed) {
-      if (!directories_.contains(change.from)) directories_[change.from] = *change.removed;
-    } else if (directories_.contains(change.to) && !directories_.contains(change.from)) {
-      auto moved = directories_.extract(change.to);
-      moved.key() = change.from;
-      directories_.insert(std::move(moved));
-    }
+  for (size_t i = changed; i > 0; --i) {
+    if (!Survives(fate, i - 1, changed, lost)) Undo(directory_changes_[i - 1]);
   }
   directory_changes_.clear();
   std::set<File*> crashed;

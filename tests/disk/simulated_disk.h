@@ -58,7 +58,9 @@ class SimulatedDisk : public storage::Disk {
                                                           Mode mode) override;
   absl::Status Rename(const std::string& from, const std::string& to) override;
   absl::Status Remove(const std::string& path) override;
-  absl::Status MakeDirectory(const std::string& path) override;  // durable at once
+  // With no directory above it on this disk it is where the disk is mounted: there at once,
+  // durably.
+  absl::Status MakeDirectory(const std::string& path) override;
   absl::Status SyncDirectory(const std::string& path) override;
   absl::Status RemoveTree(const std::string& path) override;
   absl::StatusOr<uint64_t> SizeOf(const std::string& path) override;
@@ -127,6 +129,8 @@ class SimulatedDisk : public storage::Disk {
     std::vector<Change> changes;
     // Where its latest flush has written, and crashes since.
     std::vector<uint64_t> fresh;
+    // A flush has failed half way: what is seen is not durable, though nothing waits any more.
+    bool half_flushed = false;
   };
   using FilePtr = std::shared_ptr<File>;
 
@@ -149,11 +153,11 @@ class SimulatedDisk : public storage::Disk {
     std::map<std::string, FilePtr> durable;
     std::vector<NameChange> changes;
   };
-  // A directory that was renamed or removed, until its parent is synced.
+  // A directory that was made, renamed or removed, until its parent is synced.
   struct DirectoryChange {
     std::string parent;
-    std::string from;
-    std::string to;                    // with a rename
+    std::string from;                  // empty: `to` was made
+    std::string to;                    // empty: `from` was removed
     std::optional<Directory> removed;  // what it held
   };
   class Handle;
@@ -162,6 +166,7 @@ class SimulatedDisk : public storage::Disk {
   absl::Status Step(const char* operation, const std::string& path, bool* half = nullptr);
   void NoteFailedChange(const char* operation, const std::string& path);
   Directory* FindDirectory(const std::string& path);  // of the file at `path`; null: none
+  void Undo(const DirectoryChange& change);
   absl::Status Write(const std::string& path, File* file, uint64_t offset, std::string_view bytes);
   absl::Status Resize(const std::string& path, File* file, uint64_t size, bool only_grow);
   absl::Status Sync(const std::string& path, File* file);

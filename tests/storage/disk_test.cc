@@ -151,6 +151,36 @@ TEST(SimDisk, KeepsWhatWasSyncedAndOnlyThat) {
   EXPECT_EQ(disk.Content("/d/f"), "LOST");
 }
 
+TEST(SimDisk, LosesADirectoryWhoseParentWasNotSynced) {
+  SimDisk disk({"/d"});
+  const uint64_t before = disk.operations();
+  ASSERT_TRUE(disk.MakeDirectory("/d/made").ok());
+  ASSERT_TRUE(disk.MakeDirectory("/d/made").ok()) << "it is there";
+  EXPECT_EQ(disk.operations(), before + 1);
+  ASSERT_TRUE(ReplaceFile(&disk, "/d/made/f", "synced").ok());
+  const auto lost = disk.AfterCrash(SimDisk::Fate::kLost, 0);
+  EXPECT_TRUE(lost->List("/d")->empty());
+  EXPECT_TRUE(absl::IsNotFound(lost->SizeOf("/d/made/f").status()));
+  EXPECT_EQ(disk.AfterCrash(SimDisk::Fate::kKept, 0)->Content("/d/made/f"), "synced");
+  // Renamed it may be there by the new name alone, the old one alone, or not at all.
+  ASSERT_TRUE(disk.Rename("/d/made", "/d/moved").ok());
+  EXPECT_TRUE(disk.AfterCrash(SimDisk::Fate::kLost, 0)->List("/d")->empty());
+  EXPECT_EQ(disk.AfterCrash(SimDisk::Fate::kLastOnly, 0)->Content("/d/moved/f"), "synced");
+  int with_old_name = 0;
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    with_old_name += disk.AfterCrash(SimDisk::Fate::kAllButOne, seed)->Exists("/d/made/f");
+  }
+  EXPECT_GT(with_old_name, 2) << "one of the two changes is missing, and it may be the rename";
+  EXPECT_LT(with_old_name, 18);
+  ASSERT_TRUE(disk.SyncDirectory("/d").ok());
+  EXPECT_EQ(disk.AfterCrash(SimDisk::Fate::kLost, 0)->Content("/d/moved/f"), "synced");
+  // Errors.
+  EXPECT_TRUE(absl::IsNotFound(disk.MakeDirectory("/d/none/below")));
+  EXPECT_TRUE(absl::IsFailedPrecondition(disk.MakeDirectory("/d/moved/f")));
+  disk.StopAfter(0);
+  EXPECT_TRUE(absl::IsAborted(disk.MakeDirectory("/d/late")));
+}
+
 TEST(SimDisk, TearsAWriteAtSectors) {
   SimDisk disk({"/d"});
   auto file = *disk.Create("/d/f");

@@ -11,6 +11,7 @@
 #include <atomic>
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 #include <thread>
 
 #include "storage/sqlite.h"
@@ -299,6 +300,49 @@ TEST_F(StateCopying, ADamagedIndexIsFound) {
   const absl::Status status = VerifyAs(Target(), good);
   EXPECT_TRUE(absl::IsDataLoss(status)) << status;
   EXPECT_THAT(std::string(status.message()), HasSubstr("integrity_check says"));
+}
+
+// A bit of the words that make a table. SQLite reads such a file, all its rows have the right hash,
+// and nobody can write it: the name in the check is no column's any more.
+TEST_F(StateCopying, DamagedWordsOfASchemaAreFound) {
+  Fill(100, 100);
+  const ExpectedState expected = Expected(state->Summary());
+  ASSERT_TRUE(state->Copy(Target(), never).ok());
+  ASSERT_TRUE(VerifyAs(Target(), expected).ok());
+  std::stringstream content;
+  content << std::ifstream(Target(), std::ios::binary).rdbuf();
+  const std::string whole = content.str();
+  const size_t table = whole.find("CREATE TABLE membership");
+  ASSERT_NE(table, std::string::npos);
+  // Renames a column that a check names, one that nothing names, and weakens a rule.
+  for (const char* word : {"one    INTEGER", "bytes  BLOB", "= 1)"}) {
+    std::string damaged = whole;
+    damaged[damaged.find(word, table) + (word[0] == '=' ? 2 : 0)] ^= 1;
+    std::ofstream(Target(), std::ios::binary) << damaged;
+    const absl::Status status = VerifyAs(Target(), expected);
+    EXPECT_TRUE(absl::IsDataLoss(status)) << word << ": " << status;
+  }
+  std::ofstream(Target(), std::ios::binary) << whole;
+  EXPECT_TRUE(VerifyAs(Target(), expected).ok());
+}
+
+// Somebody was at the database with a program of his own: statistics do no harm; what might is
+// named.
+TEST_F(StateCopying, WhatQuorateDidNotMakeIsNamed) {
+  Fill(100, 100);
+  const ExpectedState expected = Expected(state->Summary());
+  const auto copy_with = [&](const std::string& sql) {
+    fs::remove(Target());
+    EXPECT_TRUE(state->Copy(Target(), never).ok());
+    Tamper(Target(), sql);
+    return VerifyAs(Target(), expected);
+  };
+  EXPECT_TRUE(copy_with("ANALYZE;").ok());
+  const absl::Status status = copy_with("CREATE INDEX mine ON history (author);");
+  EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("has mine, which Quorate does not make"));
+  EXPECT_THAT(std::string(copy_with("DROP INDEX ttl_deadline;").message()),
+              HasSubstr("ttl_deadline is not as format 3 has it"));
 }
 
 TEST_F(StateCopying, OtherFormats) {

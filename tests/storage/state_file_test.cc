@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "storage/crc32c.h"
 #include "storage/sqlite.h"
 #include "storage/state_schema.h"
 #include "tests/storage/state_fixture.h"
@@ -41,6 +42,22 @@ class StateFile : public StateFixture {
   }
   absl::Status Apply(std::vector<raft::EntryPtr> entries) { return state->Apply(entries).status(); }
 };
+
+// A copy that comes from another node must have this build's tables, word for word (CheckSchema),
+// and that node may run another build: so the words belong to the format. Who changes one, or a
+// space, makes a new format.
+TEST_F(StateFile, TheWordsOfItsFormatAreForEver) {
+  Begin();
+  absl::StatusOr<Database> reader = OpenStateReader(Path(), Database::Mode::kReadOnly);
+  ASSERT_TRUE(reader.ok()) << reader.status();
+  absl::StatusOr<Statement> select =
+      reader->Prepare("SELECT ifnull(sql, name) FROM sqlite_schema ORDER BY type, name");
+  ASSERT_TRUE(select.ok()) << select.status();
+  std::string words;
+  while (*select->Step()) words.append(select->Bytes(0)) += '\n';
+  EXPECT_EQ(kStateFormat, 3);
+  EXPECT_EQ(Crc32c(words), 1301283869u) << words;
+}
 
 TEST_F(StateFile, IsMadeAsTheDesignSays) {
   Begin();

@@ -9,6 +9,7 @@
 #include "services/errors.h"
 #include "services/forwarder.h"
 #include "services/page_token.h"
+#include "services/read_errors.h"
 #include "services/request_parser.h"
 #include "services/validate.h"
 
@@ -462,10 +463,10 @@ void ConfigService::Judge(const ReadPtr& read, bool wake) {
       state.applied = summary.applied;
     }
   }
-  ReadVerdict verdict = JudgeRead(state, read->wish, now_());
+  const ReadVerdict verdict = JudgeRead(state, read->wish, now_());
   switch (verdict.kind) {
     case ReadVerdict::Kind::kRefuse:
-      return read->done(std::move(verdict.refusal), "");
+      return read->done(MakeReadError(verdict.refusal), "");
     case ReadVerdict::Kind::kServe:
       if (!pool_->Submit(
               [this, read, fresh_as_of = verdict.fresh_as_of] { RunRead(read, fresh_as_of); })) {
@@ -530,10 +531,8 @@ void ConfigService::RunRead(const ReadPtr& read, std::optional<Instant> fresh_as
   // That there is no such key is an answer too: it may not be older than the caller takes, and says
   // how old it is. An error has no header.
   const bool absent = status.error_code() == grpc::StatusCode::NOT_FOUND;
-  if (grpc::Status fresh = CheckStaleness(fresh_as_of, read->wish.max_staleness, now);
-      (status.ok() || absent) && !fresh.ok()) {
-    return read->done(std::move(fresh), "");
-  }
+  const ReadRefusal stale = CheckStaleness(fresh_as_of, read->wish.max_staleness, now);
+  if ((status.ok() || absent) && !stale.ok()) return read->done(MakeReadError(stale), "");
   if (absent) status = AddMetadata(status, Freshness(read->header()->revision(), fresh_as_of, now));
   if (!status.ok()) return read->done(std::move(status), "");
   // A later page shows the first one's revision, whose age only the first page's answer knew.

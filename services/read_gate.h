@@ -14,14 +14,15 @@
 //   4. A linearizable read, or one by lease, waits until this node has applied its read index,
 //      which covers everything acknowledged before it was asked for: so it is as fresh as that.
 //
-// Pure functions; any thread.
+// Pure functions; any thread. No gRPC: the simulator runs this same code (services/read_errors.h
+// says a refusal to a caller).
 #pragma once
 
+#include <cstdint>
 #include <optional>
 
 #include "base/ids.h"
 #include "base/time.h"
-#include "grpcpp/support/status.h"
 #include "quorate/v1/config.pb.h"
 #include "raft/core/types.h"
 
@@ -53,6 +54,23 @@ struct ReadWish {
   Instant deadline;
 };
 
+// Why a read is not answered, and by which numbers.
+struct ReadRefusal {
+  enum class Reason : uint8_t {
+    kNone,         // it is answered
+    kNotCaughtUp,  // rule 1
+    kNotApplied,   // rule 4; entries
+    kPageBehind,   // rule 3; revisions
+    kBehind,       // the same, of min_revision
+    kAgeUnknown,   // rule 2
+    kTooOld,       // milliseconds
+  };
+  Reason reason = Reason::kNone;
+  uint64_t has = 0;    // this node
+  uint64_t wants = 0;  // the read; of kTooOld: takes at most
+  bool ok() const { return reason == Reason::kNone; }
+};
+
 struct ReadVerdict {
   enum class Kind : uint8_t { kServe, kWait, kRefuse };
   Kind kind = Kind::kRefuse;
@@ -60,7 +78,7 @@ struct ReadVerdict {
   // `wait_until` at the latest.
   std::optional<Instant> fresh_as_of;
   Instant wait_until;
-  grpc::Status refusal;
+  ReadRefusal refusal;
 };
 
 // When a read that waits is refused, so that its caller hears why.
@@ -74,7 +92,7 @@ v1::Staleness MeasuredStaleness(std::optional<Instant> fresh_as_of, Instant now)
 
 // OK, or the refusal when the answer could be older than the caller takes. Also asked again after
 // the read: reading takes time too.
-grpc::Status CheckStaleness(std::optional<Instant> fresh_as_of,
-                            std::optional<Duration> max_staleness, Instant now);
+ReadRefusal CheckStaleness(std::optional<Instant> fresh_as_of,
+                           std::optional<Duration> max_staleness, Instant now);
 
 }  // namespace quorate::services

@@ -341,22 +341,46 @@ void Server::Impl::Housekeep() {
   }
 }
 
+// A checkpoint that a reader outside of this process holds off waits a second for it, and keeps the
+// apply thread from its work.
+constexpr Duration kMakeDurableInterval = std::chrono::seconds(1);
+
+void Server::Impl::RecordCaughtUp(const raft::NodeStatus& status, Instant now) {
+  Engine* const engine = this->engine();
+  switch (first_caught_up_.Look(status, engine->state()->durable_applied())) {
+    case CaughtUp::Step::kWait:
+      return;
+    case CaughtUp::Step::kMakeDurable:
+      if (now < make_durable_at_) return;
+      if (make_durable_at_ != Instant{} && !durability_missed_) {
+        durability_missed_ = true;
+        LogWarning(
+            "the state cannot be made durable yet, and this node serves no reads before: is "
+            "another program reading its database? End that",
+            {{"applied", status.applied}});
+      }
+      make_durable_at_ = now + kMakeDurableInterval;
+      return engine->node()->MakeDurable();
+    case CaughtUp::Step::kRecord:
+      break;
+  }
+  // Durable first: after a restart without a leader this answers reads.
+  if (absl::Status saved = directory_->identity()->SetCaughtUpOnce(); !saved.ok()) {
+    Fatal(
+        "the identity file cannot be written: this process ends. Check the disk, then start "
+        "it again",
+        {{"error", std::string(saved.message())}});
+  }
+  caught_up_ = true;
+  LogInfo("caught up", {{"applied", status.applied}});
+}
+
 void Server::Impl::HousekeepOnce(const std::shared_ptr<const raft::NodeStatus>& status) {
   const Instant now = BootNow();
   housekept_at_ = now;
   if (status != nullptr) {
     PassOn(*status);
-    if (!caught_up_ && status->fresh_as_of) {
-      // Durable first: after a restart without a leader this answers reads.
-      if (absl::Status saved = directory_->identity()->SetCaughtUpOnce(); !saved.ok()) {
-        Fatal(
-            "the identity file cannot be written: this process ends. Check the disk, then start "
-            "it again",
-            {{"error", std::string(saved.message())}});
-      }
-      caught_up_ = true;
-      LogInfo("caught up", {{"applied", status->applied}});
-    }
+    if (!caught_up_) RecordCaughtUp(*status, now);
   }
   if (!promise_lowered_ && engine() != nullptr) LowerPromise(now);
   config_.Tick();

@@ -16,6 +16,7 @@
 #include "services/birth_client.h"
 #include "services/birth_runner.h"
 #include "services/call_queues.h"
+#include "services/caught_up.h"
 #include "services/cluster_changes.h"
 #include "services/cluster_service.h"
 #include "services/config_service.h"
@@ -64,6 +65,7 @@ class Server::Impl {
   // Housekeeping's thread.
   void Housekeep();
   void HousekeepOnce(const std::shared_ptr<const raft::NodeStatus>& status);
+  void RecordCaughtUp(const raft::NodeStatus& status, Instant now);
   void PassOn(const raft::NodeStatus& status);
   void ExpireTtls(Instant now, const raft::NodeStatus& status);
   void LowerPromise(Instant now);
@@ -120,6 +122,10 @@ class Server::Impl {
   std::unique_ptr<Health> health_;  // housekeeping's thread once it runs
 
   std::atomic<bool> caught_up_ = false;
+  // Housekeeping's thread.
+  CaughtUp first_caught_up_;
+  Instant make_durable_at_;  // not before
+  bool durability_missed_ = false;
   std::atomic<bool> stopping_ = false;
   std::atomic<uint64_t> log_bytes_ = 0;
   std::atomic<uint64_t> database_bytes_ = 0;

@@ -28,8 +28,11 @@ std::string Server::Impl::NotReady() const {
     const raft::BirthStatus birth = birth_->Status();
     return WithLacks(std::string("not born: ") + raft::ToString(birth.state), birth);
   }
-  if (!caught_up_) return "has not caught up with the cluster yet";
   const auto status = engine->node()->status();
+  if (!caught_up_) {
+    return status->fresh_as_of ? "has caught up with the cluster, and makes its state durable"
+                               : "has not caught up with the cluster yet";
+  }
   if (status->removed) {
     return "removed: the cluster's members no longer include this node's store. To bring it back "
            "run "

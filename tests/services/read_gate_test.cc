@@ -1,14 +1,16 @@
 #include "services/read_gate.h"
 
-#include <gtest/gtest.h>
+#include <gmock/gmock.h>
 
 #include "services/errors.h"
+#include "services/read_errors.h"
 
 namespace quorate::services {
 namespace {
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
+using ::testing::HasSubstr;
 using Kind = ReadVerdict::Kind;
 
 constexpr Instant kGateStart{seconds(1000)};
@@ -37,7 +39,7 @@ ReadWish Wish(std::optional<Duration> max_staleness = std::nullopt) {
 
 std::string Reason(const ReadVerdict& verdict) {
   EXPECT_EQ(verdict.kind, Kind::kRefuse);
-  return DetailsOf(verdict.refusal).reason;
+  return DetailsOf(MakeReadError(verdict.refusal)).reason;
 }
 
 TEST(ReadGate, InServiceItAnswersAtOnceWithItsAge) {
@@ -144,21 +146,21 @@ TEST(ReadGate, AStoreThatNeverCaughtUpRefusesEveryRead) {
   seen.fresh_as_of = kGateStart;
   const ReadVerdict verdict = JudgeRead(seen, Wish(), kGateStart);
   EXPECT_EQ(Reason(verdict), "NOT_CAUGHT_UP");
-  EXPECT_EQ(verdict.refusal.error_code(), grpc::StatusCode::UNAVAILABLE);
-  EXPECT_TRUE(DetailsOf(verdict.refusal).retry_delay.has_value());
+  EXPECT_EQ(MakeReadError(verdict.refusal).error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_TRUE(DetailsOf(MakeReadError(verdict.refusal)).retry_delay.has_value());
 }
 
 TEST(ReadGate, AnUnknownAgeNeverSatisfiesMaxStaleness) {
   const ReadVerdict verdict = JudgeRead(kRestarted, Wish(std::chrono::hours(100000)), kGateStart);
   EXPECT_EQ(Reason(verdict), "TOO_STALE");
-  EXPECT_EQ(verdict.refusal.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(MakeReadError(verdict.refusal).error_code(), grpc::StatusCode::UNAVAILABLE);
 }
 
 TEST(ReadGate, TooOldIsRefusedWithBothNumbers) {
   const ReadVerdict verdict = JudgeRead(kInService, Wish(milliseconds(29)), kGateStart);
   EXPECT_EQ(Reason(verdict), "TOO_STALE");
-  EXPECT_EQ(DetailsOf(verdict.refusal).metadata.at("age_ms"), "30");
-  EXPECT_EQ(DetailsOf(verdict.refusal).metadata.at("max_staleness_ms"), "29");
+  EXPECT_EQ(DetailsOf(MakeReadError(verdict.refusal)).metadata.at("age_ms"), "30");
+  EXPECT_EQ(DetailsOf(MakeReadError(verdict.refusal)).metadata.at("max_staleness_ms"), "29");
   EXPECT_EQ(Reason(JudgeRead(kInService, Wish(Duration(0)), kGateStart)), "TOO_STALE");
 }
 
@@ -172,8 +174,23 @@ TEST(ReadGate, APageThatThisNodeIsTooFarBehindForIsAnotherNodes) {
   wish.revision = Revision(51);
   const ReadVerdict verdict = JudgeRead(kInService, wish, wish.deadline - kReadDeadlineMargin);
   EXPECT_EQ(Reason(verdict), "BEHIND");
-  EXPECT_EQ(verdict.refusal.error_code(), grpc::StatusCode::UNAVAILABLE);
-  EXPECT_TRUE(DetailsOf(verdict.refusal).retry_delay.has_value());
+  EXPECT_EQ(MakeReadError(verdict.refusal).error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_TRUE(DetailsOf(MakeReadError(verdict.refusal)).retry_delay.has_value());
+  EXPECT_EQ(DetailsOf(MakeReadError(verdict.refusal)).metadata.at("field"), "page_token");
+}
+
+TEST(ReadGateErrors, SayWhatTheNodeHasAndWhatTheReadWants) {
+  using Why = ReadRefusal::Reason;
+  const auto text = [](Why reason) {
+    return MakeReadError({.reason = reason, .has = 7, .wants = 9}).error_message();
+  };
+  EXPECT_THAT(text(Why::kNotApplied), HasSubstr("applied 7 entries and the read needs 9"));
+  EXPECT_THAT(text(Why::kPageBehind),
+              HasSubstr("page_token: this node shows revision 7, the read needs 9"));
+  EXPECT_THAT(text(Why::kBehind),
+              HasSubstr("read.min_revision: this node shows revision 7, the read needs 9"));
+  EXPECT_THAT(text(Why::kTooOld), HasSubstr("may be 7 ms old; read.max_staleness is 9 ms"));
+  EXPECT_TRUE(MakeReadError({}).ok());
 }
 
 TEST(ReadGateErrors, WhatDoesNotComeBeforeTheDeadlineIsBehind) {
@@ -184,8 +201,8 @@ TEST(ReadGateErrors, WhatDoesNotComeBeforeTheDeadlineIsBehind) {
   revision.min_revision = Revision(51);
   const ReadVerdict verdict = JudgeRead(kInService, revision, revision.deadline);
   EXPECT_EQ(Reason(verdict), "BEHIND");
-  EXPECT_EQ(DetailsOf(verdict.refusal).metadata.at("field"), "read.min_revision");
-  EXPECT_TRUE(DetailsOf(verdict.refusal).retry_delay);
+  EXPECT_EQ(DetailsOf(MakeReadError(verdict.refusal)).metadata.at("field"), "read.min_revision");
+  EXPECT_TRUE(DetailsOf(MakeReadError(verdict.refusal)).retry_delay);
 }
 
 TEST(ReadGateErrors, AStoreThatNeverCaughtUpServesNoLinearizableReadEither) {

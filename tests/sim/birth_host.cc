@@ -21,7 +21,7 @@ raft::BirthOptions BirthOptionsOf(const BirthHost::Ports& ports, bool birth_comp
   options.seed = ports.context->random.Next();
   options.founders = ports.machine->founders;
   options.birth_complete = birth_complete;
-  options.ask_first_max = Duration(ports.context->plan.election_min);
+  options.ask_first_max = Duration(ports.machine->election_min);
   return options;
 }
 
@@ -51,8 +51,9 @@ Reached ReachedBy(raft::BirthState state) {
 
 // What arrives at a process that stands still waits for it.
 bool Postponed(Context* context, size_t machine, const std::function<void()>& again) {
-  const Machine& there = *context->machines[machine];
+  Machine& there = *context->machines[machine];
   if (there.process == nullptr || there.paused_until <= context->events.now()) return false;
+  context->CountFelt(&there, Fault::kPause);
   context->events.At(there.paused_until, again);
   return true;
 }

@@ -12,7 +12,8 @@ namespace {
 constexpr Micros kLookInterval = 100 * kMillisecond;
 constexpr Micros kAskInterval = 500 * kMillisecond;
 // A leader is ready within so many of the longest election timeouts, and so long after that it has
-// answered somebody.
+// answered somebody: behind a transfer to who has just gone away, which holds writes up for the
+// longest election timeout.
 constexpr Micros kElections = 20;
 constexpr Micros kFirstAnswer = 3 * kSecond;
 // But a store that was sent away and let in again meanwhile has lost its session with the cluster,
@@ -93,7 +94,7 @@ void Calm::Begin() {
 void Calm::BecomeWell(const char* after, bool ttls) {
   const Micros begin = context_->events.now();
   const Micros leader_bound =
-      std::min(kElections * context_->plan.election_max, context_->plan.calm_max);
+      std::min(kElections * context_->plan.LongestElection(), context_->plan.calm_max);
   Micros unhindered = begin;
   Micros leader = kNever, answered = kNever;
   std::string lacks;
@@ -112,8 +113,9 @@ void Calm::BecomeWell(const char* after, bool ttls) {
       const auto any = std::find_if(proofs_.begin(), proofs_.end(),
                                     [](const Proof& proof) { return proof.write; });
       if (any != proofs_.end()) answered = now;
+      const Micros session = context_->plan.Has(Fault::kMembership) ? kSessionGone : 0;
       const Micros bound =
-          kFirstAnswer + (context_->plan.Has(Fault::kMembership) ? kSessionGone : 0);
+          context_->plan.BySlowestClock(kFirstAnswer + session) + context_->plan.LongestElection();
       if (now - leader >= bound) fail("nobody answers a write", now - leader);
     }
     if (leader != kNever) Ask();
@@ -132,7 +134,7 @@ void Calm::BecomeWell(const char* after, bool ttls) {
 void Calm::StaysWell() {
   const raft::Term term = Operators::Leader(context_)->status()->term;
   context_->RunUntil(context_->events.now() +
-                     std::max(3 * kSecond, 4 * context_->plan.election_max));
+                     std::max(3 * kSecond, 4 * context_->plan.LongestElection()));
   if (context_->failure.failed()) return;
   const Process* const leader = Operators::Leader(context_);
   if (leader != nullptr && leader->status()->term == term) return;
@@ -205,7 +207,7 @@ void Calm::AskReads(size_t number) {
                           [this, number](const auto& answer) {
                             if (answer.status != ReadAnswer::Status::kServed || !answer.age) return;
                             const Micros age = context_->events.now() - *answer.age;
-                            if (age <= kLocalAges * context_->plan.election_max)
+                            if (age <= kLocalAges * context_->plan.LongestElection())
                               proofs_[number].local = true;
                           });
   }

@@ -57,6 +57,9 @@ struct Context {
   raft::Term handed_over;  // the latest term in which a leader has asked another node to lead
   // Changes of the members that operators have asked for and not heard of yet.
   int changes_open = 0;
+  // The latest term in which one ended that may come true or not: its entry may be on its way. A
+  // leader of a later term that is ready has settled it.
+  raft::Term change_in_doubt;
 
   // Of a cluster that begins born: its members.
   ClusterId cluster;
@@ -77,6 +80,16 @@ struct Context {
   std::function<void(size_t machine)> empty_disk;
   // A process has ended by itself or by its disk: World buries it and starts the next one.
   std::function<void(size_t machine, const char* why)> process_ended;
+
+  // A fault of this machine begins; it is counted once, when it makes a difference.
+  static void BeginFault(Machine* machine, Fault fault) {
+    machine->idle_faults |= uint64_t{1} << static_cast<unsigned>(fault);
+  }
+  void CountFelt(Machine* machine, Fault fault) {
+    const uint64_t bit = uint64_t{1} << static_cast<unsigned>(fault);
+    if ((machine->idle_faults & bit) != 0) report.Count(fault);
+    machine->idle_faults &= ~bit;
+  }
 
   void RunUntil(Micros until) {
     while (!failure.failed() && events.RunOne(until)) {

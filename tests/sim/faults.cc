@@ -87,7 +87,6 @@ void Faults::Trouble(size_t machine) {
 
 void Faults::Do(Fault fault, size_t at) {
   context_->trace.Note(kTraceFault, static_cast<uint64_t>(fault));
-  if (fault != Fault::kWipe && fault != Fault::kBitFlip) context_->report.Count(fault);
   Machine& machine = *context_->machines[at];
   switch (fault) {
     case Fault::kPartition:
@@ -99,9 +98,9 @@ void Faults::Do(Fault fault, size_t at) {
     case Fault::kClog:
       return Clog(at);
     case Fault::kPowerFailure:
-      return hands_.crash(machine.number, true);
     case Fault::kKill:
-      return hands_.crash(machine.number, false);
+      if (hands_.crash(at, fault == Fault::kPowerFailure)) context_->report.Count(fault);
+      return;
     case Fault::kBlackout:
       return Blackout();
     case Fault::kCrashInDisk:
@@ -143,6 +142,7 @@ void Faults::Lame(Machine* machine, Fault fault) {
                   : fault == Fault::kSlowNode ? machine->slow_until
                                               : machine->stalled_until;
   until = context_->events.now() + Length();
+  Context::BeginFault(machine, fault);
   if (!context_->trace.telling()) return;
   context_->trace.Tell("%s: %s", machine->name.c_str(),
                        fault == Fault::kPause      ? "pauses"
@@ -159,13 +159,15 @@ void Faults::Partition(size_t at) {
   const uint64_t groups = context_->random.OneIn(4) ? 3 : 2;
   std::vector<uint64_t> group(count);
   for (uint64_t& each : group) each = context_->random.Below(groups);
-  if (context_->random.OneIn(3)) {
+  const bool alone = context_->random.OneIn(3);
+  if (alone || std::count(group.begin(), group.end(), group[at]) == static_cast<ptrdiff_t>(count)) {
     std::fill(group.begin(), group.end(), 0);
     group[at] = 1;
   }
+  const Network::Trouble trouble = context_->network.Begin(Fault::kPartition);
   for (size_t a = 0; a < count; ++a) {
     for (size_t b = 0; b < count; ++b) {
-      if (group[a] != group[b]) context_->network.Cut(a, b, until);
+      if (group[a] != group[b]) context_->network.Cut(a, b, until, trouble);
     }
   }
   if (!context_->trace.telling()) return;
@@ -177,9 +179,10 @@ void Faults::Partition(size_t at) {
 void Faults::OneWay(size_t one) {
   const bool deaf = context_->random.OneIn(2);
   const Micros until = context_->events.now() + Length();
+  const Network::Trouble trouble = context_->network.Begin(Fault::kOneWay);
   for (size_t other = 0; other < context_->machines.size(); ++other) {
     if (other == one) continue;
-    context_->network.Cut(deaf ? other : one, deaf ? one : other, until);
+    context_->network.Cut(deaf ? other : one, deaf ? one : other, until, trouble);
   }
   if (context_->trace.telling()) {
     context_->trace.Tell("network: %s %s", context_->machines[one]->name.c_str(),
@@ -188,16 +191,19 @@ void Faults::OneWay(size_t one) {
 }
 
 std::pair<size_t, size_t> Faults::AnyLink(size_t at) {
-  const size_t other = context_->random.Below(context_->machines.size());
+  const size_t count = context_->machines.size();
+  const size_t other = (at + 1 + context_->random.Below(count - 1)) % count;
   if (context_->random.OneIn(2)) return {at, other};
   return {other, at};
 }
 
 void Faults::CutLink(size_t at) {
+  if (context_->machines.size() < 2) return;
   const auto [a, b] = AnyLink(at);
   const Micros until = context_->events.now() + Length();
-  context_->network.Cut(a, b, until);
-  if (context_->random.OneIn(2)) context_->network.Cut(b, a, until);
+  const Network::Trouble trouble = context_->network.Begin(Fault::kLinkCut);
+  context_->network.Cut(a, b, until, trouble);
+  if (context_->random.OneIn(2)) context_->network.Cut(b, a, until, trouble);
   if (context_->trace.telling()) {
     context_->trace.Tell("network: %s does not reach %s", context_->machines[a]->name.c_str(),
                          context_->machines[b]->name.c_str());
@@ -205,8 +211,10 @@ void Faults::CutLink(size_t at) {
 }
 
 void Faults::Clog(size_t at) {
+  if (context_->machines.size() < 2) return;
   const auto [a, b] = AnyLink(at);
-  context_->network.Clog(a, b, context_->events.now() + Length());
+  const Network::Trouble trouble = context_->network.Begin(Fault::kClog);
+  context_->network.Clog(a, b, context_->events.now() + Length(), trouble);
   if (context_->trace.telling()) {
     context_->trace.Tell("network: from %s to %s all is late", context_->machines[a]->name.c_str(),
                          context_->machines[b]->name.c_str());
@@ -226,7 +234,10 @@ void Faults::Blackout() {
   if (context_->trace.telling()) {
     context_->trace.Tell("%zu machines lose power at once", which.size());
   }
-  hands_.blackout(which, context_->random.OneIn(2));
+  // Of one machine alone it is a power failure like others.
+  if (hands_.blackout(which, context_->random.OneIn(2)) > 1) {
+    context_->report.Count(Fault::kBlackout);
+  }
 }
 
 void Faults::CrashInDisk(Machine* machine) {
@@ -246,7 +257,10 @@ void Faults::DiskError(Machine* machine) {
 void Faults::DiskFull(Machine* machine) {
   machine->disk.SetCapacity(machine->disk.UsedBytes() +
                             static_cast<uint64_t>(context_->random.Skewed(1, 200'000)));
-  context_->events.After(Length(), [machine] { machine->disk.SetCapacity(UINT64_MAX); });
+  context_->events.After(Length(), [this, machine, before = machine->disk.errors().full] {
+    if (machine->disk.errors().full > before) context_->report.Count(Fault::kDiskFull);
+    machine->disk.SetCapacity(UINT64_MAX);
+  });
 }
 
 // One disk at a time, and one that the others can do without. The node finds out when it reads the
@@ -309,9 +323,18 @@ void Faults::Transfer(size_t at) {
     context_->trace.Tell("%s: is asked to hand leadership over",
                          context_->machines[leader->machine()]->name.c_str());
   }
-  leader->node()->TransferLeadership(target, [context = context_](raft::TransferStatus status) {
-    if (status == raft::TransferStatus::kDone) context->report.Count(Reached::kTransferDone);
-  });
+  leader->node()->TransferLeadership(
+      target, [context = context_, machine = leader->machine(), life = leader->life(),
+               term = leader->status()->term](raft::TransferStatus status) {
+        // A process that ends answers everybody: that is no news.
+        const Process* const process = context->machines[machine]->process.get();
+        if (process == nullptr || process->life() != life || process->dead()) return;
+        const bool done = status == raft::TransferStatus::kDone;
+        if (done || status == raft::TransferStatus::kFailed)
+          context->report.Count(Fault::kTransfer);
+        // It may have stepped down for another reason.
+        if (done && context->handed_over == term) context->report.Count(Reached::kTransferDone);
+      });
   leader->Wake(Process::Job::kNode, 1);
 }
 

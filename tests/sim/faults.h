@@ -1,4 +1,6 @@
 // What goes wrong when: draws the moments of a run's faults, as its plan allows, and does them.
+// They are counted where they make a difference, here or elsewhere: what nobody notices is no
+// fault.
 #pragma once
 
 #include <functional>
@@ -14,12 +16,13 @@ class Faults {
  public:
   struct Hands {
     // Ends a machine's process now and starts it again later; with `power` the disk and its page
-    // cache fail, too.
-    std::function<void(size_t machine, bool power)> crash;
+    // cache fail, too. False: there was none.
+    std::function<bool(size_t machine, bool power)> crash;
     std::function<void(size_t machine)> wipe;
     std::function<void()> alarm;  // somebody hears that there is trouble
     // Power fails for all of these at one instant; `lost`: and all that is unsynced is gone.
-    std::function<void(const std::vector<size_t>& machines, bool lost)> blackout;
+    // Returns how many processes have ended by it.
+    std::function<size_t(const std::vector<size_t>& machines, bool lost)> blackout;
   };
   Faults(Context* context, Hands hands) : context_(context), hands_(std::move(hands)) {}
 
@@ -38,7 +41,7 @@ class Faults {
   void Do(Fault fault, size_t at);
   Micros Length();
   size_t AnyMachine();
-  // A link of this machine, one way: from, to.
+  // A link of this machine, one way: from, to. REQUIRES: there is another machine.
   std::pair<size_t, size_t> AnyLink(size_t at);
   void Partition(size_t at);
   void OneWay(size_t one);

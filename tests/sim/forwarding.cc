@@ -17,14 +17,14 @@ constexpr Duration kRedialMax = std::chrono::milliseconds(500);
 // About as often as services/server keeps house.
 constexpr Duration kExpireInterval = std::chrono::milliseconds(200);
 
-ingress::IngressOptions IngressOptionsOf(const Plan& plan, StoreId store, uint64_t boot,
+ingress::IngressOptions IngressOptionsOf(const Machine& machine, StoreId store, uint64_t boot,
                                          uint64_t nonce) {
   ingress::IngressOptions options;
   options.store = store;
   options.boot = boot;
   options.nonce = nonce;
   options.leader_wait =
-      std::max<Duration>(std::chrono::seconds(3), 4 * Duration(plan.election_max));
+      std::max<Duration>(std::chrono::seconds(3), 4 * Duration(machine.election_max));
   return options;
 }
 
@@ -101,7 +101,7 @@ Forwarding::Forwarding(Ports ports, StoreId store, uint64_t boot)
     : ports_(std::move(ports)),
       store_(store),
       now_(ports_.machine->clock.Now()),
-      ingress_(IngressOptionsOf(ports_.context->plan, store, boot, ports_.context->random.Next())),
+      ingress_(IngressOptionsOf(*ports_.machine, store, boot, ports_.context->random.Next())),
       intake_({}, ports_.state),
       alive_(std::make_shared<Forwarding*>(this)) {}
 
@@ -315,7 +315,10 @@ void Forwarding::Carry(size_t machine, uint64_t life, uint64_t link_of_mine, Str
   const size_t server = link_of_mine != 0 ? machine : ports_.machine->number;
   const uint64_t server_life = link_of_mine != 0 ? life : ports_.process->life();
   const Micros at = context->network.StreamArrival(ports_.machine->number, machine);
-  if (at == kNever) return context->BreakStream(stream, server, server_life);
+  if (at == kNever) {
+    context->report.Count(Reached::kStreamBroken);
+    return context->BreakStream(stream, server, server_life);
+  }
   context->events.At(
       at, [context, machine, life, stream, server, server_life, action = std::move(action)] {
         if (context->broken_streams.contains(stream)) return;

@@ -70,6 +70,12 @@ class History {
     for (Operation& operation : operations_) operation.begun_with = raft::Index();
   }
 
+  // StoreChecker's.
+  void OnStoreSeen(StoreId store) { store_.OnStoreSeen(store); }
+  void OnCaughtUp(StoreId store, Micros as_of) { store_.OnCaughtUp(store, as_of); }
+  void OnStateLost(StoreId store) { store_.OnStateLost(store); }
+  void OnCaughtUpRecorded(StoreId store, Micros as_of) { store_.OnCaughtUpRecorded(store, as_of); }
+
   void Finish();
 
   uint64_t ended() const { return ended_; }

@@ -72,13 +72,16 @@ struct Machine {
   std::string name;
   // Where the cluster begins born: its first store is so.
   bool founder = false;
+  // The election timeouts that its next process, or the one that runs, is configured with.
+  Micros election_min = 0;
+  Micros election_max = 0;
   // Where it does not: the founders' names, as this machine is configured.
   std::vector<std::string> founders;
   bool wrong_founders = false;  // not as the others are
   StoreId store;                // of the disk that is in it now
   SimulatedDisk disk;
   StateVault vault;
-  StoreLimits light_limits;  // of the light state machine
+  StoreLimits store_limits;  // of either state machine
   MachineClock clock;
   std::unique_ptr<Process> process;  // null while it is down
   uint64_t life = 0;                 // counts processes, crashed starts included
@@ -88,6 +91,8 @@ struct Machine {
   Micros slow_until = 0;
   Micros paused_until = 0;
   Micros stalled_until = 0;  // no flush ends before
+  // Those of its faults that have not made a difference to anything yet: bits by Fault.
+  uint64_t idle_faults = 0;
 };
 
 }  // namespace quorate::sim

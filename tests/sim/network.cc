@@ -25,19 +25,51 @@ Micros Network::Latency(const Link& link) {
   return link.latency_min + (plan_.ordered_links ? extra / 4 : extra);
 }
 
+Network::Trouble Network::Begin(Fault fault) {
+  causes_.push_back({fault, false});
+  return causes_.size() - 1;
+}
+
+void Network::Met(Trouble trouble) {
+  Cause& cause = causes_[trouble];
+  if (!cause.met) report_->Count(cause.fault);
+  cause.met = true;
+}
+
+bool Network::IsCut(size_t from, size_t to) {
+  const Link& link = links_[from][to];
+  if (link.cut_until <= events_->now()) return false;
+  Met(link.cut_by);
+  return true;
+}
+
+bool Network::StillOnItsWay(size_t from, size_t to, Micros sent) {
+  const Link& link = links_[from][to];
+  if (sent >= link.broken_at) return true;
+  Met(link.broken_by);
+  return false;
+}
+
+Micros Network::Unclogged(const Link& link, Micros at) {
+  if (link.clogged_until <= at) return at;
+  Met(link.clogged_by);
+  return link.clogged_until;
+}
+
 Micros Network::Arrival(size_t from, size_t to) {
   Link& link = links_[from][to];
   const Micros now = events_->now();
-  if (link.cut_until > now) return kNever;
+  if (IsCut(from, to)) return kNever;
   if (!healed_ && random_->Chance(plan_.loss_permille)) {
     report_->Count(Fault::kLoss);
     if (plan_.ordered_links) {
       link.broken_at = now;
       link.cut_until = now + random_->Between(kMillisecond, 50 * kMillisecond);
+      link.broken_by = link.cut_by = 0;
     }
     return kNever;
   }
-  Micros at = std::max(now + Latency(link), link.clogged_until);
+  Micros at = Unclogged(link, now + Latency(link));
   if (plan_.ordered_links) at = std::max(at, link.last_arrival);
   if (link.clogged_until > now) at += random_->Between(0, link.clog_gap);
   if (at < link.last_arrival) report_->Count(Fault::kReorder);
@@ -46,7 +78,9 @@ Micros Network::Arrival(size_t from, size_t to) {
 }
 
 Micros Network::SecondArrival(size_t from, size_t to) {
-  if (healed_ || !random_->Chance(plan_.duplicate_permille)) return kNever;
+  // Nor does a copy get through where nothing does.
+  if (healed_ || links_[from][to].cut_until > events_->now()) return kNever;
+  if (!random_->Chance(plan_.duplicate_permille)) return kNever;
   report_->Count(Fault::kDuplicate);
   // Soon, or so late that the world has changed.
   const Micros late = random_->OneIn(4) ? random_->Between(0, 2 * kSecond) : 0;
@@ -55,24 +89,28 @@ Micros Network::SecondArrival(size_t from, size_t to) {
 
 Micros Network::StreamArrival(size_t from, size_t to) {
   Link& link = links_[from][to];
-  const Micros now = events_->now();
-  if (link.cut_until > now) return kNever;
+  if (IsCut(from, to)) return kNever;
   if (!healed_ && plan_.loss_permille > 0 && random_->Chance(1 + plan_.loss_permille / 20)) {
     return kNever;
   }
-  link.last_stream = std::max({now + Latency(link), link.clogged_until, link.last_stream});
+  const Micros at = Unclogged(link, events_->now() + Latency(link));
+  link.last_stream = std::max(at, link.last_stream);
   return link.last_stream;
 }
 
-void Network::Cut(size_t from, size_t to, Micros until) {
+void Network::Cut(size_t from, size_t to, Micros until, Trouble trouble) {
   Link& link = links_[from][to];
+  if (link.cut_until < until) link.cut_by = trouble;
   link.cut_until = std::max(link.cut_until, until);
   link.broken_at = events_->now();
+  link.broken_by = trouble;
 }
 
-void Network::Clog(size_t from, size_t to, Micros until) {
-  links_[from][to].clogged_until = std::max(links_[from][to].clogged_until, until);
-  links_[from][to].clog_gap = random_->Skewed(1, 4000) - 1;
+void Network::Clog(size_t from, size_t to, Micros until, Trouble trouble) {
+  Link& link = links_[from][to];
+  if (link.clogged_until < until) link.clogged_by = trouble;
+  link.clogged_until = std::max(link.clogged_until, until);
+  link.clog_gap = random_->Skewed(1, 4000) - 1;
 }
 
 void Network::Heal() {
@@ -86,8 +124,8 @@ void Network::Heal() {
 
 void Network::CutForGood(size_t machine) {
   for (size_t other = 0; other < kMachinesMax; ++other) {
-    Cut(machine, other, kNever);
-    Cut(other, machine, kNever);
+    Cut(machine, other, kNever, 0);
+    Cut(other, machine, kNever, 0);
   }
 }
 

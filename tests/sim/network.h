@@ -10,6 +10,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <vector>
 
 #include "tests/sim/events.h"
 #include "tests/sim/plan.h"
@@ -28,18 +29,20 @@ class Network {
   Micros Arrival(size_t from, size_t to);
   // A second copy of a message that was sent now; kNever: there is none.
   Micros SecondArrival(size_t from, size_t to);
-  // Whether what left at `sent` is still on its way (an ordered link may have broken meanwhile).
-  bool StillOnItsWay(size_t from, size_t to, Micros sent) const {
-    return sent >= links_[from][to].broken_at;
-  }
+  // Whether what left at `sent` has come through (an ordered link may have broken meanwhile).
+  bool StillOnItsWay(size_t from, size_t to, Micros sent);
   // For streams: in order, never lost one by one. kNever: the way is cut, so the stream is to
   // break.
   Micros StreamArrival(size_t from, size_t to);
-  bool IsCut(size_t from, size_t to) const { return links_[from][to].cut_until > events_->now(); }
+  // For who would send something if it is not.
+  bool IsCut(size_t from, size_t to);
 
   // --- Faults ---
-  void Cut(size_t from, size_t to, Micros until);
-  void Clog(size_t from, size_t to, Micros until);
+  // What is cut or clogged because of one fault. That is counted once, when something meets it.
+  using Trouble = size_t;
+  Trouble Begin(Fault fault);
+  void Cut(size_t from, size_t to, Micros until, Trouble trouble);
+  void Clog(size_t from, size_t to, Micros until, Trouble trouble);
   // Nothing is lost, repeated, cut or slow any more, but for what is cut by CutForGood.
   void Heal();
   void CutForGood(size_t machine);
@@ -53,14 +56,23 @@ class Network {
     Micros last_arrival = 0;
     Micros last_stream = 0;
     Micros broken_at = 0;  // what was sent before is gone
+    Trouble cut_by = 0, clogged_by = 0, broken_by = 0;
+  };
+  struct Cause {
+    Fault fault;
+    bool met;  // is counted, or is no fault of the report
   };
   Micros Latency(const Link& link);
+  // Not before what has clogged the link is over.
+  Micros Unclogged(const Link& link, Micros at);
+  void Met(Trouble trouble);
 
   const Plan& plan_;
   Random* const random_;
   EventQueue* const events_;
   Report* const report_;
   bool healed_ = false;
+  std::vector<Cause> causes_{{Fault::kLoss, true}};  // by Trouble; 0: a loss, or no fault
   std::array<std::array<Link, kMachinesMax>, kMachinesMax> links_;
 };
 

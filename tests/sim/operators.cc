@@ -35,6 +35,15 @@ Process* Operators::Leader(Context* context) {
 bool Operators::CanLose(const Context& context, size_t number) {
   // A change that waits in a leader's inbox may need any of the members.
   if (context.changes_open > 0) return false;
+  const auto settles = [&](const auto& machine) {
+    const Process* const process = machine->process.get();
+    return process != nullptr && !process->dead() && process->status() != nullptr &&
+           process->status()->leader_ready && process->status()->term > context.change_in_doubt;
+  };
+  if (context.change_in_doubt != raft::Term() &&
+      std::none_of(context.machines.begin(), context.machines.end(), settles)) {
+    return false;
+  }
   // Founders that are all empty found another cluster: they know of nobody else.
   const auto knows = [&](const auto& machine) {
     const Process* const process = machine->process.get();
@@ -220,8 +229,7 @@ void Operators::ChangeSomething(Process* leader, const raft::Membership& members
     change.steps.pop_back();
   }
   if (change.steps.empty()) return;
-  context_->report.Count(Fault::kMembership);
-  Propose(leader, std::move(change));
+  Propose(leader, std::move(change), true);
 }
 
 // Old history goes: watches that need it are reset.
@@ -238,7 +246,7 @@ void Operators::CompactHistory(Process* leader) {
   leader->forwarding()->Write(std::move(command), deadline, [](const ingress::Outcome&) {});
 }
 
-void Operators::Propose(Process* leader, raft::MembershipChange change) {
+void Operators::Propose(Process* leader, raft::MembershipChange change, bool for_no_reason) {
   if (context_->trace.telling()) {
     static constexpr const char* kWhat[] = {"add", "promote", "demote", "remove"};
     std::string text;
@@ -250,14 +258,19 @@ void Operators::Propose(Process* leader, raft::MembershipChange change) {
   // Ends with the answer, or with the process.
   ++context_->changes_open;
   const std::shared_ptr<Context> open(context_, [](Context* of) { --of->changes_open; });
-  leader->node()->ProposeMembership(std::move(change), [context = context_,
-                                                        open](const raft::ChangeResult& result) {
+  const raft::Term term = leader->status()->term;
+  leader->node()->ProposeMembership(std::move(change), [context = context_, open, for_no_reason,
+                                                        term](const raft::ChangeResult& result) {
+    if (result.status == raft::ChangeStatus::kUnknown) {
+      context->change_in_doubt = std::max(context->change_in_doubt, term);
+    }
     if (context->trace.telling()) {
       context->trace.Tell("operators: the change ends with status %d %s",
                           static_cast<int>(result.status), result.reason.c_str());
     }
     if (result.status == raft::ChangeStatus::kAccepted) {
       context->report.Count(Reached::kMembershipChanged);
+      if (for_no_reason) context->report.Count(Fault::kMembership);
       // Once the step that tells of it has ended, and its commit index is known.
       context->events.After(1, [context, result] { context->raft_checker.OnChangeDone(result); });
     }

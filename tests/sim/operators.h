@@ -34,7 +34,8 @@ class Operators {
   void LetIn(Process* leader, const raft::Membership& members);
   void ChangeSomething(Process* leader, const raft::Membership& members);
   void CompactHistory(Process* leader);
-  void Propose(Process* leader, raft::MembershipChange change);
+  // `for_no_reason`: it is a fault, and counts as one when it is done.
+  void Propose(Process* leader, raft::MembershipChange change, bool for_no_reason = false);
 
   Context* const context_;
   bool here_ = false;

@@ -77,6 +77,32 @@ void DrawLimits(Random* random, Plan* plan) {
   plan->leases = random->OneIn(2);
 }
 
+// Clocks and timeouts that agree with each other less than they should.
+void DrawDisagreement(Random* random, Plan* plan) {
+  if (random->OneIn(4)) {
+    plan->election_percent_max = random->Between(110, 250);
+    plan->calm_max += 10 * plan->election_max;
+  }
+  const bool wild = random->OneIn(3);
+  const int64_t ppm = random->Between(45'000, 300'000);
+  if (wild && plan->Has(Fault::kDrift) && !plan->leases) plan->drift_ppm = ppm;
+  plan->calm_max = plan->BySlowestClock(plan->calm_max);
+}
+
+// What a member takes at most that has to get everything anew, when little may be on its way at a
+// time: a message waits for the answer to an earlier one.
+Micros CatchUpTime(const Plan& plan) {
+  const auto entries = static_cast<Micros>(plan.clients) * plan.chaos / plan.think;
+  const size_t entry_bytes = plan.value_bytes + 100;
+  const size_t message_bytes = std::max(plan.append_bytes, entry_bytes);
+  const auto messages = entries / static_cast<Micros>(message_bytes / entry_bytes) + 1;
+  size_t at_once =
+      std::clamp<size_t>(plan.inflight_bytes / message_bytes, 1, plan.inflight_messages);
+  if (!plan.ordered_links) at_once = 1;  // one that overtakes is refused
+  const Micros round = 2 * plan.latency_max + plan.flush_max + plan.apply;
+  return messages * round / static_cast<Micros>(at_once);
+}
+
 // More nodes than founders, too: they are let in when the cluster is born.
 void DrawBirth(Random* random, Plan* plan) {
   plan->birth = random->OneIn(2);
@@ -113,7 +139,7 @@ void DrawMix(Random* random, Plan* plan) {
   plan->txn_permille = draw(400);
   plan->ttl_permille = draw(300);
   plan->range_permille = draw(100);
-  if (random->OneIn(6)) plan->light_request_ids = static_cast<uint64_t>(random->Skewed(1, 128));
+  if (random->OneIn(6)) plan->request_ids = static_cast<uint64_t>(random->Skewed(1, 128));
 }
 
 // Faults that choose their moment, and come together.
@@ -182,6 +208,9 @@ Plan DrawPlan(uint64_t seed) {
   DrawBirth(&random, &plan);
   DrawMix(&random, &plan);
   DrawTrouble(&random, &plan);
+  plan.sqlite = random.OneIn(8);
+  DrawDisagreement(&random, &plan);
+  plan.calm_max += CatchUpTime(plan);
   return plan;
 }
 
@@ -202,6 +231,8 @@ std::string Describe(const Plan& plan) {
           std::to_string(plan.append_bytes) + ", tail " + std::to_string(plan.log_tail_bytes) +
           ", clients " + std::to_string(plan.clients) + ", keys " + std::to_string(plan.keys) +
           ", values " + std::to_string(plan.value_bytes);
+  if (plan.drift_ppm > 0) text += ", drift " + std::to_string(plan.drift_ppm) + "ppm";
+  if (plan.election_percent_max > 100) text += ", own election timeouts";
   return text;
 }
 

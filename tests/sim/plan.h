@@ -25,7 +25,7 @@ enum class Fault : uint8_t {
   kPowerFailure,  // unsynced changes are lost, kept or mixed
   kKill,          // the process alone; the page cache stays
   kCrashInDisk,   // between any two disk operations, also while it starts
-  kPause,         // everything of a process stands still for up to seconds
+  kPause,         // what a process has to do waits, for up to seconds
   kSlowNode,      // one node takes many times as long for everything
   kDrift,         // clocks run at different rates
   kLongUptime,    // clocks begin beyond 2^31 milliseconds
@@ -69,6 +69,7 @@ struct Plan {
   Micros chaos = 60 * kSecond;     // then the faults stop
   Micros calm_max = 30 * kSecond;  // and within this everything must be well
   bool minority_stays_down = false;  // also then
+  bool power_fails_at_end = true;    // everybody's, when all are well again; not without faults
 
   // Network.
   Micros latency_min = 100, latency_max = 500;
@@ -94,11 +95,23 @@ struct Plan {
   Micros apply = 50;
   uint32_t slow_flush_permille = 0;
   Micros slow_flush = kSecond;
-  int64_t drift_ppm = 0;  // at most, either way
+  // At most, either way: no more than leases allow for, or where there are none, up to 300,000.
+  int64_t drift_ppm = 0;
+  // What passes at most while the slowest clock measures this.
+  Micros BySlowestClock(Micros time) const {
+    return time + time * drift_ppm / (1'000'000 - drift_ppm);
+  }
 
   // Limits of the product: tiny ones too.
   Micros heartbeat = 50 * kMillisecond;
   Micros election_min = 150 * kMillisecond, election_max = 300 * kMillisecond;
+  // Each machine is configured with up to so many percent of both, and with others again for some
+  // of its starts. 100: all with the same.
+  int64_t election_percent_max = 100;
+  // In the world's time.
+  Micros LongestElection() const {
+    return BySlowestClock(election_max * election_percent_max / 100);
+  }
   size_t window_bytes = 16u << 20;
   size_t append_bytes = 1u << 20;
   size_t inflight_bytes = 8u << 20;
@@ -124,7 +137,7 @@ struct Plan {
   uint32_t wide_permille = 100;
   // Of writes: transactions, time-to-lives, ranges and rollbacks; the rest are of one key.
   uint32_t txn_permille = 150, ttl_permille = 100, range_permille = 30;
-  uint64_t light_request_ids = 128;  // that the light state machine remembers
+  uint64_t request_ids = 128;  // that the state machine remembers
 };
 
 Plan DrawPlan(uint64_t seed);

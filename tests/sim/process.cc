@@ -84,7 +84,9 @@ void Process::NoticeDamage(const absl::Status& status, const char* what) {
 // --- Jobs ---
 
 Micros Process::Slowed(Micros time) const {
-  return context_->events.now() < machine_->slow_until ? 20 * time : time;
+  if (time == 0 || context_->events.now() >= machine_->slow_until) return time;
+  context_->CountFelt(machine_, Fault::kSlowNode);
+  return 20 * time;
 }
 
 void Process::Wake(Job job, Micros delay) {
@@ -107,10 +109,39 @@ void Process::Fire(Context* context, uint64_t packed) {
   const Micros now = context->events.now();
   if (due != now) return;  // it was woken for an earlier time, and has run
   due = kNever;
-  if (machine.paused_until > now) return process->Wake(job, machine.paused_until - now);
+  if (machine.paused_until > now) {
+    context->CountFelt(&machine, Fault::kPause);
+    return process->Wake(job, machine.paused_until - now);
+  }
   machine.disk.ForgetErrors();  // but for a read, they would have ended it
   process->RunJob(job);
   process->AfterStep();
+}
+
+void Process::After(Micros delay, std::function<void()> action) {
+  context_->events.After(delay, [context = context_, machine = machine_->number, life = life_,
+                                 action = std::move(action)]() mutable {
+    Run(context, machine, life, std::move(action));
+  });
+}
+
+void Process::Run(Context* context, size_t number, uint64_t life, std::function<void()> action) {
+  Machine& machine = *context->machines[number];
+  const auto find = [&machine, life] {
+    Process* const process = machine.process.get();
+    return process != nullptr && process->life_ == life ? process : nullptr;
+  };
+  Process* const process = find();
+  if (process == nullptr || process->dead_) return;
+  const Micros now = context->events.now();
+  if (machine.paused_until > now) {
+    context->CountFelt(&machine, Fault::kPause);
+    return process->After(machine.paused_until - now, std::move(action));
+  }
+  machine.disk.ForgetErrors();
+  action();
+  // It may have been buried over it; or have died of it, and is to be buried.
+  if (Process* const still = find(); still != nullptr) still->AfterStep();
 }
 
 void Process::AfterStep() {
@@ -124,15 +155,18 @@ void Process::AfterStep() {
   if (dead_) context_->process_ended(machine_->number, why_dead_);
 }
 
-Micros Process::FlushTime() {
+Micros Process::DiskTime(bool writes) {
   const Plan& plan = context_->plan;
   Micros time = context_->random.Between(plan.flush_min, plan.flush_max);
   if (!context_->calm && context_->random.Chance(plan.slow_flush_permille)) {
-    context_->report.Count(Fault::kSlowFlush);
+    if (writes) context_->report.Count(Fault::kSlowFlush);
     time += context_->random.Between(0, plan.slow_flush);
   }
   const Micros now = context_->events.now();
-  if (machine_->stalled_until > now) time += machine_->stalled_until - now;
+  if (machine_->stalled_until > now) {
+    if (writes) context_->CountFelt(machine_, Fault::kSlowFlush);
+    time += machine_->stalled_until - now;
+  }
   return Slowed(time);
 }
 
@@ -143,7 +177,7 @@ void Process::RunJob(Job job) {
     case Job::kLog:
       if (flushing_) return;  // it comes back for more by itself
       flushing_ = node_->BeginLog();
-      return flushing_ ? Wake(Job::kFlush, FlushTime()) : EndLog();
+      return flushing_ ? Wake(Job::kFlush, DiskTime(true)) : EndLog();
     case Job::kFlush:
       flushing_ = false;
       return EndLog();
@@ -156,7 +190,7 @@ void Process::RunJob(Job job) {
     case Job::kLogRead:
       if (node_->RunLogReadOnce()) {
         Wake(Job::kNode, Slowed(context_->random.Between(0, context_->plan.step)));
-        Wake(Job::kLogRead, FlushTime());
+        Wake(Job::kLogRead, DiskTime(false));
       }
       return;
     case Job::kWatch: {
@@ -206,6 +240,23 @@ void Process::TakeStatus() {
   if (IsMoment(*before, *seen_)) context_->moment(machine_->number);
 }
 
+void Process::RecordCaughtUp() {
+  if (caught_up_ || dead_ || !seen_->fresh_as_of) return;
+  const Micros as_of = machine_->clock.WhenShowed(*seen_->fresh_as_of);
+  context_->history.OnCaughtUp(store_, as_of);
+  if (!whole_as_of_) whole_as_of_ = as_of;
+  using Step = services::CaughtUp::Step;
+  const Step step = first_caught_up_.Look(*seen_, state_->state()->durable_applied());
+  if (step == Step::kMakeDurable) {
+    node_->MakeDurable();
+    Wake(Job::kApply, Slowed(context_->random.Between(1, context_->plan.apply)));
+  }
+  if (step != Step::kRecord) return;
+  // Durable first.
+  caught_up_ = Recorded(identity_->SetCaughtUpOnce(), "that it has caught up was not recorded");
+  if (caught_up_) context_->history.OnCaughtUpRecorded(store_, *whole_as_of_);
+}
+
 void Process::RunNode() {
   in_node_step_ = true;
   const bool worked = node_->RunOnce();
@@ -213,8 +264,9 @@ void Process::RunNode() {
   if (worked) {
     Wake(Job::kLog, Slowed(context_->random.Between(0, context_->plan.step)));
     Wake(Job::kApply, Slowed(context_->random.Between(1, context_->plan.apply)));
-    Wake(Job::kLogRead, FlushTime());
+    Wake(Job::kLogRead, DiskTime(false));
     TakeStatus();
+    RecordCaughtUp();
     if (birth_ != nullptr) birth_->OnStatus(*seen_);
     context_->trace.Note(kTraceStatus, machine_->number, seen_->term.value(), seen_->commit.value(),
                          seen_->last_index.value());
@@ -239,10 +291,6 @@ void Process::Deliver(raft::Message message, ClusterId cluster) {
   context_->raft_checker.OnHeard(store_, message, machine_->clock.Now());
   node_->Receive(std::move(message));
   Wake(Job::kNode, Slowed(context_->random.Between(0, context_->plan.step)));
-}
-
-void Process::OnSnapshotOffer(const Snapshots::Offer& offer) {
-  if (!dead_ && running_) snapshots_.OnOffer(offer);
 }
 
 void Process::OnStatus(const raft::NodeStatus& status) {

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "raft/node.h"
+#include "services/caught_up.h"
 #include "storage/identity.h"
 #include "storage/log.h"
 #include "tests/sim/birth_host.h"
@@ -49,6 +50,10 @@ class Process {
   bool Start();
 
   void Wake(Job job, Micros delay);
+  // Runs `action` so much later, and not in a pause; never when this process has ended before.
+  void After(Micros delay, std::function<void()> action);
+  // Runs `action` of that process now, or after the pause that it is in, if it is still there then.
+  static void Run(Context* context, size_t machine, uint64_t life, std::function<void()> action);
   // `cluster`: the sender's.
   void Deliver(raft::Message message, ClusterId cluster);
 
@@ -67,9 +72,13 @@ class Process {
   const BirthHost* birth() const { return birth_.get(); }
   StateBox* state() { return state_.get(); }
   bool dead() const { return dead_; }
+  // Its log has written what is not durable yet.
+  bool flushing() const { return flushing_; }
   uint64_t life() const { return life_; }
   size_t machine() const { return machine_->number; }
   StoreId store() const { return store_; }
+  // Durable: its store has caught up with a leader before.
+  bool caught_up_once() const { return caught_up_; }
   // 0: in none, or its data is not open yet: it believes in no membership.
   ClusterId cluster() const { return cluster_; }
   // Null while there is no node.
@@ -77,7 +86,6 @@ class Process {
     return running_ ? node_->status() : nullptr;
   }
   Snapshots* snapshots() { return &snapshots_; }
-  void OnSnapshotOffer(const Snapshots::Offer& offer);
   // An error of its disk ends this process; false: it has.
   bool Check(const absl::Status& status, const char* what);
   // To be called when something was done outside of its jobs that the disk may have failed at.
@@ -94,12 +102,15 @@ class Process {
   static bool IsMoment(const raft::NodeStatus& before, const raft::NodeStatus& after);
   // What the node has published by now, for those who judge it.
   void TakeStatus();
+  // As services/server's housekeeping.
+  void RecordCaughtUp();
   void EndLog();
   void Die(const char* why);
   void NoticeDamage(const absl::Status& status, const char* what);
 
   // process_start.cc; false: it has died over it.
   bool OpenIdentity();
+  bool MakeDirectories();
   bool StartBorn();
   bool StartBirth();
   // Lets a store that waits into the cluster, where the plan has no birth.
@@ -119,7 +130,8 @@ class Process {
   void OnStatus(const raft::NodeStatus& status);
   void OnApplied(const std::vector<raft::EntryPtr>& entries,
                  const std::vector<storage::Applied>& outcomes);
-  Micros FlushTime();
+  // Of the log. `writes`: else it only reads.
+  Micros DiskTime(bool writes);
   Micros Slowed(Micros time) const;
 
   Context* const context_;
@@ -144,6 +156,9 @@ class Process {
   NodeReads reads_;
   std::unique_ptr<raft::Node> node_;
   bool running_ = false;  // the node takes part
+  bool caught_up_ = false;
+  std::optional<Micros> whole_as_of_;  // when this process first saw its state whole
+  services::CaughtUp first_caught_up_;
   std::unique_ptr<BirthHost> birth_;
   std::shared_ptr<const raft::NodeStatus> seen_;
 

@@ -102,7 +102,7 @@ class Process::TransportPort final : public raft::Transport {
       // What a flush has held back may be old news by the time that it leaves.
       if (question != nullptr && question->pre_vote && p_->in_node_step_) {
         p_->context_->raft_checker.OnCampaign(p_->store_, *question, p_->machine_->clock.Now(),
-                                              Duration(p_->context_->plan.election_min));
+                                              Duration(p_->machine_->election_min));
       }
       p_->context_->send(p_->machine_->number, std::move(message));
     }

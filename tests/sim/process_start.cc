@@ -21,10 +21,23 @@ bool Process::OpenIdentity() {
     identity = storage::IdentityFile::Create(disk, path, machine_->name, machine_->store);
   }
   if (!Check(identity.status(), "its identity could not be opened")) return false;
+  if (!MakeDirectories()) return false;
   identity_ = *std::move(identity);
   context_->identity_checker.OnFound(machine_->store, identity_->current());
+  context_->history.OnStoreSeen(machine_->store);
+  caught_up_ = identity_->current().caught_up_once;
   uint64_t boot = 0;
   return CountBoot("its start could not be counted", &boot);
+}
+
+// As storage/directory.cc does: what an earlier process was sending goes.
+bool Process::MakeDirectories() {
+  storage::Disk* const disk = &machine_->disk;
+  const std::string snapshots = storage::SnapshotDirectory(machine_->data);
+  return Check(disk->MakeDirectory(storage::LogDirectory(machine_->data)), "there is no log's") &&
+         Check(disk->RemoveTree(snapshots), "old snapshots stay") &&
+         Check(disk->MakeDirectory(snapshots), "there is no snapshots'") &&
+         Check(disk->SyncDirectory(machine_->data), "its data directory was not flushed");
 }
 
 bool Process::CountBoot(const char* what, uint64_t* boot) {
@@ -47,7 +60,6 @@ bool Process::MakeLog(ClusterId cluster, const raft::EntryPtr& first_entry) {
   if (identity_->current().log_made) return true;
   storage::Disk* const disk = &machine_->disk;
   const std::string directory = storage::LogDirectory(machine_->data);
-  disk->MakeDirectory(directory).IgnoreError();
   const auto left = disk->List(directory);
   if (!Check(left.status(), "its log's directory could not be read")) return false;
   for (const std::string& name : *left) {
@@ -134,8 +146,8 @@ raft::NodeOptions Process::MakeNodeOptions() {
   options.core.self = store_;
   options.core.seed = context_->random.Next();
   options.core.heartbeat_interval = Duration(plan.heartbeat);
-  options.core.election_timeout_min = Duration(plan.election_min);
-  options.core.election_timeout_max = Duration(plan.election_max);
+  options.core.election_timeout_min = Duration(machine_->election_min);
+  options.core.election_timeout_max = Duration(machine_->election_max);
   options.core.window_bytes_max = plan.window_bytes;
   options.core.append_bytes_max = plan.append_bytes;
   options.core.inflight_bytes_max = plan.inflight_bytes;
@@ -218,6 +230,9 @@ bool Process::ProveState() {
   if (machine_->disk.flipped().empty()) return true;
   if (!Check(state_->Verify(), "its state is damaged")) return false;
   context_->report.Count(Reached::kDamageHarmless);
+  // Of a damaged write-ahead log SQLite takes what is in front: the state may be an older one,
+  // which the log makes up for.
+  if (machine_->disk.flipped().ends_with("-wal")) context_->history.OnStateLost(store_);
   machine_->disk.ForgetFlip();
   return true;
 }

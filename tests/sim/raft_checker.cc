@@ -109,6 +109,10 @@ void RaftChecker::TakeCut(StoreId store, StoreLog* log, const raft::Persist& per
     }
   }
   if (from <= log->last()) report_->Count(Reached::kEntryCut);
+  if (from + 3 <= log->last()) report_->Count(Reached::kLongSuffixCut);
+  if (!log->configurations.empty() && log->configurations.back().index >= from) {
+    report_->Count(Reached::kConfigurationCut);
+  }
   CutLog(log, from);
 }
 
@@ -138,6 +142,11 @@ void RaftChecker::TakeInstall(StoreId store, StoreLog* log, const raft::Snapshot
   }
   // By log matching the last one is enough: its predecessors are committed with it.
   const Index last = std::min(log->last(), committed());
+  const Index common = std::min(log->last(), snapshot.index);
+  const EntryId* replaced = log->At(common);
+  if (replaced != nullptr && *replaced != committed_[common.value() - 1]) {
+    report_->Count(Reached::kSnapshotOverConflict);
+  }
   const EntryId* lost = last > snapshot.index ? log->At(last) : nullptr;
   if (lost != nullptr && *lost == committed_[last.value() - 1]) {
     Fail(store, name + ", and so loses the committed entry " + ToString(last));

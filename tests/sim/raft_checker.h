@@ -179,6 +179,8 @@ class RaftChecker {
   std::string LacksMajority(const raft::Membership& members, raft::Index index,
                             raft::Term term) const;
   bool IsDurable(StoreId store, raft::Index index, raft::Term term) const;
+  // For the report, of the configuration that is committed at this place.
+  void CountChange(size_t at);
   void CheckConfiguration(const raft::NodeStatus& status, Life* life);
   void CheckVote(StoreId voter, raft::Term term, StoreId candidate);
   void CheckAcknowledgement(StoreId from, StoreId leader, const raft::AppendEntriesReply& reply);

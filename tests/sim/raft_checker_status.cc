@@ -30,6 +30,11 @@ void RaftChecker::OnStatus(const raft::NodeStatus& status, Micros now,
     life.led = led = status.term;
   }
   if (status.commit > life.commit) CheckCommit(status, led, life);
+  const raft::Member* const self = status.membership->Find(status.self);
+  if (led && (self == nullptr || !self->voter) && !status.membership->joint &&
+      life.commit < status.membership_index && status.membership_index <= status.commit) {
+    report_->Count(Reached::kLeaderLeft);
+  }
   life.commit = status.commit;
   life.members_index = status.membership_index;
   life.members = status.membership;
@@ -71,6 +76,7 @@ void RaftChecker::CheckLeader(const raft::NodeStatus& status, Life* life) {
   if (life->leads == status.term) return;
   life->leads = status.term;
   report_->Count(Reached::kElection);
+  if (status.membership->joint) report_->Count(Reached::kElectionInJoint);
   const auto leader = leaders_.emplace(status.term, status.self).first;
   if (leader->second != status.self) {
     Fail(status.self, "two leaders in term " + ToString(status.term));
@@ -136,6 +142,7 @@ void RaftChecker::Commit(StoreId leader, Index index, Term term) {
     term = known->prev_term;
   }
   std::reverse(configurations_.begin() + static_cast<ptrdiff_t>(changes), configurations_.end());
+  for (size_t at = changes; at < configurations_.size(); ++at) CountChange(at);
   if (old > 0 && committed_[old - 1].term != term) {
     Fail(leader, "commits over another committed entry: " + ToString(Index(old)));
   }
@@ -147,6 +154,22 @@ void RaftChecker::Commit(StoreId leader, Index index, Term term) {
     if (index > log.prev && (held == nullptr || *held != committed_.back())) {
       Fail(store, "leader completeness: it leads term " + ToString(life.leads) +
                       " and lacks entry " + ToString(index) + ", which is committed now");
+    }
+  }
+}
+
+// Both ends of a joint phase are compared.
+void RaftChecker::CountChange(size_t at) {
+  const raft::Membership& now = *configurations_[at].membership;
+  if (now.joint || at == 0) return;
+  size_t former = at - 1;
+  while (former > 0 && configurations_[former].membership->joint) --former;
+  for (const raft::Member& was : configurations_[former].membership->members) {
+    const raft::Member* const is = now.Find(was.store);
+    if (was.voter && (is == nullptr || !is->voter)) {
+      report_->Count(is == nullptr ? Reached::kVoterRemoved : Reached::kVoterDemoted);
+    } else if (!was.voter && is != nullptr && is->voter) {
+      report_->Count(Reached::kLearnerPromoted);
     }
   }
 }

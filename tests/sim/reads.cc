@@ -10,114 +10,119 @@ namespace quorate::sim {
 namespace {
 
 using Freshness = ReadQuestion::Freshness;
+using services::ReadVerdict;
 
-// As services/read_gate.h: how long a read waits for the first leader after a restart.
-constexpr Duration kFirstLeaderWait = std::chrono::seconds(1);
+constexpr Micros kReadMax = 2 * kMillisecond;  // of the pool's thread, until the state is read
 
 }  // namespace
 
+Instant NodeReads::Now() const { return context_->machines[process_->machine()]->clock.Now(); }
+
 void NodeReads::Ask(ReadQuestion question, Done done) {
-  auto waiting = std::make_shared<Waiting>();
-  waiting->question = std::move(question);
-  waiting->done = std::move(done);
-  waiting->asked = context_->events.now();
-  waiting->arrived = context_->machines[process_->machine()]->clock.Now();
-  if (waiting->question.freshness == Freshness::kLocal) return Wait(waiting);
-  const bool by_lease = waiting->question.freshness == Freshness::kLease;
+  auto read = std::make_shared<Read>();
+  read->by_lease = question.freshness == Freshness::kLease;
+  read->asks_index = question.freshness != Freshness::kLocal;
+  read->wish.max_staleness = question.max_staleness;
+  read->wish.min_revision = question.min_revision;
+  read->wish.arrived = Now();
+  read->wish.deadline = question.deadline;
+  read->question = std::move(question);
+  read->done = std::move(done);
+  Judge(read);
+}
+
+void NodeReads::AskIndex(const ReadPtr& read) {
+  read->wish.index_asked = Now();
+  read->index_asked = context_->events.now();
   const raft::Index committed = context_->raft_checker.committed();
-  process_->node()->RequestRead(by_lease ? raft::ReadMode::kLease : raft::ReadMode::kRound,
-                                [this, waiting, committed](const raft::ReadResult& result) {
+  process_->node()->RequestRead(read->by_lease ? raft::ReadMode::kLease : raft::ReadMode::kRound,
+                                [this, read, committed](const raft::ReadResult& result) {
                                   if (process_->dead()) return;
                                   if (result.outcome != raft::ReadOutcome::kConfirmed)
-                                    return Answer(waiting.get(), {});
+                                    return Answer(read, {});
                                   context_->raft_checker.OnReadConfirmed(process_->store(),
                                                                          result.index, committed);
-                                  waiting->index = result.index;
-                                  waiting->lease_until = result.lease_until;
-                                  Wait(waiting);
+                                  read->wish.index = result.index;
+                                  read->lease_until = result.lease_until;
+                                  read->asks_index = false;
+                                  Judge(read);
                                 });
   process_->Wake(Process::Job::kNode, 1);
 }
 
-void NodeReads::Wait(const WaitingPtr& waiting) {
-  waiting_.push_back(waiting);
-  Serve();
-  if (waiting_.empty() || waiting_.back() != waiting) return;
-  // It is looked at again when more is applied; and when its time is over.
-  waiting->waited = true;
-  MachineClock& clock = context_->machines[process_->machine()]->clock;
-  for (const Instant when : {waiting->arrived + kFirstLeaderWait, waiting->question.deadline}) {
-    const Micros at = clock.WhenShows(when);
-    if (at == kNever || at <= context_->events.now()) continue;
-    context_->events.At(
-        at, [context = context_, machine = process_->machine(), life = process_->life()] {
-          Process* const process = context->machines[machine]->process.get();
-          if (process == nullptr || process->life() != life || process->dead()) return;
-          process->reads()->Serve();
-        });
+void NodeReads::Judge(const ReadPtr& read) {
+  services::ReadState state;
+  state.caught_up_once = process_->caught_up_once();
+  if (state.caught_up_once && read->asks_index) return AskIndex(read);
+  state.fresh_as_of = process_->node()->status()->fresh_as_of;
+  const storage::StateSummary summary = process_->state()->Summary();
+  state.revision = summary.revision;
+  state.applied = summary.applied;
+  const ReadVerdict verdict = services::JudgeRead(state, read->wish, Now());
+  switch (verdict.kind) {
+    case ReadVerdict::Kind::kRefuse:
+      if (read->wish.max_staleness) context_->report.Count(Reached::kTooStale);
+      return Answer(read, {});
+    case ReadVerdict::Kind::kWait:
+      return Park(read, verdict.wait_until);
+    case ReadVerdict::Kind::kServe:
+      process_->After(context_->random.Between(0, kReadMax),
+                      [this, read, fresh = verdict.fresh_as_of] { Run(read, fresh); });
+      return;
   }
+}
+
+// It is looked at again when more is applied; and when its time is over.
+void NodeReads::Park(const ReadPtr& read, Instant until) {
+  waiting_.push_back(read);
+  if (std::exchange(read->waited, true) && read->looked_at == until) return;
+  read->looked_at = until;
+  const Micros at = context_->machines[process_->machine()]->clock.WhenShows(until);
+  if (at == kNever) return;
+  process_->After(at - context_->events.now(), [this] { Serve(); });
 }
 
 void NodeReads::Serve() {
-  std::vector<std::pair<WaitingPtr, ReadAnswer>> ready;
-  for (auto each = waiting_.begin(); each != waiting_.end();) {
-    ReadAnswer answer;
-    const Verdict verdict = Judge(each->get(), &answer);
-    if (verdict == Verdict::kWait) {
-      ++each;
-      continue;
-    }
-    if (verdict == Verdict::kServe && !Read((*each)->question, &answer)) answer = {};
-    ready.emplace_back(*each, std::move(answer));
-    each = waiting_.erase(each);
-  }
-  for (auto& [waiting, answer] : ready) Answer(waiting.get(), std::move(answer));
+  for (const ReadPtr& read : std::exchange(waiting_, {})) Judge(read);
 }
 
-// The order is services/read_gate's.
-NodeReads::Verdict NodeReads::Judge(Waiting* waiting, ReadAnswer* answer) {
-  const ReadQuestion& question = waiting->question;
-  MachineClock& clock = context_->machines[process_->machine()]->clock;
-  const Instant now = clock.Now();
-  const bool late = now >= question.deadline;
-  if (waiting->index && *waiting->index > process_->state()->applied()) {
-    return late ? Verdict::kRefuse : Verdict::kWait;
+void NodeReads::Run(const ReadPtr& read, std::optional<Instant> fresh_as_of) {
+  if (Now() >= read->wish.deadline) return Answer(read, {});
+  ReadAnswer answer;
+  if (!Execute(read->question, &answer)) answer = {};
+  const Instant now = Now();
+  if (read->lease_until && now >= *read->lease_until) {
+    // As services/config_service: a round next.
+    context_->report.Count(Reached::kLeaseOver);
+    read->by_lease = false;
+    read->asks_index = true;
+    read->wish.index.reset();
+    read->lease_until.reset();
+    return Judge(read);
   }
-  // A store that has never caught up answers nothing; here that is known by its membership.
-  if (!caught_up_) caught_up_ = bool(process_->state()->Summary().membership_index);
-  if (!caught_up_) return Verdict::kRefuse;
-  if (question.min_revision && process_->state()->Summary().revision < question.min_revision) {
-    return late ? Verdict::kRefuse : Verdict::kWait;
-  }
-  const std::optional<Instant> fresh = process_->node()->status()->fresh_as_of;
-  if (waiting->index) {
-    answer->age = waiting->asked;
-  } else if (fresh) {
-    answer->age = std::max<Micros>(0, clock.WhenShowed(*fresh));
-  } else if (!question.max_staleness && !late && now < waiting->arrived + kFirstLeaderWait) {
-    return Verdict::kWait;
-  }
-  if (question.max_staleness && !waiting->index &&
-      (!fresh || now - *fresh > *question.max_staleness)) {
+  if (!services::CheckStaleness(fresh_as_of, read->wish.max_staleness, now).ok()) {
     context_->report.Count(Reached::kTooStale);
-    return Verdict::kRefuse;
+    return Answer(read, {});
   }
-  return Verdict::kServe;
+  if (read->wish.index && fresh_as_of == read->wish.index_asked) {
+    answer.age = read->index_asked;
+  } else if (fresh_as_of) {
+    const MachineClock& clock = context_->machines[process_->machine()]->clock;
+    answer.age = std::max<Micros>(0, clock.WhenShowed(*fresh_as_of));
+  }
+  Answer(read, std::move(answer));
 }
 
-void NodeReads::Answer(Waiting* waiting, ReadAnswer answer) {
-  // A lease is judged after the read, as services/config_service does.
-  if (waiting->lease_until) {
-    if (context_->machines[process_->machine()]->clock.Now() >= *waiting->lease_until) answer = {};
-    answer.by_lease = true;
-  }
-  answer.waited = waiting->waited && waiting->question.min_revision;
+void NodeReads::Answer(const ReadPtr& read, ReadAnswer answer) {
+  answer.by_lease = read->lease_until.has_value();
+  answer.waited = read->waited && read->question.min_revision;
   answer.machine = process_->machine();
   answer.life = process_->life();
-  waiting->done(answer);
+  answer.store = process_->store();
+  read->done(answer);
 }
 
-bool NodeReads::Read(const ReadQuestion& question, ReadAnswer* answer) {
+bool NodeReads::Execute(const ReadQuestion& question, ReadAnswer* answer) {
   storage::State* const state = process_->state()->state();
   absl::Status status;
   switch (question.kind) {

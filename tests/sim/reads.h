@@ -1,10 +1,13 @@
-// Reads at one node, as services/config_service and services/read_gate have them: local with a
-// measured age, by lease or by a read index; at least a revision, not older than, or of the past.
+// Reads at one node, in the order of services/config_service and judged by the production's
+// services/read_gate: local with a measured age, by lease or by a read index; at least a revision,
+// not older than, or of the past.
+//
+// Between the verdict and the read of the state time passes, and perhaps a pause: a lease that has
+// ended meanwhile makes it ask for a round, and an answer that has become too old is refused.
 #pragma once
 
 #include <cstdint>
 #include <functional>
-#include <list>
 #include <memory>
 #include <optional>
 #include <string>
@@ -13,6 +16,7 @@
 #include "base/ids.h"
 #include "base/time.h"
 #include "raft/core/types.h"
+#include "services/read_gate.h"
 #include "storage/state.h"
 #include "tests/sim/events.h"
 
@@ -55,6 +59,7 @@ struct ReadAnswer {
   // Who answered.
   size_t machine = 0;
   uint64_t life = 0;
+  StoreId store;
 };
 
 class NodeReads {
@@ -68,28 +73,31 @@ class NodeReads {
   void Serve();
 
  private:
-  struct Waiting {
+  struct Read {
     ReadQuestion question;
     Done done;
-    Micros asked = 0;
-    Instant arrived;
-    std::optional<raft::Index> index;  // what must be applied
+    services::ReadWish wish;
+    bool asks_index = false;  // linearizable or by lease, and not confirmed yet
+    bool by_lease = false;    // wanted
     std::optional<Instant> lease_until;
+    Micros index_asked = 0;
+    Instant looked_at;  // when it is judged again
     bool waited = false;
   };
-  using WaitingPtr = std::shared_ptr<Waiting>;
-  enum class Verdict : uint8_t { kServe, kWait, kRefuse };
+  using ReadPtr = std::shared_ptr<Read>;
 
-  void Wait(const WaitingPtr& waiting);
-  Verdict Judge(Waiting* waiting, ReadAnswer* answer);
-  void Answer(Waiting* waiting, ReadAnswer answer);
+  void AskIndex(const ReadPtr& read);
+  void Judge(const ReadPtr& read);
+  void Park(const ReadPtr& read, Instant until);
+  void Run(const ReadPtr& read, std::optional<Instant> fresh_as_of);
+  void Answer(const ReadPtr& read, ReadAnswer answer);
+  Instant Now() const;
   // False: the state's disk has failed.
-  bool Read(const ReadQuestion& question, ReadAnswer* answer);
+  bool Execute(const ReadQuestion& question, ReadAnswer* answer);
 
   Context* const context_;
   Process* const process_;
-  bool caught_up_ = false;  // this store has ever been
-  std::list<WaitingPtr> waiting_;
+  std::vector<ReadPtr> waiting_;
 };
 
 }  // namespace quorate::sim

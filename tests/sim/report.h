@@ -17,23 +17,40 @@ enum class Reached : uint8_t {
   kElection,             // a leader was elected
   kBirthComplete,        // a leader saw it applied
   kEntryCut,             // a log lost a suffix
+  kLongSuffixCut,        // of more than 3 entries
+  kConfigurationCut,     // with a change of the members in it
   kCommittedByFollower,  // a leader committed what was not yet durable on its own disk
   kTornTail,             // recovery cut a torn tail
   kTermCured,            // one copy of term and vote was damaged, the other good
   kCrashWhileStarting,
+  kStoppedAtWork,    // between two disk operations
+  kStoppedStarting,  // the same, before the node took part
+  kPowerLostInFlush,
+  kAllDown,         // no process anywhere, at one instant
+  kClockOverEdge,   // over 2^31 or 2^32 ms, with a node at work
+  kShorterTimeout,  // a process started with a shorter election timeout than the one before it had
   kLogCutInFront,
   kLogRead,  // entries were read from the disk for a follower
   kSnapshotOffered,
   kSnapshotInstalled,
+  kSnapshotOverConflict,  // in place of a log that others have not committed so
+  kSnapshotBroken,        // its stream broke between two pieces
+  kSnapshotGivenUp,       // by its sender, who tells the core
   kTransferDone,
   kMembershipChanged,
-  kMinorityDown,  // a machine stays away for good when the faults stop
+  kLearnerPromoted,  // committed
+  kVoterDemoted,
+  kVoterRemoved,
+  kLeaderLeft,       // one has committed that it votes no more
+  kElectionInJoint,  // between the two halves of a change
+  kMinorityDown,     // a machine stays away for good when the faults stop
   // Sessions, and writes on their way.
   kSessionOpened,
   kSessionLost,
   kSessionReplaced,  // by one of the same store's next process
   kSessionRemoved,   // with its store, that is no member any more
   kSessionRefused,   // a committed command is of no session, or out of its order
+  kStreamBroken,     // of forwarded writes, with something on it
   kWriteResent,
   kRetried,         // a client sent a write again, by its request id
   kRepeated,        // and it had been executed already
@@ -66,6 +83,7 @@ enum class Reached : uint8_t {
   // Reads.
   kLinearizableRead,
   kLeaseRead,  // by the leader's lease, without a round
+  kLeaseOver,  // when the state was read: a round was asked for next
   kLocalRead,
   kLocalReadFresh,  // with a measured age
   kAgeUnknown,      // served without one: after a restart, no leader
@@ -134,7 +152,8 @@ struct Report {
   std::array<uint64_t, kReached> reached{};
   std::array<uint64_t, kNodesMax + 1> sizes{};  // runs by founders
   uint64_t runs = 0;
-  uint64_t operations = 0;  // of clients, ended; what was refused at once does not count
+  uint64_t sqlite_runs = 0;  // of them, with the production's state machine
+  uint64_t operations = 0;   // of clients, ended; what was refused at once does not count
   uint64_t events = 0;
   Micros virtual_time = 0;
   uint64_t disk_operations = 0;
@@ -150,12 +169,12 @@ struct Report {
   void Count(Reached state, uint64_t by = 1) { reached[static_cast<size_t>(state)] += by; }
   void CountStages(Micros leader, Micros answer, Micros well);
   // Of a run that has ended.
-  void EndRun(Micros virtual_time, uint64_t operations, uint64_t events);
+  void EndRun(bool sqlite, Micros virtual_time, uint64_t operations, uint64_t events);
   void Add(const Report& other);
   std::string Text() const;
-  // The faults and states that were never reached, by name. `sqlite`: by runs with that state
-  // machine; some are its own, and some the light one's.
-  std::vector<std::string> Missing(bool sqlite) const;
+  // The faults and states, by name, that were never reached, though so many runs or more could
+  // have reached them: some are of one of the two state machines only.
+  std::vector<std::string> Missing(uint64_t runs_min) const;
 };
 
 // The first failure counts; the run ends with it.

@@ -22,6 +22,44 @@ raft::SnapshotMeta MetaOf(const storage::StateSummary& summary) {
           summary.membership};
 }
 
+// It comes as a whole, with the last piece.
+class MemoryIncoming final : public StateBox::Incoming {
+ public:
+  MemoryIncoming(Machine* machine, uint64_t generation, const StatePayload& payload)
+      : machine_(machine), generation_(generation), payload_(payload) {}
+  absl::Status Write(std::string_view) override { return absl::OkStatus(); }
+  absl::StatusOr<uint64_t> Finish() override {
+    machine_->vault.PutDurable(generation_, payload_.memory);
+    return generation_;
+  }
+
+ private:
+  Machine* const machine_;
+  const uint64_t generation_;
+  const StatePayload& payload_;
+};
+
+class SqliteIncoming final : public StateBox::Incoming {
+ public:
+  SqliteIncoming(std::unique_ptr<storage::IncomingState> incoming, const StatePayload& payload)
+      : incoming_(std::move(incoming)), payload_(payload) {}
+  absl::Status Write(std::string_view bytes) override {
+    return incoming_->Write(incoming_->written(), bytes);
+  }
+  absl::StatusOr<uint64_t> Finish() override {
+    const std::atomic<bool> never{false};
+    const raft::SnapshotMeta& meta = payload_.meta;
+    const auto finished =
+        incoming_->Finish({meta.membership.cluster, meta.index, meta.term, payload_.hash}, never);
+    if (!finished.ok()) return finished.status();
+    return incoming_->generation();
+  }
+
+ private:
+  const std::unique_ptr<storage::IncomingState> incoming_;
+  const StatePayload& payload_;
+};
+
 class MemoryBox final : public StateBox {
  public:
   MemoryBox(Machine* machine, uint64_t generation, uint64_t keep_every)
@@ -36,10 +74,9 @@ class MemoryBox final : public StateBox {
     payload->meta = MetaOf(state_.Summary());
     return StatePayloadPtr(std::move(payload));
   }
-  absl::StatusOr<uint64_t> Place(const StatePayload& payload) override {
-    const uint64_t generation = state_.generation() + 1;
-    machine_->vault.PutDurable(generation, payload.memory);
-    return generation;
+  absl::StatusOr<std::unique_ptr<Incoming>> Receive(const StatePayload& payload) override {
+    return std::unique_ptr<Incoming>(
+        new MemoryIncoming(machine_, state_.generation() + 1, payload));
   }
   absl::Status Verify() override { return absl::OkStatus(); }
   absl::Status RemoveOthers() override {
@@ -60,6 +97,8 @@ storage::StateOptions StateOptionsOf(Machine* machine, ClusterId cluster) {
   options.disk = &machine->disk;
   // Small, so that checkpoints happen.
   options.wal_bytes_max = 256u << 10;
+  options.request_limits.ids_max = machine->store_limits.request_ids_max;
+  options.request_limits.age_max_ms = machine->store_limits.request_age_ms;
   return options;
 }
 
@@ -72,9 +111,8 @@ class SqliteBox final : public StateBox {
 
   absl::StatusOr<StatePayloadPtr> Copy() override {
     storage::Disk* const disk = &machine_->disk;
-    const std::string directory = storage::SnapshotDirectory(machine_->data);
-    if (absl::Status s = disk->MakeDirectory(directory); !s.ok()) return s;
-    const std::string path = storage::JoinPath(directory, "outgoing.db");
+    const std::string path =
+        storage::JoinPath(storage::SnapshotDirectory(machine_->data), "outgoing.db");
     const std::atomic<bool> never{false};
     const auto copy = state_->Copy(path, never);
     if (!copy.ok()) return copy.status();
@@ -89,20 +127,16 @@ class SqliteBox final : public StateBox {
     return StatePayloadPtr(std::move(payload));
   }
 
-  absl::StatusOr<uint64_t> Place(const StatePayload& payload) override {
+  absl::StatusOr<std::unique_ptr<Incoming>> Receive(const StatePayload& payload) override {
     auto incoming = storage::IncomingState::Begin(&machine_->disk, machine_->data,
                                                   state_->generation(), payload.file.size());
     if (!incoming.ok()) return incoming.status();
-    if (absl::Status s = (*incoming)->Write(0, payload.file); !s.ok()) return s;
-    const std::atomic<bool> never{false};
-    const auto finished = (*incoming)->Finish(
-        {payload.meta.membership.cluster, payload.meta.index, payload.meta.term, payload.hash},
-        never);
-    if (!finished.ok()) return finished.status();
-    return (*incoming)->generation();
+    return std::unique_ptr<Incoming>(new SqliteIncoming(*std::move(incoming), payload));
   }
 
   absl::Status Verify() override {
+    // Damage that the write-ahead log hides would be there again when a power failure takes that.
+    if (const auto emptied = state_->Checkpoint(); !emptied.ok()) return emptied.status();
     const auto check = state_->CheckHash();
     if (!check.ok()) return check.status();
     if (check->kept != check->recomputed) {
@@ -130,7 +164,7 @@ absl::Status StateBox::Create(Machine* machine, ClusterId cluster, bool sqlite) 
   if (!sqlite) {
     machine->vault.Wipe();
     machine->vault.PutDurable(kFirstGeneration,
-                              std::make_shared<MemoryData>(machine->light_limits));
+                              std::make_shared<MemoryData>(machine->store_limits));
     return absl::OkStatus();
   }
   absl::Status removed =

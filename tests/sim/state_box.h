@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -43,8 +44,17 @@ class StateBox {
   virtual std::vector<uint64_t> Hashes() = 0;
   virtual uint64_t Hash() const;
   virtual absl::StatusOr<StatePayloadPtr> Copy() = 0;
-  // Puts a received state in its place, durably; returns its generation.
-  virtual absl::StatusOr<uint64_t> Place(const StatePayload& payload) = 0;
+  // A state that comes in piece by piece (storage::IncomingState). What is not finished goes with
+  // it.
+  class Incoming {
+   public:
+    virtual ~Incoming() = default;
+    virtual absl::Status Write(std::string_view bytes) = 0;
+    // All is here: puts it in its place, durably; returns its generation.
+    virtual absl::StatusOr<uint64_t> Finish() = 0;
+  };
+  // `payload` outlives it.
+  virtual absl::StatusOr<std::unique_ptr<Incoming>> Receive(const StatePayload& payload) = 0;
   // Reads all of it and proves it, as an operator's check and a copy for another node do.
   // kDataLoss: it is damaged.
   virtual absl::Status Verify() = 0;

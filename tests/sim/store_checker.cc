@@ -152,8 +152,7 @@ StoreChecker::StoreChecker(const Plan& plan, const EventQueue* events, Failure* 
 
 StoreLimits StoreChecker::LimitsOf(const Plan& plan) {
   StoreLimits limits;
-  if (plan.sqlite) return limits;
-  limits.request_ids_max = plan.light_request_ids;
+  limits.request_ids_max = plan.request_ids;
   limits.request_age_ms = 8000;
   return limits;
 }
@@ -364,6 +363,9 @@ void StoreChecker::JudgeRead(uint64_t operation, const ReadQuestion& question,
   } else if (revision < floor) {
     wrong = "and " + std::to_string(floor) + " was acknowledged before " +
             (measured ? "the moment that it measured" : "it was asked");
+  } else if (revision < WholeFrom(answer.store)) {
+    wrong = "and " + std::to_string(WholeFrom(answer.store)) +
+            " was acknowledged before its store was made: it has never caught up";
   } else if (revision < question.min_revision.value()) {
     wrong = "and was to show " + ToString(question.min_revision) + " at least";
   } else if (answer.compacted.value() > model_.compacted()) {

@@ -100,6 +100,20 @@ class StoreChecker {
   uint64_t acknowledged() const { return told_.empty() ? 1 : told_.back().second; }
   // What had been acknowledged before that moment.
   uint64_t AcknowledgedBefore(Micros at) const;
+  // A store, from its first start on, shows nothing that is older than what had been acknowledged
+  // then; or, where that was earlier, before the moment as of which it first caught up.
+  void OnStoreSeen(StoreId store) { whole_.try_emplace(store, acknowledged()); }
+  void OnCaughtUp(StoreId store, Micros as_of) {
+    uint64_t& floor = whole_.at(store);
+    floor = std::min(floor, AcknowledgedBefore(as_of));
+  }
+  // It says so for ever: what it shows is never again older than its first whole state, of `as_of`.
+  void OnCaughtUpRecorded(StoreId store, Micros as_of) {
+    uint64_t& floor = whole_.at(store);
+    floor = std::max(floor, AcknowledgedBefore(as_of));
+  }
+  // Damage has taken a part of it away; with the log all comes again.
+  void OnStateLost(StoreId store) { whole_[store] = 1; }
   // `floor`: what had been acknowledged when it was asked.
   void JudgeRead(uint64_t operation, const ReadQuestion& question, const ReadAnswer& answer,
                  uint64_t floor);
@@ -117,6 +131,10 @@ class StoreChecker {
                bool repeat, std::optional<uint64_t> answer);
   void CountCommand();
   void JudgeEnds(const raft::Entry& entry);
+  uint64_t WholeFrom(StoreId store) const {
+    const auto found = whole_.find(store);
+    return found == whole_.end() ? 1 : found->second;
+  }
   // Empty: all is well.
   std::string WrongIn(const ReadQuestion& question, const ReadAnswer& answer) const;
   std::string WrongItems(const ReadQuestion& question, const ReadAnswer& answer, uint64_t at) const;
@@ -149,7 +167,8 @@ class StoreChecker {
     uint64_t life = 0;
     uint64_t revision = 0;
   };
-  std::map<size_t, Shown> shown_;  // by machine
+  std::map<size_t, Shown> shown_;      // by machine
+  std::map<StoreId, uint64_t> whole_;  // what each shows at the least
 };
 
 }  // namespace quorate::sim

@@ -19,9 +19,10 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 RECORDS = ROOT / "build" / "trace_hashes"
-FOLDERS = ("base", "raft", "storage", "ingress", "proto", "services", "tests/sim")
+FOLDERS = ("base", "raft", "storage", "ingress", "proto", "services", "tests/disk",
+           "tests/sim")
 SECONDS = 6  # virtual, of faults, in each run
-MODES = {"memory": [], "sqlite": ["--sqlite"]}
+MODES = {"memory": ["--memory"], "sqlite": ["--sqlite"]}
 
 
 def source_hash():

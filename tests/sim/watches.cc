@@ -66,12 +66,16 @@ void WatchHost::OnApplied(const std::vector<storage::Applied>& applied) {
   for (const storage::Applied& each : applied) {
     if (each.changes != nullptr) sets_.push_back(each.changes);
   }
-  wake_(context_->random.Between(1, 2 * kMillisecond));
+  if (tell_at_ != kNever) return;  // with what the hub has not been told yet
+  const Micros delay = context_->random.Between(1, 2 * kMillisecond);
+  tell_at_ = context_->events.now() + delay;
+  wake_(delay);
 }
 
 void WatchHost::OnInstalled() {
   const storage::StateSummary summary = state_->Summary();
   sets_.clear();
+  tell_at_ = context_->events.now();
   head_ = summary.revision;
   Post([this, head = summary.revision, compacted = summary.compacted] {
     hub_.OnReset(now_, head, compacted);
@@ -87,9 +91,12 @@ void WatchHost::OnStatus(const raft::NodeStatus& status) {
 Micros WatchHost::Run() {
   MachineClock& clock = context_->machines[process_->machine()]->clock;
   now_ = std::max(now_, clock.Now());
-  const std::vector<ChangeSetPtr> sets = std::exchange(sets_, {});
-  if (head_ > told_) hub_.OnApplied(now_, head_, sets);
-  told_ = std::max(told_, head_);
+  if (context_->events.now() >= tell_at_) {
+    tell_at_ = kNever;
+    const std::vector<ChangeSetPtr> sets = std::exchange(sets_, {});
+    if (head_ > told_) hub_.OnApplied(now_, head_, sets);
+    told_ = std::max(told_, head_);
+  }
   for (const auto& task : std::exchange(tasks_, {})) task();
   if (hub_.wants_fresh()) {
     const auto fresh_as_of = process_->status()->fresh_as_of;
@@ -109,7 +116,7 @@ Micros WatchHost::Run() {
     }
   }
   state_->CollectChanges(services::CollectFor(hub_.wants()));
-  const Micros next = clock.WhenShows(hub_.NextDeadline());
+  const Micros next = std::min(clock.WhenShows(hub_.NextDeadline()), tell_at_);
   return hub_.wants_fresh() ? std::min(next, context_->events.now() + 20 * kMillisecond) : next;
 }
 

@@ -70,6 +70,8 @@ class WatchHost {
   std::vector<std::function<void()>> tasks_;
   std::vector<ChangeSetPtr> sets_;
   Revision head_, told_;
+  // When the hub hears of the former: a read may be answered before. kNever: it knows it.
+  Micros tell_at_ = kNever;
   bool leader_known_ = false;
   std::map<ingress::WatchId, Sink> sinks_;
   uint64_t next_id_ = 1;

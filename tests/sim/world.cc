@@ -10,6 +10,7 @@
 #include "tests/sim/clients.h"
 #include "tests/sim/context.h"
 #include "tests/sim/faults.h"
+#include "tests/sim/mail.h"
 #include "tests/sim/operators.h"
 #include "tests/sim/process.h"
 #include "tests/sim/sqlite_vfs.h"
@@ -31,26 +32,24 @@ class World {
   Result Run();
 
  private:
-  // A message on its way; its place is used again.
-  struct Flight {
-    raft::Message message;
-    ClusterId cluster;  // the sender's
-    size_t from = 0;
-    size_t to = 0;
-    Micros sent = 0;
-  };
-
   void MakeMachines();
   void MakeFounders();
+  // Notes it when this machine's clock passes the last number of milliseconds of 32 bits, signed
+  // and not, with a node at work.
+  void WatchClock(size_t machine);
+  // What the next process of this machine is configured with.
+  void Configure(Machine* machine);
   void StartProcess(size_t machine);
   void StartLater(size_t machine);
   void Bury(size_t machine, bool power);
   SimulatedDisk::Fate AnyFate();
   void PowerFailure(Machine* machine, SimulatedDisk::Fate fate);
   // All of these lose power at one instant, whether they run or not.
-  void Blackout(const std::vector<size_t>& machines, bool all_unsynced_is_lost);
+  // Returns how many processes have ended by it.
+  size_t Blackout(const std::vector<size_t>& machines, bool all_unsynced_is_lost);
   std::vector<size_t> Everybody() const;
-  void Crash(size_t machine, bool power);
+  // False: no process was there.
+  bool Crash(size_t machine, bool power);
   void Wipe(size_t machine);
   void Empty(size_t machine);
   // Somebody does what a node says that refuses to start: empties its disk.
@@ -61,9 +60,6 @@ class World {
   void BeginBirthAgain();
   // Of a cluster that is gone before its birth was complete nothing counts any more.
   void Forget();
-  void Send(size_t from, raft::Message message);
-  void Fly(Flight flight, Micros at);
-  void Land(uint32_t flight);
   void RunUntilBusy(Micros longer_max);
   void RunUntilCampaign();
 
@@ -74,18 +70,18 @@ class World {
   Operators operators_;
   Watchers watchers_;
   Calm calm_;
-  std::vector<Flight> flights_;
-  std::vector<uint32_t> free_flights_;
+  Mail mail_;
   Micros founder_lost_since_ = kNever;
 };
 
 World::World(const Plan& plan, std::FILE* story)
     : context_(plan, story),
       clients_(&context_),
-      faults_(&context_,
-              {[this](size_t machine, bool power) { Crash(machine, power); },
-               [this](size_t machine) { Wipe(machine); }, [this] { operators_.OnTrouble(); },
-               [this](const std::vector<size_t>& which, bool lost) { Blackout(which, lost); }}),
+      faults_(
+          &context_,
+          {[this](size_t machine, bool power) { return Crash(machine, power); },
+           [this](size_t machine) { Wipe(machine); }, [this] { operators_.OnTrouble(); },
+           [this](const std::vector<size_t>& which, bool lost) { return Blackout(which, lost); }}),
       operators_(&context_),
       watchers_(&context_),
       calm_(&context_, &clients_, &watchers_,
@@ -93,8 +89,11 @@ World::World(const Plan& plan, std::FILE* story)
              [this](size_t machine) {
                if (context_.machines[machine]->process != nullptr) Bury(machine, true);
              },
-             [this] { Blackout(Everybody(), true); }}) {
-  context_.send = [this](size_t from, raft::Message message) { Send(from, std::move(message)); };
+             [this] { Blackout(Everybody(), true); }}),
+      mail_(&context_) {
+  context_.send = [this](size_t from, raft::Message message) {
+    mail_.Send(from, std::move(message));
+  };
   context_.moment = [this](size_t machine) { faults_.OnMoment(machine); };
   context_.empty_disk = [this](size_t machine) { Empty(machine); };
   context_.process_ended = [this](size_t machine, const char* why) {
@@ -103,6 +102,11 @@ World::World(const Plan& plan, std::FILE* story)
     }
     // Between two disk operations it is the power that fails, or somebody who kills the process.
     const bool stopped = context_.machines[machine]->disk.stopped();
+    if (stopped) {
+      context_.report.Count(Fault::kCrashInDisk);
+      const bool at_work = context_.machines[machine]->process->node() != nullptr;
+      context_.report.Count(at_work ? Reached::kStoppedAtWork : Reached::kStoppedStarting);
+    }
     Bury(machine, stopped && context_.random.Below(4) != 0);
     if (context_.machines[machine]->corrupt) {
       ReplaceDamaged(machine, 10);
@@ -128,7 +132,7 @@ void World::MakeMachines() {
     auto machine = std::make_unique<Machine>(i, &random, &context_.events);
     machine->name = "cp-" + std::to_string(i);
     machine->founder = i < plan.nodes;
-    machine->light_limits = StoreChecker::LimitsOf(plan);
+    machine->store_limits = StoreChecker::LimitsOf(plan);
     Micros reading = random.Between(kSecond, 3600 * kSecond);
     if (plan.Has(Fault::kLongUptime) && random.OneIn(2)) {
       // Just before, at or long after 2^31 and 2^32 milliseconds.
@@ -137,13 +141,14 @@ void World::MakeMachines() {
       context_.report.Count(Fault::kLongUptime);
     }
     const int64_t ppm = plan.drift_ppm == 0 ? 0 : random.Between(-plan.drift_ppm, plan.drift_ppm);
-    if (ppm != 0) context_.report.Count(Fault::kDrift);
+    if (ppm != 0 && plan.nodes + plan.spares > 1) context_.report.Count(Fault::kDrift);
     machine->clock.Set(reading, ppm);
     if (plan.sqlite) {
       mounts_.push_back(
           std::make_unique<SqliteMount>("/m" + std::to_string(i), &machine->disk, &random));
     }
     context_.machines.push_back(std::move(machine));
+    if (plan.Has(Fault::kLongUptime)) WatchClock(i);
   }
   for (const auto& machine : context_.machines) machine->store = StoreId(random.Next() | 1);
   MakeFounders();
@@ -162,6 +167,21 @@ void World::MakeMachines() {
   std::sort(membership.members.begin(), membership.members.end(),
             [](const raft::Member& a, const raft::Member& b) { return a.store < b.store; });
   context_.first_entry = raft::FirstEntry(raft::EncodeMembership(membership));
+}
+
+void World::WatchClock(size_t number) {
+  for (const int bits : {31, 32}) {
+    const Instant edge{Duration((int64_t{1} << bits) * kMillisecond)};
+    const MachineClock& clock = context_.machines[number]->clock;
+    if (clock.reading() >= edge.time_since_epoch().count()) continue;
+    context_.events.At(clock.WhenShows(edge), [this, number, edge] {
+      const Machine& machine = *context_.machines[number];
+      // Unless it was set back, by a power failure.
+      if (machine.clock.reading() < edge.time_since_epoch().count()) return;
+      if (machine.process == nullptr || machine.process->node() == nullptr) return;
+      context_.report.Count(Reached::kClockOverEdge);
+    });
+  }
 }
 
 void World::MakeFounders() {
@@ -185,10 +205,22 @@ void World::MakeFounders() {
 
 // --- Processes ---
 
+void World::Configure(Machine* machine) {
+  const Plan& plan = context_.plan;
+  const bool own = plan.election_percent_max > 100;
+  if (machine->election_min != 0 && (!own || context_.random.OneIn(2))) return;
+  const int64_t percent = own ? context_.random.Between(100, plan.election_percent_max) : 100;
+  const Micros before = machine->election_min;
+  machine->election_min = plan.election_min * percent / 100;
+  machine->election_max = plan.election_max * percent / 100;
+  if (machine->election_min < before) context_.report.Count(Reached::kShorterTimeout);
+}
+
 void World::StartProcess(size_t number) {
   Machine& machine = *context_.machines[number];
   if (machine.process != nullptr || machine.corrupt || machine.powered_off_for_good) return;
   ++machine.life;
+  Configure(&machine);
   machine.process = std::make_unique<Process>(&context_, &machine);
   if (machine.process->Start()) return;
   context_.report.Count(Reached::kCrashWhileStarting);
@@ -204,6 +236,7 @@ void World::StartLater(size_t number) {
 void World::Bury(size_t number, bool power) {
   Machine& machine = *context_.machines[number];
   context_.trace.Note(kTraceCrash, number, power, machine.disk.operations());
+  if (power && machine.process->flushing()) context_.report.Count(Reached::kPowerLostInFlush);
   // What it still does on its way out changes nothing any more.
   machine.disk.StopAfter(0);
   machine.process.reset();
@@ -213,6 +246,12 @@ void World::Bury(size_t number, bool power) {
   if (power) PowerFailure(&machine, AnyFate());
   machine.disk.Revive();
   machine.paused_until = 0;
+  const bool nobody =
+      std::all_of(context_.machines.begin(), context_.machines.end(),
+                  [](const auto& each) { return each->process == nullptr && each->life > 0; });
+  if (nobody && context_.machines.size() > 1 && !context_.calm) {
+    context_.report.Count(Reached::kAllDown);
+  }
 }
 
 SimulatedDisk::Fate World::AnyFate() {
@@ -225,16 +264,20 @@ void World::PowerFailure(Machine* machine, SimulatedDisk::Fate fate) {
   machine->clock.Set(context_.random.Between(kSecond, 100 * kSecond), machine->clock.ppm());
 }
 
-void World::Blackout(const std::vector<size_t>& numbers, bool all_unsynced_is_lost) {
+size_t World::Blackout(const std::vector<size_t>& numbers, bool all_unsynced_is_lost) {
+  size_t ended = 0;
   for (const size_t number : numbers) {
     Machine& machine = *context_.machines[number];
     // Of one that is down it is the page cache that goes.
     if (machine.process != nullptr) {
+      ++ended;
+      if (machine.process->flushing()) context_.report.Count(Reached::kPowerLostInFlush);
       Bury(number, false);
       StartLater(number);
     }
     PowerFailure(&machine, all_unsynced_is_lost ? SimulatedDisk::Fate::kLost : AnyFate());
   }
+  return ended;
 }
 
 std::vector<size_t> World::Everybody() const {
@@ -243,14 +286,15 @@ std::vector<size_t> World::Everybody() const {
   return everybody;
 }
 
-void World::Crash(size_t number, bool power) {
+bool World::Crash(size_t number, bool power) {
   Machine& machine = *context_.machines[number];
-  if (machine.process == nullptr) return;
+  if (machine.process == nullptr) return false;
   if (context_.trace.telling()) {
     context_.trace.Tell("%s: %s", machine.name.c_str(), power ? "loses power" : "is killed");
   }
   Bury(number, power);
   StartLater(number);
+  return true;
 }
 
 // The drive is replaced: another store, whatever the machine's name.
@@ -361,46 +405,6 @@ void World::BeginBirthAgain() {
   }
 }
 
-// --- Messages ---
-
-void World::Send(size_t from, raft::Message message) {
-  const Machine* const to = context_.MachineOf(message.to);
-  ++context_.report.messages;
-  if (const auto* handed_over = std::get_if<raft::TimeoutNow>(&message.body)) {
-    context_.handed_over = std::max(context_.handed_over, handed_over->term);
-  }
-  if (to == nullptr) return;
-  const Micros at = context_.network.Arrival(from, to->number);
-  const Micros again = context_.network.SecondArrival(from, to->number);
-  const ClusterId cluster = context_.machines[from]->process->cluster();
-  const Micros now = context_.events.now();
-  if (again != kNever) Fly({message, cluster, from, to->number, now}, again);
-  if (at != kNever) Fly({std::move(message), cluster, from, to->number, now}, at);
-}
-
-void World::Fly(Flight flight, Micros at) {
-  uint32_t place;
-  if (free_flights_.empty()) {
-    place = static_cast<uint32_t>(flights_.size());
-    flights_.emplace_back();
-  } else {
-    place = free_flights_.back();
-    free_flights_.pop_back();
-  }
-  flights_[place] = std::move(flight);
-  context_.events.At(at, [this, place] { Land(place); });
-}
-
-void World::Land(uint32_t place) {
-  const Flight flight = std::move(flights_[place]);
-  free_flights_.push_back(place);
-  Machine& machine = *context_.machines[flight.to];
-  if (!context_.network.StillOnItsWay(flight.from, flight.to, flight.sent)) return;
-  if (machine.process == nullptr || machine.store != flight.message.to) return;
-  context_.trace.Note(kTraceDeliver, flight.from << 8 | flight.to, flight.message.body.index());
-  machine.process->Deliver(flight.message, flight.cluster);
-}
-
 // --- The run ---
 
 // A run of full length goes on until its clients have done enough to be worth judging.
@@ -452,7 +456,7 @@ Result World::Run() {
     RunUntilBusy(kCalmLongerMax);
     clients_.Stop();
   }
-  if (!context_.failure.failed()) calm_.LoseAllPowerAtWork();
+  if (!context_.failure.failed() && context_.plan.power_fails_at_end) calm_.LoseAllPowerAtWork();
   const Micros ended = context_.events.now();
   for (const auto& machine : context_.machines) {
     context_.report.disk_operations += machine->disk.operations();
@@ -462,6 +466,8 @@ Result World::Run() {
     context_.report.Count(Reached::kFailedFlush, errors.syncs);
     context_.report.Count(Reached::kFailedOther, errors.others);
     context_.report.Count(Reached::kDiskWasFull, errors.full);
+    context_.report.Count(Fault::kDiskError,
+                          errors.reads + errors.writes + errors.syncs + errors.others);
     machine->disk.StopAfter(0);
     machine->process.reset();
   }
@@ -471,7 +477,7 @@ Result World::Run() {
   result.failed_at = ended;
   result.trace_hash = context_.trace.hash();
   ++context_.report.sizes[std::min(plan.nodes, kNodesMax)];
-  context_.report.EndRun(ended, context_.history.ended(), context_.events.executed());
+  context_.report.EndRun(plan.sqlite, ended, context_.history.ended(), context_.events.executed());
   result.report = context_.report;
   return result;
 }

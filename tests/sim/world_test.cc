@@ -1,5 +1,5 @@
-// The simulator itself: a seed is one run, whatever ran before it; and seeds that once found
-// something.
+// The simulator itself: a seed is one run, whatever ran before it. (What seeds have found is kept
+// as tests of the part that was wrong: a seed is another run after each change of what is drawn.)
 #include "tests/sim/world.h"
 
 #include <gtest/gtest.h>

@@ -11,9 +11,8 @@ namespace {
 
 constexpr Micros kLookInterval = 100 * kMillisecond;
 constexpr Micros kAskInterval = 500 * kMillisecond;
-// A leader is ready within so many of the longest election timeouts, and so long after that it has
-// answered somebody: behind a transfer to who has just gone away, which holds writes up for the
-// longest election timeout.
+// A leader is ready within so many of the longest election timeouts, and so long after that, and
+// what AnswerBound adds, it has answered somebody.
 constexpr Micros kElections = 20;
 constexpr Micros kFirstAnswer = 3 * kSecond;
 // But a store that was sent away and let in again meanwhile has lost its session with the cluster,
@@ -96,7 +95,7 @@ void Calm::BecomeWell(const char* after, bool ttls) {
   const Micros leader_bound =
       std::min(kElections * context_->plan.LongestElection(), context_->plan.calm_max);
   Micros unhindered = begin;
-  Micros leader = kNever, answered = kNever;
+  Micros leader = kNever, answered = kNever, answer_bound = 0;
   std::string lacks;
   const auto fail = [&](const std::string& what, Micros time) {
     context_->failure.Fail("liveness: " + what + " " + Seconds(time) + " after " + after + ":" +
@@ -105,7 +104,10 @@ void Calm::BecomeWell(const char* after, bool ttls) {
   while (!context_->failure.failed()) {
     context_->RunUntil(context_->events.now() + kLookInterval);
     const Micros now = context_->events.now();
-    if (leader == kNever && IsLeaderReady()) leader = now;
+    if (leader == kNever && IsLeaderReady()) {
+      leader = now;
+      answer_bound = AnswerBound();
+    }
     if (leader == kNever) {
       if (IsHindered()) unhindered = now;
       if (now - unhindered >= leader_bound) fail("there is no leader", now - unhindered);
@@ -113,10 +115,7 @@ void Calm::BecomeWell(const char* after, bool ttls) {
       const auto any = std::find_if(proofs_.begin(), proofs_.end(),
                                     [](const Proof& proof) { return proof.write; });
       if (any != proofs_.end()) answered = now;
-      const Micros session = context_->plan.Has(Fault::kMembership) ? kSessionGone : 0;
-      const Micros bound =
-          context_->plan.BySlowestClock(kFirstAnswer + session) + context_->plan.LongestElection();
-      if (now - leader >= bound) fail("nobody answers a write", now - leader);
+      if (now - leader >= answer_bound) fail("nobody answers a write", now - leader);
     }
     if (leader != kNever) Ask();
     lacks = Lacks(ttls);
@@ -127,6 +126,22 @@ void Calm::BecomeWell(const char* after, bool ttls) {
   context_->report.CountStages(leader - unhindered, answered - leader,
                                context_->events.now() - begin);
   CheckStates();
+}
+
+// Behind a transfer to who has just gone away, which holds writes up for the longest election
+// timeout, and behind all that the leader has taken before.
+Micros Calm::AnswerBound() const {
+  const Plan& plan = context_->plan;
+  const Micros session = plan.Has(Fault::kMembership) ? kSessionGone : 0;
+  uint64_t waiting = 0;
+  for (const auto& machine : context_->machines) {
+    const Process* const process = machine->process.get();
+    if (process == nullptr || process->status() == nullptr) continue;
+    const Status status = process->status();
+    waiting = std::max(waiting, status->last_index.value() - status->commit.value());
+  }
+  return plan.BySlowestClock(kFirstAnswer + session) + plan.LongestElection() +
+         2 * plan.SendingTime(waiting);
 }
 
 // A leader that everybody hears leads on: a member that was removed or was away has no way to make

@@ -44,6 +44,7 @@ class Calm {
   void PowerOffMinority();
   void Begin();
   void BecomeWell(const char* after, bool ttls);
+  Micros AnswerBound() const;
   void StaysWell();
   // Something that nobody has promised to end soon keeps them from electing a leader.
   bool IsHindered() const;

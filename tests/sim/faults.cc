@@ -16,6 +16,8 @@ constexpr Fault kMoments[] = {
     Fault::kSlowNode,     Fault::kSlowFlush, Fault::kDiskError,   Fault::kDiskFull,
     Fault::kTransfer,     Fault::kWipe,      Fault::kBitFlip,     Fault::kBlackout};
 
+constexpr Micros kAloneLonger = 20 * kSecond;
+
 }  // namespace
 
 void Faults::Start() {
@@ -78,7 +80,7 @@ void Faults::Trouble(size_t machine) {
   }
   if (possible.empty()) return;
   Do(context_->random.Pick(possible), machine);
-  hands_.alarm();
+  hands_.alarm(machine);
   if (!context_->random.Chance(context_->plan.company_permille)) return;
   context_->events.After(context_->random.Skewed(1, 200 * kMillisecond), [this, machine] {
     if (!stopped_) Trouble(machine);
@@ -155,7 +157,7 @@ void Faults::Lame(Machine* machine, Fault fault) {
 void Faults::Partition(size_t at) {
   const size_t count = context_->machines.size();
   if (count < 2) return;
-  const Micros until = context_->events.now() + Length();
+  Micros until = context_->events.now() + Length();
   const uint64_t groups = context_->random.OneIn(4) ? 3 : 2;
   std::vector<uint64_t> group(count);
   for (uint64_t& each : group) each = context_->random.Below(groups);
@@ -163,6 +165,8 @@ void Faults::Partition(size_t at) {
   if (alone || std::count(group.begin(), group.end(), group[at]) == static_cast<ptrdiff_t>(count)) {
     std::fill(group.begin(), group.end(), 0);
     group[at] = 1;
+    // So long that the others have cut their logs when it comes back.
+    if (context_->random.OneIn(4)) until += context_->random.Between(0, kAloneLonger);
   }
   const Network::Trouble trouble = context_->network.Begin(Fault::kPartition);
   for (size_t a = 0; a < count; ++a) {

@@ -19,7 +19,7 @@ class Faults {
     // cache fail, too. False: there was none.
     std::function<bool(size_t machine, bool power)> crash;
     std::function<void(size_t machine)> wipe;
-    std::function<void()> alarm;  // somebody hears that there is trouble
+    std::function<void(size_t machine)> alarm;  // somebody hears of trouble there
     // Power fails for all of these at one instant; `lost`: and all that is unsynced is gone.
     // Returns how many processes have ended by it.
     std::function<size_t(const std::vector<size_t>& machines, bool lost)> blackout;

@@ -294,6 +294,10 @@ int Main(int argc, char** argv) {
                   static_cast<unsigned long long>(result.report.operations),
                   static_cast<unsigned long long>(hash));
     }
+    if (arguments.default_plan() && result.report.too_short > 0 && result.failure.empty()) {
+      std::printf("seed %llu: too short: %llu operations\n", static_cast<unsigned long long>(seed),
+                  static_cast<unsigned long long>(result.report.operations));
+    }
     if (!result.failure.empty()) {
       std::printf("FAILED seed %llu at %.6f s: %s\n%s\n", static_cast<unsigned long long>(seed),
                   static_cast<double>(result.failed_at) / 1e6, result.failure.c_str(),

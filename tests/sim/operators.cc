@@ -99,26 +99,32 @@ bool Operators::Here() {
   return here_;
 }
 
-void Operators::OnTrouble() {
+void Operators::OnTrouble(size_t machine) {
   if (!context_->plan.Has(Fault::kMembership) ||
       !context_->random.Chance(context_->plan.alarm_permille)) {
     return;
   }
-  context_->events.After(context_->random.Skewed(1, 1000) * kMillisecond, [this] { Act(true); });
+  context_->events.After(context_->random.Skewed(1, 1000) * kMillisecond,
+                         [this, machine] { Act(true, machine); });
 }
 
-void Operators::Act(bool change) {
-  // Mostly of the latest leader; but also of one that does not know yet that there is a later one,
-  // or that has only just been elected.
-  Process* leader = Leader(context_);
-  if (!context_->calm && context_->random.OneIn(4)) {
-    const auto& machine = context_->machines[context_->random.Below(context_->machines.size())];
-    Process* const other = machine->process.get();
+// Mostly the latest leader; but also one that does not know yet that there is a later one, perhaps
+// because it has just been cut off, or that has only just been elected.
+Process* Operators::Asked(std::optional<size_t> machine) {
+  if (!context_->calm) {
+    const bool anybody = context_->random.OneIn(4);
+    if (anybody) machine = context_->random.Below(context_->machines.size());
+    Process* const other = machine ? context_->machines[*machine]->process.get() : nullptr;
     if (other != nullptr && other->node() != nullptr && !other->dead() &&
         other->status()->role == raft::Role::kLeader) {
-      leader = other;
+      return other;
     }
   }
+  return Leader(context_);
+}
+
+void Operators::Act(bool change, std::optional<size_t> machine) {
+  Process* const leader = Asked(machine);
   // Nothing is changed before birth is complete (services/cluster_changes).
   if (leader == nullptr || !leader->status()->birth_complete) return;
   const raft::Membership members = *leader->status()->membership;

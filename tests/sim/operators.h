@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "tests/sim/context.h"
 #include "tests/sim/process.h"
@@ -14,8 +15,8 @@ class Operators {
   explicit Operators(Context* context) : context_(context) {}
 
   void Start() { Again(); }
-  // Something has just gone wrong: the worst moment to change the members, and a common one.
-  void OnTrouble();
+  // Something has just gone wrong there: the worst moment to change the members, and a common one.
+  void OnTrouble(size_t machine);
 
   // Whether the cluster can do without this machine's disk, by every membership that any process
   // believes in.
@@ -27,8 +28,10 @@ class Operators {
   void Again();
   // Whether they are at work on the members.
   bool Here();
-  // `change`: they also want to change the members.
-  void Act(bool change);
+  // The one they ask: mostly the latest leader.
+  Process* Asked(std::optional<size_t> machine);
+  // `change`: they also want to change the members. `machine`: whom they ask if it leads.
+  void Act(bool change, std::optional<size_t> machine = {});
   bool Repair(Process* leader, const raft::Membership& members);
   bool MayAdd(Machine* machine, const raft::Membership& members);
   void LetIn(Process* leader, const raft::Membership& members);

@@ -71,6 +71,11 @@ void DrawLimits(Random* random, Plan* plan) {
   plan->segment_bytes = static_cast<size_t>(random->Skewed(8, 256)) << 10;
   plan->log_tail_bytes =
       random->OneIn(2) ? static_cast<uint64_t>(random->Skewed(1, 200)) << 10 : 64u << 20;
+  if (random->OneIn(4)) {
+    // Who is away for seconds needs a snapshot.
+    plan->segment_bytes = static_cast<size_t>(random->Between(8, 16)) << 10;
+    plan->log_tail_bytes = static_cast<uint64_t>(random->Skewed(1, 8)) << 10;
+  }
   plan->log_pinned_bytes = random->OneIn(2) ? plan->log_tail_bytes * 2 : uint64_t{1} << 30;
   plan->cut_interval = random->Skewed(100, 2000) * kMillisecond;
   plan->keep_every = static_cast<uint64_t>(random->Skewed(1, 200));
@@ -87,20 +92,6 @@ void DrawDisagreement(Random* random, Plan* plan) {
   const int64_t ppm = random->Between(45'000, 300'000);
   if (wild && plan->Has(Fault::kDrift) && !plan->leases) plan->drift_ppm = ppm;
   plan->calm_max = plan->BySlowestClock(plan->calm_max);
-}
-
-// What a member takes at most that has to get everything anew, when little may be on its way at a
-// time: a message waits for the answer to an earlier one.
-Micros CatchUpTime(const Plan& plan) {
-  const auto entries = static_cast<Micros>(plan.clients) * plan.chaos / plan.think;
-  const size_t entry_bytes = plan.value_bytes + 100;
-  const size_t message_bytes = std::max(plan.append_bytes, entry_bytes);
-  const auto messages = entries / static_cast<Micros>(message_bytes / entry_bytes) + 1;
-  size_t at_once =
-      std::clamp<size_t>(plan.inflight_bytes / message_bytes, 1, plan.inflight_messages);
-  if (!plan.ordered_links) at_once = 1;  // one that overtakes is refused
-  const Micros round = 2 * plan.latency_max + plan.flush_max + plan.apply;
-  return messages * round / static_cast<Micros>(at_once);
 }
 
 // More nodes than founders, too: they are let in when the cluster is born.
@@ -151,7 +142,7 @@ void DrawTrouble(Random* random, Plan* plan) {
     plan->operators_here = random->Skewed(1, 2000) * kMillisecond;
     plan->operators_away = random->Skewed(1000, 60'000) * kMillisecond;
   }
-  plan->alarm_permille = random->OneIn(2) ? 0 : static_cast<uint32_t>(random->Between(50, 500));
+  plan->alarm_permille = random->OneIn(3) ? 0 : static_cast<uint32_t>(random->Between(50, 900));
   if (plan->Has(Fault::kReorder) && random->OneIn(2)) {
     plan->late_permille = static_cast<uint32_t>(random->Skewed(1, 50));
   }
@@ -186,6 +177,16 @@ void Plan::Remove(Fault fault) {
   }
 }
 
+Micros Plan::SendingTime(uint64_t entries) const {
+  const size_t entry_bytes = value_bytes + 100;
+  const size_t message_bytes = std::max(append_bytes, entry_bytes);
+  const uint64_t messages = entries / (message_bytes / entry_bytes) + 1;
+  size_t at_once = std::clamp<size_t>(inflight_bytes / message_bytes, 1, inflight_messages);
+  if (!ordered_links) at_once = 1;  // one that overtakes is refused
+  const Micros round = 2 * latency_max + flush_max + apply;
+  return static_cast<Micros>(messages) * round / static_cast<Micros>(at_once);
+}
+
 Plan DrawPlan(uint64_t seed) {
   Random random(seed ^ 0x706c616e00000000ULL);
   Plan plan;
@@ -210,7 +211,9 @@ Plan DrawPlan(uint64_t seed) {
   DrawTrouble(&random, &plan);
   plan.sqlite = random.OneIn(8);
   DrawDisagreement(&random, &plan);
-  plan.calm_max += CatchUpTime(plan);
+  // Somebody may have to get everything anew.
+  plan.calm_max += plan.SendingTime(
+      static_cast<uint64_t>(static_cast<Micros>(plan.clients) * plan.chaos / plan.think));
   return plan;
 }
 

@@ -112,6 +112,9 @@ struct Plan {
   Micros LongestElection() const {
     return BySlowestClock(election_max * election_percent_max / 100);
   }
+  // What a follower takes at most to get so many entries when little may be on its way at a time:
+  // a message waits for the answer to an earlier one.
+  Micros SendingTime(uint64_t entries) const;
   size_t window_bytes = 16u << 20;
   size_t append_bytes = 1u << 20;
   size_t inflight_bytes = 8u << 20;

@@ -34,6 +34,7 @@ constexpr State kStates[] = {
     {"snapshot offered"},
     {"snapshot installed"},
     {"snapshot in place of a conflicting log"},
+    {"snapshot over a later change of the members"},
     {"snapshot stream broken half way"},
     {"snapshot given up"},
     {"leadership handed over"},

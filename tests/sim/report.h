@@ -34,6 +34,7 @@ enum class Reached : uint8_t {
   kSnapshotOffered,
   kSnapshotInstalled,
   kSnapshotOverConflict,  // in place of a log that others have not committed so
+  kInstallOverMembers,    // over a configuration later than its own
   kSnapshotBroken,        // its stream broke between two pieces
   kSnapshotGivenUp,       // by its sender, who tells the core
   kTransferDone,

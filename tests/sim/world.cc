@@ -21,7 +21,7 @@ namespace {
 
 // By how much a run may become longer so that kOperationsMin is reached: with faults, and without.
 constexpr Micros kFaultsLongerMax = 60 * kSecond;
-constexpr Micros kCalmLongerMax = 240 * kSecond;
+constexpr Micros kCalmLongerMax = 1800 * kSecond;
 // How long it is waited for an election to end the faults in.
 constexpr Micros kFaultsForCampaign = 10 * kSecond;
 
@@ -80,7 +80,7 @@ World::World(const Plan& plan, std::FILE* story)
       faults_(
           &context_,
           {[this](size_t machine, bool power) { return Crash(machine, power); },
-           [this](size_t machine) { Wipe(machine); }, [this] { operators_.OnTrouble(); },
+           [this](size_t machine) { Wipe(machine); }, [this](size_t machine) { operators_.OnTrouble(machine); },
            [this](const std::vector<size_t>& which, bool lost) { return Blackout(which, lost); }}),
       operators_(&context_),
       watchers_(&context_),

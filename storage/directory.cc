@@ -47,24 +47,24 @@ absl::Status Explain(int error, const std::string& operation, const std::string&
 
 // Makes `path` and its missing parents; each is synced into its parent, so that a crash later
 // cannot take the whole store away with an unsynced name.
-absl::Status MakeDirectories(const std::string& path) {
+absl::Status MakeDirectories(Disk* disk, const std::string& path) {
   struct stat info;
   if (::stat(path.c_str(), &info) == 0) {
     if (!S_ISDIR(info.st_mode)) return NotADirectory(path);
     // Perhaps made by an earlier process that was killed before it could. Where the parent may not
     // be opened or synced it is somebody else's work, and was done or cannot be.
-    MakePosixDisk()->SyncDirectory(ParentDirectory(path)).IgnoreError();
+    disk->SyncDirectory(ParentDirectory(path)).IgnoreError();
     return absl::OkStatus();
   }
   if (errno != ENOENT) return Explain(errno, "use", path);
   const std::string parent = ParentDirectory(path);
   if (parent != path) {
-    if (absl::Status s = MakeDirectories(parent); !s.ok()) return s;
+    if (absl::Status s = MakeDirectories(disk, parent); !s.ok()) return s;
   }
   if (::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) {
     return Explain(errno, "create", path);
   }
-  return MakePosixDisk()->SyncDirectory(parent);
+  return disk->SyncDirectory(parent);
 }
 
 // Who holds the lock, as far as its file says.
@@ -85,11 +85,7 @@ bool IsOurs(std::string_view name) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<DirectoryLock>> DirectoryLock::Take(const std::string& directory,
-                                                                   bool create) {
-  if (create) {
-    if (absl::Status s = MakeDirectories(directory); !s.ok()) return s;
-  }
+absl::StatusOr<std::unique_ptr<DirectoryLock>> DirectoryLock::Take(const std::string& directory) {
   struct stat info;
   if (::stat(directory.c_str(), &info) != 0) return Explain(errno, "use", directory);
   if (!S_ISDIR(info.st_mode)) return NotADirectory(directory);
@@ -126,7 +122,8 @@ DataDirectory::DataDirectory(std::string path, std::unique_ptr<DirectoryLock> lo
 absl::StatusOr<std::unique_ptr<DataDirectory>> DataDirectory::Open(Disk* disk,
                                                                    const std::string& path,
                                                                    const std::string& node) {
-  absl::StatusOr<std::unique_ptr<DirectoryLock>> lock = DirectoryLock::Take(path, /*create=*/true);
+  if (absl::Status s = MakeDirectories(disk, path); !s.ok()) return s;
+  absl::StatusOr<std::unique_ptr<DirectoryLock>> lock = DirectoryLock::Take(path);
   if (!lock.ok()) return lock.status();
 
   const std::string identity_path = IdentityPath(path);

@@ -22,11 +22,9 @@ namespace quorate::storage {
 // that opens anything in the directory takes it first, offline tools too.
 class DirectoryLock {
  public:
-  // Errors say what to do: kNotFound (no such directory, with `create` false), kFailedPrecondition
-  // (not a directory), kPermissionDenied, kUnavailable (another live process has it; with its id).
-  // With `create` the directory and its missing parents are made, durably.
-  static absl::StatusOr<std::unique_ptr<DirectoryLock>> Take(const std::string& directory,
-                                                             bool create);
+  // Errors say what to do: kNotFound (no such directory), kFailedPrecondition (not a directory),
+  // kPermissionDenied, kUnavailable (another live process has it; with its id).
+  static absl::StatusOr<std::unique_ptr<DirectoryLock>> Take(const std::string& directory);
   ~DirectoryLock();
   DirectoryLock(const DirectoryLock&) = delete;
   DirectoryLock& operator=(const DirectoryLock&) = delete;

@@ -13,7 +13,7 @@ using LogTool = absl::Status (*)(storage::Disk*, const std::string&, std::ostrea
 // Holds the directory's lock for as long as it reads: a running node is never read behind its back.
 int RunLogTool(Invocation& invocation, const std::string& what, const std::string& directory,
                LogTool tool) {
-  const auto lock = storage::DirectoryLock::Take(directory, /*create=*/false);
+  const auto lock = storage::DirectoryLock::Take(directory);
   if (!lock.ok()) {
     return invocation.Fail(kExitError, what + ": " + std::string(lock.status().message()));
   }

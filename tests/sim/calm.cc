@@ -133,13 +133,8 @@ void Calm::BecomeWell(const char* after, bool ttls) {
 Micros Calm::AnswerBound() const {
   const Plan& plan = context_->plan;
   const Micros session = plan.Has(Fault::kMembership) ? kSessionGone : 0;
-  uint64_t waiting = 0;
-  for (const auto& machine : context_->machines) {
-    const Process* const process = machine->process.get();
-    if (process == nullptr || process->status() == nullptr) continue;
-    const Status status = process->status();
-    waiting = std::max(waiting, status->last_index.value() - status->commit.value());
-  }
+  const Status status = Operators::Leader(context_)->status();
+  const uint64_t waiting = status->last_index.value() - status->commit.value();
   return plan.BySlowestClock(kFirstAnswer + session) + plan.LongestElection() +
          2 * plan.SendingTime(waiting);
 }

@@ -12,9 +12,9 @@ Network::Network(const Plan& plan, Random* random, EventQueue* events, Report* r
 }
 
 Micros Network::Latency(const Link& link) {
-  // Nobody can lead over a network whose round takes longer than an election.
   if (healed_) {
-    return std::min(link.latency_min, 5 * kMillisecond) + random_->Between(0, kMillisecond);
+    return std::min(link.latency_min, Plan::kHealedBaseMax) +
+           random_->Between(0, Plan::kHealedExtraMax);
   }
   // Most are near the lower end, a few much above.
   const Micros spread = plan_.latency_max - plan_.latency_min + 1;

@@ -183,7 +183,7 @@ Micros Plan::SendingTime(uint64_t entries) const {
   const uint64_t messages = entries / (message_bytes / entry_bytes) + 1;
   size_t at_once = std::clamp<size_t>(inflight_bytes / message_bytes, 1, inflight_messages);
   if (!ordered_links) at_once = 1;  // one that overtakes is refused
-  const Micros round = 2 * latency_max + flush_max + apply;
+  const Micros round = 2 * HealedLatencyMax() + flush_max + apply;
   return static_cast<Micros>(messages) * round / static_cast<Micros>(at_once);
 }
 

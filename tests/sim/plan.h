@@ -5,6 +5,7 @@
 // A plan is plain data: what a failing seed is shrunk to is the same plan with fewer faults.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 
@@ -112,8 +113,14 @@ struct Plan {
   Micros LongestElection() const {
     return BySlowestClock(election_max * election_percent_max / 100);
   }
-  // What a follower takes at most to get so many entries when little may be on its way at a time:
-  // a message waits for the answer to an earlier one.
+  // Of a message without faults. Nobody can lead over a network whose round takes longer than an
+  // election.
+  static constexpr Micros kHealedBaseMax = 5 * kMillisecond, kHealedExtraMax = kMillisecond;
+  Micros HealedLatencyMax() const {
+    return std::min(latency_max, kHealedBaseMax) + kHealedExtraMax;
+  }
+  // What a follower takes at most without faults to get so many entries when little may be on its
+  // way at a time: a message waits for the answer to an earlier one.
   Micros SendingTime(uint64_t entries) const;
   size_t window_bytes = 16u << 20;
   size_t append_bytes = 1u << 20;

@@ -151,6 +151,10 @@ void RaftChecker::TakeInstall(StoreId store, StoreLog* log, const raft::Snapshot
   if (lost != nullptr && *lost == committed_[last.value() - 1]) {
     Fail(store, name + ", and so loses the committed entry " + ToString(last));
   }
+  if (!log->configurations.empty() &&
+      log->configurations.back().index > snapshot.membership_index) {
+    report_->Count(Reached::kInstallOverMembers);
+  }
   StoreLog fresh;
   fresh.prev = snapshot.index;
   fresh.prev_term = snapshot.term;
@@ -324,6 +328,14 @@ void RaftChecker::OnChangeDone(const raft::ChangeResult& result) {
   if (index > committed() || committed_[index.value() - 1].term != result.term) {
     failure_->Fail("a change of the members was called done, and entry " + ToString(index) +
                    " of term " + ToString(result.term) + " is not committed");
+    return;
+  }
+  const bool over = std::any_of(
+      configurations_.begin(), configurations_.end(),
+      [&](const Configuration& each) { return each.index >= index && !each.membership->joint; });
+  if (!over) {
+    failure_->Fail("a change of the members was called done, and the joint phase that began at " +
+                   ToString(index) + " is not over");
   }
 }
 

@@ -99,6 +99,8 @@ constexpr State kStates[] = {
     {"revision in more than one watch message", By::kSqlite},
     {"state shown to a watch", By::kSqlite},
     {"watch progress mark", By::kSqlite},
+    {"watch told that there is no leader", By::kSqlite},
+    {"watch told of a leader again", By::kSqlite},
     {"watch reset", By::kSqlite},
     {"watch ended by the hub", By::kSqlite},
     {"operation without an outcome"},
@@ -146,11 +148,14 @@ void Report::CountStages(Micros leader, Micros answer, Micros well) {
   slowest[2] = std::max(slowest[2], well);
 }
 
-void Report::EndRun(bool sqlite, Micros time, uint64_t ended, uint64_t steps) {
+void Report::EndRun(bool sqlite, Micros time, uint64_t ended, uint64_t under_faults,
+                    uint64_t steps) {
   runs = 1;
   sqlite_runs = sqlite ? 1 : 0;
   virtual_time = time;
   operations = operations_min = ended;
+  operations_under_faults = under_faults;
+  mostly_calm = under_faults < kOperationsUnderFaultsFew ? 1 : 0;
   events = steps;
   too_short = time < kVirtualTimeMin || ended < kOperationsMin ? 1 : 0;
 }
@@ -169,6 +174,8 @@ void Report::Add(const Report& other) {
   messages += other.messages;
   undecided += other.undecided;
   too_short += other.too_short;
+  operations_under_faults += other.operations_under_faults;
+  mostly_calm += other.mostly_calm;
   operations_min = std::min(operations_min, other.operations_min);
 }
 
@@ -206,7 +213,9 @@ std::string Report::Text() const {
   add("of them with SQLite", sqlite_runs);
   add("virtual seconds", static_cast<uint64_t>(virtual_time / kSecond));
   add("client operations", operations);
+  add("of them under faults", operations_under_faults);
   add("fewest in a run", runs == 0 ? 0 : operations_min);
+  add("runs with less than 500 under faults", mostly_calm);
   add("runs shorter than they should be", too_short);
   add("messages", messages);
   add("disk operations", disk_operations);

@@ -103,6 +103,8 @@ enum class Reached : uint8_t {
   kWatchPartial,  // a revision came in more than one message
   kWatchState,    // an initial state, or the one after a reset, was shown
   kWatchProgress,
+  kWatchLeaderLost,
+  kWatchLeaderFound,
   kWatchReset,
   kWatchEnded,        // by the hub: too old, too slow, in the future
   kUnknownOperation,  // a client never learned what became of its operation
@@ -147,6 +149,7 @@ const char* ReachedName(Reached state);
 // Every run of a default plan is at least as long, and so busy.
 inline constexpr Micros kVirtualTimeMin = 60 * kSecond;
 inline constexpr uint64_t kOperationsMin = 1000;
+inline constexpr uint64_t kOperationsUnderFaultsFew = 500;
 
 struct Report {
   std::array<uint64_t, kFaults> faults{};
@@ -162,6 +165,10 @@ struct Report {
   uint64_t undecided = 0;                // histories that the linearizability checker gave up on
   uint64_t too_short = 0;                // runs of less than kVirtualTimeMin or kOperationsMin
   uint64_t operations_min = UINT64_MAX;  // of a run
+  // Of these, those that ended while faults could happen; and runs that had few of them, because
+  // there was no majority for long.
+  uint64_t operations_under_faults = 0;
+  uint64_t mostly_calm = 0;
   // How long it took at most to become well again: until a leader was ready, from then on until a
   // write was answered, and altogether.
   std::array<Micros, 3> slowest{};
@@ -170,7 +177,8 @@ struct Report {
   void Count(Reached state, uint64_t by = 1) { reached[static_cast<size_t>(state)] += by; }
   void CountStages(Micros leader, Micros answer, Micros well);
   // Of a run that has ended.
-  void EndRun(bool sqlite, Micros virtual_time, uint64_t operations, uint64_t events);
+  void EndRun(bool sqlite, Micros virtual_time, uint64_t operations, uint64_t under_faults,
+              uint64_t events);
   void Add(const Report& other);
   std::string Text() const;
   // The faults and states, by name, that were never reached, though so many runs or more could

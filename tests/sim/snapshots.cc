@@ -252,9 +252,6 @@ void Snapshots::Place() {
   }
   receiving_->placed = true;
   receiving_->offer.message.generation = *generation;
-  if (process_->status()->membership_index > receiving_->offer.message.snapshot.membership_index) {
-    context_->report.Count(Reached::kInstallOverMembers);
-  }
   Ask();
 }
 

@@ -226,7 +226,7 @@ void Watchers::Connect(size_t number) {
   }
   watcher.machine = machine;
   watcher.life = process->life();
-  watcher.in_state = false;
+  watcher.in_state = watcher.leaderless = false;
   watcher.state_from = 0;
   watcher.state.clear();
   watcher.partial_revision = 0;
@@ -330,7 +330,29 @@ void Watchers::EndState(Watcher* watcher, uint64_t revision) {
   context_->report.Count(Reached::kWatchState);
 }
 
+// In turns; a mark of progress says again how it is. AllKnow wants the last one to be of a leader.
+void Watchers::TakeLeaderMark(Watcher* watcher, const v1::WatchResponse& message) {
+  if (message.progress()) {
+    if (message.leader_lost() != watcher->leaderless || message.leader_found()) {
+      Fail(*watcher, "is told otherwise than before whether there is a leader");
+    }
+    return;
+  }
+  if (message.leader_lost() && (message.leader_found() || watcher->leaderless)) {
+    return Fail(*watcher, "is told a second time that there is no leader");
+  }
+  if (message.leader_found() && !watcher->leaderless) {
+    return Fail(*watcher, "is told of a leader again, and was told of no time without one");
+  }
+  watcher->leaderless = message.leader_lost();
+  context_->report.Count(message.leader_lost() ? Reached::kWatchLeaderLost
+                                               : Reached::kWatchLeaderFound);
+}
+
 void Watchers::Take(Watcher* watcher, Revision revision, const v1::WatchResponse& message) {
+  if (message.leader_lost() || message.leader_found() || message.progress()) {
+    TakeLeaderMark(watcher, message);
+  }
   if (message.reset() || (message.started() && watcher->next == 0)) {
     if (message.reset()) BeginReset(watcher);
     watcher->in_state = true;
@@ -422,8 +444,9 @@ std::string Watchers::WrongEvent(const Watcher& watcher, const v1::WatchEvent& e
 }
 
 bool Watchers::AllKnow(Revision head) const {
-  return std::all_of(watchers_.begin(), watchers_.end(),
-                     [&](const Watcher& watcher) { return watcher.next > head.value(); });
+  return std::all_of(watchers_.begin(), watchers_.end(), [&](const Watcher& watcher) {
+    return watcher.next > head.value() && !watcher.leaderless;
+  });
 }
 
 std::string Watchers::Text() const {
@@ -431,7 +454,8 @@ std::string Watchers::Text() const {
   for (const Watcher& watcher : watchers_) {
     text += " a watch of \"" + watcher.filter.text + "\" at " +
             context_->machines[watcher.machine]->name +
-            (watcher.life == 0 ? " (not connected)" : "") + ", next revision " +
+            (watcher.life == 0 ? " (not connected)" : "") +
+            (watcher.leaderless ? " (told of no leader)" : "") + ", next revision " +
             std::to_string(watcher.next) + ";";
   }
   return text;

@@ -100,6 +100,7 @@ class Watchers {
     std::map<std::string, v1::Item> state;
     // The events of a revision of which more is to come.
     uint64_t partial_revision = 0;  // 0: none
+    bool leaderless = false;        // it was told so, and not of a leader since
     std::vector<v1::WatchEvent> partial;
     size_t machine = 0;
     uint64_t life = 0;     // of the process that it watches; 0: none
@@ -113,6 +114,7 @@ class Watchers {
   void Leave(size_t watcher);
   void Arrive(size_t watcher, uint64_t attempt, Revision revision, const std::string& body);
   void Take(Watcher* watcher, Revision revision, const v1::WatchResponse& message);
+  void TakeLeaderMark(Watcher* watcher, const v1::WatchResponse& message);
   void TakeEvents(Watcher* watcher, uint64_t revision, const v1::WatchResponse& message);
   void BeginReset(Watcher* watcher);
   void EndState(Watcher* watcher, uint64_t revision);

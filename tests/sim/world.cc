@@ -22,6 +22,9 @@ namespace {
 // By how much a run may become longer so that kOperationsMin is reached: with faults, and without.
 constexpr Micros kFaultsLongerMax = 60 * kSecond;
 constexpr Micros kCalmLongerMax = 1800 * kSecond;
+// How many processes may still end by themselves when the faults are over: what was damaged before
+// is found.
+constexpr uint64_t kEndsInCalmMax = 20;
 // How long it is waited for an election to end the faults in.
 constexpr Micros kFaultsForCampaign = 10 * kSecond;
 
@@ -72,16 +75,18 @@ class World {
   Calm calm_;
   Mail mail_;
   Micros founder_lost_since_ = kNever;
+  uint64_t ends_in_calm_ = 0;
 };
 
 World::World(const Plan& plan, std::FILE* story)
     : context_(plan, story),
       clients_(&context_),
-      faults_(
-          &context_,
-          {[this](size_t machine, bool power) { return Crash(machine, power); },
-           [this](size_t machine) { Wipe(machine); }, [this](size_t machine) { operators_.OnTrouble(machine); },
-           [this](const std::vector<size_t>& which, bool lost) { return Blackout(which, lost); }}),
+      faults_(&context_, {[this](size_t machine, bool power) { return Crash(machine, power); },
+                          [this](size_t machine) { Wipe(machine); },
+                          [this](size_t machine) { operators_.OnTrouble(machine); },
+                          [this](const std::vector<size_t>& which, bool lost) {
+                            return Blackout(which, lost);
+                          }}),
       operators_(&context_),
       watchers_(&context_),
       calm_(&context_, &clients_, &watchers_,
@@ -108,6 +113,10 @@ World::World(const Plan& plan, std::FILE* story)
       context_.report.Count(at_work ? Reached::kStoppedAtWork : Reached::kStoppedStarting);
     }
     Bury(machine, stopped && context_.random.Below(4) != 0);
+    if (context_.calm && ++ends_in_calm_ > kEndsInCalmMax) {
+      context_.failure.Fail(context_.machines[machine]->name +
+                            " ends again and again, without faults: " + why);
+    }
     if (context_.machines[machine]->corrupt) {
       ReplaceDamaged(machine, 10);
     } else {
@@ -445,6 +454,7 @@ Result World::Run() {
   RunUntilBusy(kFaultsLongerMax);
   RunUntilCampaign();
   clients_.Stop();
+  const uint64_t under_faults = context_.history.ended();
   if (!context_.failure.failed()) {
     context_.calm = true;
     faults_.Stop();
@@ -477,7 +487,8 @@ Result World::Run() {
   result.failed_at = ended;
   result.trace_hash = context_.trace.hash();
   ++context_.report.sizes[std::min(plan.nodes, kNodesMax)];
-  context_.report.EndRun(plan.sqlite, ended, context_.history.ended(), context_.events.executed());
+  context_.report.EndRun(plan.sqlite, ended, context_.history.ended(), under_faults,
+                         context_.events.executed());
   result.report = context_.report;
   return result;
 }

@@ -13,6 +13,7 @@
 #include <gtest/gtest.h>
 
 #include "absl/strings/str_cat.h"
+#include "tests/storage/noting_disk.h"
 #include "tests/storage/temp_directory.h"
 
 namespace quorate::storage {
@@ -49,6 +50,23 @@ TEST_F(DirectoryTest, IsMadeWithItsParentsAndKeepsItsIdentity) {
   EXPECT_EQ((*again)->identity()->current().boot, 1u);
 }
 
+// A process may be killed between a directory and the sync of its name: the next one finds the
+// directory there, and what it writes in it would go with the name in a power failure.
+TEST_F(DirectoryTest, ItsNameIsDurableAlsoWhenAnotherProcessHasMadeIt) {
+  auto noting = std::make_unique<NotingDisk>(temp_.path());
+  const NotingDisk* const told = noting.get();
+  disk_ = std::move(noting);
+  ASSERT_TRUE(Open().ok());
+  ASSERT_GE(told->notes.size(), 4u);
+  EXPECT_EQ(std::vector<std::string>(told->notes.begin(), told->notes.begin() + 4),
+            (std::vector<std::string>{"sync names in ..", "sync names in .", "sync names in a",
+                                      "sync names in a/b"}));
+  NotingDisk again(temp_.path());
+  ASSERT_TRUE(DataDirectory::Open(&again, path_, "quorate-0").ok());
+  ASSERT_FALSE(again.notes.empty());
+  EXPECT_EQ(again.notes.front(), "sync names in a/b");
+}
+
 TEST_F(DirectoryTest, TwoStoresHaveTwoIds) {
   auto one = Open();
   path_ = temp_.path() + "/other";
@@ -64,7 +82,8 @@ TEST_F(DirectoryTest, LetsOneProcessIn) {
   const pid_t child = ::fork();
   ASSERT_GE(child, 0);
   if (child == 0) {
-    auto lock = DirectoryLock::Take(path_, /*create=*/true);
+    std::filesystem::create_directories(path_);
+    auto lock = DirectoryLock::Take(path_);
     char c = lock.ok() ? 'y' : 'n';
     if (::write(ready[1], &c, 1) != 1) ::_exit(1);
     (void)!::read(done[0], &c, 1);  // holds the lock until the parent lets go
@@ -78,7 +97,7 @@ TEST_F(DirectoryTest, LetsOneProcessIn) {
   ASSERT_TRUE(absl::IsUnavailable(refused.status())) << refused.status();
   EXPECT_THAT(Message(refused.status()), HasSubstr(absl::StrCat("process ", child)));
   // Offline tools obey it too.
-  EXPECT_TRUE(absl::IsUnavailable(DirectoryLock::Take(path_, /*create=*/false).status()));
+  EXPECT_TRUE(absl::IsUnavailable(DirectoryLock::Take(path_).status()));
 
   ASSERT_EQ(::write(done[1], &c, 1), 1);
   int status = 0;
@@ -137,7 +156,7 @@ TEST_F(DirectoryTest, WithADamagedIdentity) {
 }
 
 TEST_F(DirectoryTest, MissingWhenItMustNotBeMade) {
-  EXPECT_TRUE(absl::IsNotFound(DirectoryLock::Take(path_, /*create=*/false).status()));
+  EXPECT_TRUE(absl::IsNotFound(DirectoryLock::Take(path_).status()));
   EXPECT_FALSE(std::filesystem::exists(path_));
 }
 

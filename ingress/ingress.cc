@@ -98,7 +98,7 @@ class Ingress::Impl {
   void Cancel(WriteId id);
   void LinkUp(uint64_t link);
   void LinkDown(Instant now, uint64_t link);
-  void OnOpened(Instant now, uint64_t link, uint64_t last_sequence);
+  void OnOpened(Instant now, uint64_t link, const AppliedSession& session);
   void OnAnswer(const SessionId& session, uint64_t sequence,
                 std::shared_ptr<const std::string> answer);
   void OnRefused(Instant now, uint64_t link, uint64_t from_sequence);
@@ -158,6 +158,7 @@ class Ingress::Impl {
 
   uint64_t link_ = 0;  // the highest link so far
   LinkState state_ = LinkState::kNone;
+  uint64_t opened_at_ = 0;  // of the session, once a leader has said it: AppliedSession::opened_at
   Instant leaderless_since_ = Instant::min();  // valid while not kOpen
   uint64_t cursor_ = 1;                        // kOpen: the next sequence to send on this link
   Instant paused_until_ = Instant::min();      // nothing is sent before (a refusal)
@@ -306,8 +307,16 @@ void Ingress::Impl::LinkDown(Instant now, uint64_t link) {
   state_ = LinkState::kNone;
 }
 
-void Ingress::Impl::OnOpened(Instant now, uint64_t link, uint64_t last_sequence) {
+void Ingress::Impl::OnOpened(Instant now, uint64_t link, const AppliedSession& session) {
+  if (session.id != session_) return;
   if (!IsCurrent(link) || state_ != LinkState::kOpening || lost_) return;
+  // Nothing unanswered goes to another session than it was sent to first, of which it may have been
+  // executed (DESIGN.md, "Exactly once"): the new one knows of none.
+  if (opened_at_ != 0 && session.opened_at != 0 && session.opened_at != opened_at_) {
+    return LoseSession(now, "its store left the cluster and was let in again");
+  }
+  if (session.opened_at != 0) opened_at_ = session.opened_at;
+  const uint64_t last_sequence = session.last_sequence;
   if (last_sequence >= next_sequence_) {
     return LoseSession(now, "the cluster has applied sequences that this node never sent");
   }
@@ -420,6 +429,7 @@ void Ingress::Impl::NewSession(Instant now, uint64_t boot, uint64_t nonce) {
   CHECK(boot > session_.boot, "boot numbers increase");
   session_.boot = boot;
   session_.nonce = nonce;
+  opened_at_ = 0;
   next_sequence_ = 1;
   lost_ = false;
   report_lost_ = false;
@@ -587,9 +597,8 @@ void Ingress::Submit(Instant now, WriteId id, v1::Command command, Instant deadl
 void Ingress::Cancel(Instant, WriteId id) { impl_->Cancel(id); }
 void Ingress::LinkUp(Instant, uint64_t link) { impl_->LinkUp(link); }
 void Ingress::LinkDown(Instant now, uint64_t link) { impl_->LinkDown(now, link); }
-void Ingress::OnOpened(Instant now, uint64_t link, const SessionId& session,
-                       uint64_t last_sequence) {
-  if (session == impl_->session_) impl_->OnOpened(now, link, last_sequence);
+void Ingress::OnOpened(Instant now, uint64_t link, const AppliedSession& session) {
+  impl_->OnOpened(now, link, session);
 }
 void Ingress::OnAnswer(Instant, const SessionId& session, uint64_t sequence,
                        std::shared_ptr<const std::string> answer) {

@@ -127,8 +127,10 @@ class Ingress {
   // The session is open and `last_sequence` is the highest that the leader has applied, which holds
   // all of earlier terms. One that was never sent means that the cluster's state is not the one
   // that this ingress spoke to: session lost. So does one below what has been answered, but only
-  // after IngressOptions::behind_max: until then the session is opened again.
-  void OnOpened(Instant now, uint64_t link, const SessionId& session, uint64_t last_sequence);
+  // after IngressOptions::behind_max: until then the session is opened again. And another
+  // `opened_at` than before: this store left the cluster and was let in again, and what the former
+  // session has executed nobody knows any more.
+  void OnOpened(Instant now, uint64_t link, const AppliedSession& session);
   // The outcome of an applied write, true whoever brings it: any link, or this node's own state
   // machine. Ignored when it is of another session or already known. A null answer ends the write
   // as unknown.

@@ -26,6 +26,8 @@ LeaderSessions::Result LeaderSessions::Check(const SessionId& session, uint64_t 
     found = sessions_.emplace(session, Tracked{}).first;
   }
   Tracked& tracked = found->second;
+  // What an earlier session of the same process has accepted says nothing of this one.
+  if (tracked.opened_at != applied->opened_at) tracked = {applied->opened_at, 0, false};
   tracked.accepted = std::max(tracked.accepted, applied->last_sequence);
   if (sequence <= applied->last_sequence) return {Verdict::kApplied, 0};
   if (sequence <= tracked.accepted) return {Verdict::kPending, 0};

@@ -57,8 +57,9 @@ class LeaderSessions {
 
  private:
   struct Tracked {
-    uint64_t accepted = 0;  // highest; at least what was applied when last seen
-    bool told = false;      // a refusal was said and `accepted` + 1 has not come since
+    uint64_t opened_at = 0;  // AppliedSession's
+    uint64_t accepted = 0;   // highest; at least what was applied when last seen
+    bool told = false;       // a refusal was said and `accepted` + 1 has not come since
   };
   raft::Term term_;
   std::map<SessionId, Tracked> sessions_;  // one per store at most

@@ -21,6 +21,10 @@ struct SessionId {
 struct AppliedSession {
   SessionId id;
   uint64_t last_sequence = 0;  // the highest sequence applied
+  // The log index of the entry that opened it: tells it from an earlier one of the same process,
+  // which ended when its store left the cluster and was let in again. 0: not known (a leader of an
+  // older build has not said it).
+  uint64_t opened_at = 0;
 };
 
 }  // namespace quorate::ingress

@@ -229,9 +229,11 @@ v1::ForwardResponse* ForwardServerStream::Add(const ingress::SessionId& session)
   return &response;
 }
 
-void ForwardServerStream::Opened(const ingress::SessionId& session, uint64_t last_sequence) {
+void ForwardServerStream::Opened(const ingress::AppliedSession& session) {
   if (ending_ != nullptr) return;
-  Add(session)->mutable_opened()->set_last_sequence(last_sequence);
+  v1::SessionOpened* const opened = Add(session.id)->mutable_opened();
+  opened->set_last_sequence(session.last_sequence);
+  opened->set_opened_at(session.opened_at);
 }
 
 // Answers that come while a message is being written share the next one. Never more of them than

@@ -95,7 +95,7 @@ class ForwardServerStream final : public IntakeSink {
   void End(const grpc::Status& status);
 
   // --- IntakeSink ---
-  void Opened(const ingress::SessionId& session, uint64_t last_sequence) override;
+  void Opened(const ingress::AppliedSession& session) override;
   void Answer(const ingress::SessionId& session, uint64_t sequence,
               std::shared_ptr<const std::string> answer) override;
   void Refused(const ingress::SessionId& session, uint64_t from_sequence) override;

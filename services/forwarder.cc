@@ -52,8 +52,8 @@ class Forwarder::Impl : public std::enable_shared_from_this<Forwarder::Impl> {
   class LocalSink final : public IntakeSink {
    public:
     LocalSink(Impl* impl, uint64_t link) : impl_(impl), link_(link) {}
-    void Opened(const ingress::SessionId& session, uint64_t last_sequence) override {
-      impl_->OnOpened(link_, session, last_sequence);
+    void Opened(const ingress::AppliedSession& session) override {
+      impl_->OnOpened(link_, session);
     }
     void Answer(const ingress::SessionId& session, uint64_t sequence,
                 std::shared_ptr<const std::string> answer) override {
@@ -91,7 +91,7 @@ class Forwarder::Impl : public std::enable_shared_from_this<Forwarder::Impl> {
   void SendRemote(ingress::Ingress::Output* out);
   void RenewSession();
   void Finish(std::vector<std::pair<ingress::WriteId, ingress::Outcome>> finished);
-  void OnOpened(uint64_t link, const ingress::SessionId& session, uint64_t last_sequence);
+  void OnOpened(uint64_t link, const ingress::AppliedSession& session);
   void OnLinkBroken(uint64_t link);
   void OnResponse(uint64_t link, v1::ForwardResponse response);
   ForwardServerStream::Reactor::Events EventsOf(uint64_t id);
@@ -405,19 +405,19 @@ void Forwarder::Impl::OnLinkBroken(uint64_t link) {
   if (link_.number == link) DropLink(true);
 }
 
-void Forwarder::Impl::OnOpened(uint64_t link, const ingress::SessionId& session,
-                               uint64_t last_sequence) {
+void Forwarder::Impl::OnOpened(uint64_t link, const ingress::AppliedSession& session) {
   if (link_.number != link) return;
   link_.opened = true;
   redial_backoff_ = Duration::zero();
-  ingress_.OnOpened(now_, link, session, last_sequence);
+  ingress_.OnOpened(now_, link, session);
 }
 
 void Forwarder::Impl::OnResponse(uint64_t link, v1::ForwardResponse response) {
   const ingress::SessionId session{options_.ingress.store, response.boot(), response.nonce()};
   switch (response.kind_case()) {
     case v1::ForwardResponse::kOpened:
-      return OnOpened(link, session, response.opened().last_sequence());
+      return OnOpened(link,
+                      {session, response.opened().last_sequence(), response.opened().opened_at()});
     case v1::ForwardResponse::kAnswers:
       for (v1::ForwardedAnswer& each : *response.mutable_answers()->mutable_answers()) {
         ingress_.OnAnswer(now_, session, each.sequence(),

@@ -344,6 +344,7 @@ void Server::Impl::Housekeep() {
 // A checkpoint that a reader outside of this process holds off waits a second for it, and keeps the
 // apply thread from its work.
 constexpr Duration kMakeDurableInterval = std::chrono::seconds(1);
+constexpr Duration kDurabilityMissed = std::chrono::seconds(10);
 
 void Server::Impl::RecordCaughtUp(const raft::NodeStatus& status, Instant now) {
   Engine* const engine = this->engine();
@@ -352,7 +353,9 @@ void Server::Impl::RecordCaughtUp(const raft::NodeStatus& status, Instant now) {
       return;
     case CaughtUp::Step::kMakeDurable:
       if (now < make_durable_at_) return;
-      if (make_durable_at_ != Instant{} && !durability_missed_) {
+      if (make_durable_at_ == Instant{}) make_durable_since_ = now;
+      // A busy apply thread takes its time.
+      if (now - make_durable_since_ >= kDurabilityMissed && !durability_missed_) {
         durability_missed_ = true;
         LogWarning(
             "the state cannot be made durable yet, and this node serves no reads before: is "

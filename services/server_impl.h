@@ -125,6 +125,7 @@ class Server::Impl {
   // Housekeeping's thread.
   CaughtUp first_caught_up_;
   Instant make_durable_at_;  // not before
+  Instant make_durable_since_;
   bool durability_missed_ = false;
   std::atomic<bool> stopping_ = false;
   std::atomic<uint64_t> log_bytes_ = 0;

@@ -84,7 +84,7 @@ bool WriteIntake::IsCurrent(const SinkPtr& sink, StoreId store) const {
 
 void WriteIntake::Open(const SinkPtr& sink, const ingress::SessionId& session) {
   if (!leadership_.leads) return sink->NotLeader(leadership_.leader);
-  const Route replaced = std::exchange(routes_[session.store], {sink, session});
+  const Route replaced = std::exchange(routes_[session.store], {sink, session, 0});
   if (replaced.sink != nullptr && replaced.sink != sink) replaced.sink->NotLeader(StoreId());
   sessions_.OnNewStream(session);
   queue_.push_back({sink, session, 0, {}});
@@ -113,7 +113,8 @@ void WriteIntake::Closed(const IntakeSink* sink) {
 std::optional<ingress::AppliedSession> WriteIntake::FindSession(StoreId store) const {
   const std::optional<storage::SessionView> view = state_->FindSession(store);
   if (!view) return std::nullopt;
-  return ingress::AppliedSession{{view->store, view->boot, view->nonce}, view->last_sequence};
+  return ingress::AppliedSession{
+      {view->store, view->boot, view->nonce}, view->last_sequence, view->opened_at.value()};
 }
 
 const std::optional<ingress::AppliedSession>& WriteIntake::Look(View* view, StoreId store) const {
@@ -122,10 +123,15 @@ const std::optional<ingress::AppliedSession>& WriteIntake::Look(View* view, Stor
   return view->emplace(store, FindSession(store)).first->second;
 }
 
+void WriteIntake::TellOpened(Route* route, const ingress::AppliedSession& session) {
+  route->opened_at = session.opened_at;
+  route->sink->Opened(session);
+}
+
 bool WriteIntake::AdmitOpen(Item* item, View* view) {
   const auto& applied = Look(view, item->session.store);
   if (applied && applied->id == item->session) {
-    item->sink->Opened(item->session, applied->last_sequence);
+    TellOpened(&routes_.at(item->session.store), *applied);
     return false;
   }
   // One entry is enough for as many links as ask meanwhile: the route says whom to tell.
@@ -135,8 +141,11 @@ bool WriteIntake::AdmitOpen(Item* item, View* view) {
 bool WriteIntake::Admit(Item* item, View* view) {
   if (!IsCurrent(item->sink, item->session.store)) return false;
   if (item->sequence == 0) return AdmitOpen(item, view);
-  const auto result =
-      sessions_.Check(item->session, item->sequence, Look(view, item->session.store));
+  auto applied = Look(view, item->session.store);
+  // It was sent to a session of which this link was told; one that was opened since, after the
+  // store had left and come back, does not know what that one has executed.
+  if (applied && applied->opened_at != routes_.at(item->session.store).opened_at) applied.reset();
+  const auto result = sessions_.Check(item->session, item->sequence, applied);
   switch (result.verdict) {
     case ingress::LeaderSessions::Verdict::kAppend:
       return true;
@@ -237,10 +246,12 @@ void WriteIntake::OnApplied(const std::vector<storage::Applied>& applied) {
     if (each.refused && each.session_sequence != 0) sessions_.OnRefusedByState(session);
     const auto found = routes_.find(each.session_store);
     if (found == routes_.end() || found->second.session != session) continue;
-    const Route route = found->second;
     if (each.session_sequence == 0) {
-      OnOpenApplied(route, each);
-    } else if (each.refused) {
+      OnOpenApplied(&found->second, each);
+      continue;
+    }
+    const Route& route = found->second;
+    if (each.refused) {
       OnRefusedByState(route, each);
     } else if (each.answer != nullptr) {
       route.sink->Answer(session, each.session_sequence, each.answer);
@@ -248,16 +259,16 @@ void WriteIntake::OnApplied(const std::vector<storage::Applied>& applied) {
   }
 }
 
-void WriteIntake::OnOpenApplied(const Route& route, const storage::Applied& applied) {
-  const auto now = FindSession(route.session.store);
+void WriteIntake::OnOpenApplied(Route* route, const storage::Applied& applied) {
+  const auto now = FindSession(route->session.store);
   // Not ready: the answer would not cover what earlier terms left. The open is in the queue still.
   if (!taking()) return;
-  if (now && now->id == route.session) {
-    route.sink->Opened(route.session, now->last_sequence);
+  if (now && now->id == route->session) {
+    TellOpened(route, *now);
   } else {
-    route.sink->SessionUnknown(route.session, applied.refused
-                                                  ? "the cluster refused to open it"
-                                                  : "a newer session of this store has begun");
+    route->sink->SessionUnknown(route->session, applied.refused
+                                                    ? "the cluster refused to open it"
+                                                    : "a newer session of this store has begun");
   }
 }
 

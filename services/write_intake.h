@@ -34,7 +34,7 @@ namespace quorate::services {
 class IntakeSink {
  public:
   virtual ~IntakeSink() = default;
-  virtual void Opened(const ingress::SessionId& session, uint64_t last_sequence) = 0;
+  virtual void Opened(const ingress::AppliedSession& session) = 0;
   virtual void Answer(const ingress::SessionId& session, uint64_t sequence,
                       std::shared_ptr<const std::string> answer) = 0;
   virtual void Refused(const ingress::SessionId& session, uint64_t from_sequence) = 0;
@@ -97,6 +97,8 @@ class WriteIntake {
   struct Route {
     SinkPtr sink;
     ingress::SessionId session;
+    // Of the session that the sink was told of last: its writes are for that one. 0: of none yet.
+    uint64_t opened_at = 0;
   };
   struct Item {
     SinkPtr sink;
@@ -121,9 +123,10 @@ class WriteIntake {
   // True: the item is to be proposed.
   bool Admit(Item* item, View* view);
   bool AdmitOpen(Item* item, View* view);
+  static void TellOpened(Route* route, const ingress::AppliedSession& session);
   void OnProposed(uint64_t epoch, const std::vector<Proposed>& proposed, size_t accepted,
                   raft::ProposeStatus status);
-  void OnOpenApplied(const Route& route, const storage::Applied& applied);
+  void OnOpenApplied(Route* route, const storage::Applied& applied);
   void OnRefusedByState(const Route& route, const storage::Applied& applied);
 
   const Options options_;

@@ -85,6 +85,7 @@ struct SessionView {
   uint64_t nonce = 0;
   uint64_t last_sequence = 0;
   uint64_t answered_through = 0;
+  raft::Index opened_at{};  // the entry that opened it: tells it from an earlier one of that store
 };
 
 // The setting's name: on disk, and in the metadata of SetSettings' answer, where it is "on" or

@@ -350,8 +350,9 @@ absl::Status CheckSchema(Database& database, const std::string& path) {
   }
   for (const auto& [name, words] : *found) {
     if (wanted->contains(name)) continue;
-    return absl::DataLossError(path + " has " + name +
-                               ", which Quorate does not make: drop it where it was made");
+    // No damage: somebody's own table or index.
+    return absl::FailedPreconditionError(
+        path + " has " + name + ", which Quorate does not make: drop it where it was made");
   }
   return absl::OkStatus();
 }

@@ -38,7 +38,7 @@ HashSum HashOfSession(RowHasher& hasher, const Session& session) {
       .Number(session.view.store.value())
       .Number(session.view.boot)
       .Number(session.view.nonce)
-      .Number(session.opened_at.value())
+      .Number(session.view.opened_at.value())
       .Number(session.view.last_sequence)
       .Number(session.view.answered_through)
       .Finish();
@@ -111,8 +111,7 @@ Refusal SessionTable::Open(const SessionView& wanted, raft::Index at,
     Delete(wanted.store);
   }
   Session session;
-  session.view = {wanted.store, wanted.boot, wanted.nonce, 0, 0};
-  session.opened_at = at;
+  session.view = {wanted.store, wanted.boot, wanted.nonce, 0, 0, at};
   sessions_.emplace(wanted.store, std::move(session));
   dirty_.insert(wanted.store);
   return Refusal::kNone;
@@ -188,7 +187,7 @@ void SessionTable::BringUpToDate(std::map<StoreId, Session>& copy) const {
     }
     const Session& from = now->second;
     Session& to = copy[store];
-    if (to.opened_at != from.opened_at) to = Session();
+    if (to.view.opened_at != from.view.opened_at) to = Session();
     const uint64_t have = std::max(to.view.last_sequence, from.view.answered_through);
     while (to.view.answered_through < from.view.answered_through && !to.answers.empty()) {
       to.answers.pop_front();
@@ -198,7 +197,6 @@ void SessionTable::BringUpToDate(std::map<StoreId, Session>& copy) const {
       to.answers.push_back(from.answers[next - from.view.answered_through - 1]);
     }
     to.view = from.view;
-    to.opened_at = from.opened_at;
     CHECK(to.answers.size() == from.answers.size());
   }
 }
@@ -274,7 +272,7 @@ absl::Status SessionStore::FlushSession(StoreId store, Session& session, HashSum
   put_session_.BindUint(1, store.value());
   put_session_.BindUint(2, view.boot);
   put_session_.BindUint(3, view.nonce);
-  put_session_.BindUint(4, session.opened_at.value());
+  put_session_.BindUint(4, session.view.opened_at.value());
   put_session_.BindUint(5, view.last_sequence);
   put_session_.BindUint(6, view.answered_through);
   absl::Status status = put_session_.Run();
@@ -299,9 +297,8 @@ absl::Status SessionStore::Load(Database& database, SessionTable& table) {
     if (!row.ok()) return row.status();
     if (!*row) break;
     Session session;
-    session.view = {StoreId(select->Uint(0)), select->Uint(1), select->Uint(2), select->Uint(4),
-                    select->Uint(5)};
-    session.opened_at = raft::Index(select->Uint(3));
+    session.view = {StoreId(select->Uint(0)), select->Uint(1), select->Uint(2),
+                    select->Uint(4),          select->Uint(5), raft::Index(select->Uint(3))};
     session.stored = true;
     session.stored_through = session.view.last_sequence;
     if (session.view.answered_through > session.view.last_sequence) {

@@ -35,7 +35,6 @@ struct KeptAnswer {
 // The process of one ingress, as the log knows it.
 struct Session {
   SessionView view;
-  raft::Index opened_at;  // the entry that opened it: tells it from an earlier one of that store
   // Of the sequences answered_through + 1 to last_sequence, in order.
   std::deque<KeptAnswer> answers;
   HashSum answers_hash;  // the sum of theirs

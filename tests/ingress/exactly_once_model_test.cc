@@ -37,6 +37,9 @@ struct Machine {
     SessionId id;
     uint64_t last = 0;
     std::map<uint64_t, std::string> kept;
+    uint64_t opened_at = 0;
+
+    AppliedSession View() const { return {id, last, opened_at}; }
   };
   struct Result {
     bool refused = false;
@@ -45,13 +48,15 @@ struct Machine {
   std::map<StoreId, Session> sessions;
   std::map<uint64_t, int> executed;  // write -> how often
   uint64_t revision = 1;
+  uint64_t index = 0;
 
   Result Apply(const LogEntry& entry) {
+    ++index;
     auto found = sessions.find(entry.session.store);
     if (entry.open) {
       if (found != sessions.end() && found->second.id == entry.session) return {};
       if (found != sessions.end() && found->second.id.boot >= entry.session.boot) return {true, {}};
-      sessions[entry.session.store] = {entry.session, 0, {}};
+      sessions[entry.session.store] = {entry.session, 0, {}, index};
       return {};
     }
     if (found == sessions.end() || found->second.id != entry.session) return {true, {}};
@@ -113,6 +118,7 @@ class Simulation {
     uint64_t sequence = 0;
     SessionId session;
     std::string answer;
+    uint64_t opened_at = 0;
   };
   // A node's ingress, its link to a leader, and what is under way on it.
   struct Node {
@@ -121,6 +127,7 @@ class Simulation {
     uint64_t next_link = 1;
     uint64_t link = 0;         // 0: none
     uint64_t link_term = 0;    // the leadership at its other end
+    uint64_t told = 0;         // AppliedSession::opened_at, told by the leader on this link
     Instant late_until;        // the leader's view of the session may be an older one
     std::deque<LogEntry> out;  // to the leader
     std::deque<Reply> in;
@@ -151,7 +158,7 @@ class Simulation {
     options.unanswered_max = 1 + Roll(12);
     options.batch_bytes_max = 1 + Roll(2000);
     options.waiting_max = 20;
-    options.behind_max = seconds(3);
+    options.behind_max = seconds(10);
     node.ingress = std::make_unique<Ingress>(options);
     node.link = 0;
     node.next_link = 1;
@@ -204,7 +211,7 @@ class Simulation {
         if (OneIn(2)) Cancel();
         break;
       case 17:
-        if (OneIn(80)) RemoveSession(i);
+        if (OneIn(20)) RemoveSession(i);
         break;
       case 18:
         if (OneIn(4)) now_ += milliseconds(Roll(1500));
@@ -255,6 +262,7 @@ class Simulation {
     if (node.link == 0 && leading_ && !OneIn(3)) {
       node.link = node.next_link++;
       node.link_term = term_;
+      node.told = 0;
       node.late_until = now_ + milliseconds(OneIn(3) ? Roll(1000) : 0);
       node.out.clear();
       node.in.clear();
@@ -321,14 +329,14 @@ class Simulation {
     }
     const auto found = machine_.sessions.find(entry.session.store);
     std::optional<AppliedSession> applied;
-    if (found != machine_.sessions.end()) applied = {found->second.id, found->second.last};
+    if (found != machine_.sessions.end()) applied = found->second.View();
     if (entry.open) {
       if (applied && applied->id == entry.session) {
         // Its apply thread may be behind the node's own.
         const uint64_t last = applied->last_sequence;
         const uint64_t behind = now_ < node.late_until ? Roll(std::min<uint64_t>(last, 5) + 1) : 0;
         if (last - behind < node.ingress->answered_through()) ++seen_.behind;
-        node.in.push_back({Reply::Kind::kOpened, last - behind, entry.session, ""});
+        TellOpened(&node, {entry.session, last - behind, applied->opened_at});
       } else if (OneIn(8)) {
         node.in.push_back({Reply::Kind::kRefused, 0, {}, ""});
       } else {
@@ -336,6 +344,8 @@ class Simulation {
       }
       return;
     }
+    // As services/write_intake.
+    if (applied && applied->opened_at != node.told) applied.reset();
     const auto check = leader_sessions_.Check(entry.session, entry.sequence, applied);
     switch (check.verdict) {
       case LeaderSessions::Verdict::kAppend:
@@ -366,6 +376,12 @@ class Simulation {
     }
   }
 
+  static void TellOpened(Node* node, const AppliedSession& session) {
+    node->told = session.opened_at;
+    node->in.push_back(
+        {Reply::Kind::kOpened, session.last_sequence, session.id, "", session.opened_at});
+  }
+
   void Append(LogEntry entry) {
     entry.term = term_;
     log_.push_back(entry);
@@ -377,6 +393,8 @@ class Simulation {
       const LogEntry entry = log_.front();
       log_.pop_front();
       Apply(entry);
+      // While nothing of the session has been answered: it looks like a new one.
+      if (entry.sequence == 1 && OneIn(20)) RemoveSession(entry.session.store.value() - 100);
     }
   }
 
@@ -397,7 +415,7 @@ class Simulation {
       }
       node.in.push_back({Reply::Kind::kUnknown, 0, entry.session, ""});
     } else if (entry.open) {
-      node.in.push_back({Reply::Kind::kOpened, found->second.last, entry.session, ""});
+      TellOpened(&node, found->second.View());
     } else if (result.answer) {
       node.in.push_back({Reply::Kind::kAnswer, entry.sequence, entry.session, *result.answer});
     }
@@ -429,6 +447,10 @@ class Simulation {
   void RemoveSession(size_t i) {
     removed_.insert(nodes_[i].ingress->session());
     machine_.sessions.erase(StoreOf(i));
+    // It opens the session again before it hears of that; and a snapshot keeps from it what the
+    // session had executed.
+    if (OneIn(2)) BreakLink(i);
+    if (OneIn(2)) local_[i].clear();
   }
 
   // --- Links ---
@@ -463,7 +485,7 @@ class Simulation {
     Ingress& ingress = *node.ingress;
     switch (reply.kind) {
       case Reply::Kind::kOpened:
-        return ingress.OnOpened(now_, node.link, reply.session, reply.sequence);
+        return ingress.OnOpened(now_, node.link, {reply.session, reply.sequence, reply.opened_at});
       case Reply::Kind::kAnswer:
         return ingress.OnAnswer(now_, reply.session, reply.sequence,
                                 std::make_shared<std::string>(reply.answer));

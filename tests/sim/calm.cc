@@ -16,8 +16,9 @@ constexpr Micros kAskInterval = 500 * kMillisecond;
 constexpr Micros kElections = 20;
 constexpr Micros kFirstAnswer = 3 * kSecond;
 // But a store that was sent away and let in again meanwhile has lost its session with the cluster,
-// and its ingress believes that only so long after it was told (IngressOptions::behind_max).
-constexpr Micros kSessionGone = 10 * kSecond;
+// perhaps more than once, and its ingress begins another one only so often
+// (IngressOptions::session_backoff).
+constexpr Micros kSessionGone = 2 * kSecond;
 // How old the state that a local read shows may be, in those timeouts.
 constexpr Micros kLocalAges = 2;
 

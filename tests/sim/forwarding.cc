@@ -40,8 +40,8 @@ Forwarding* ForwardingOf(Context* context, size_t machine, uint64_t life) {
 class Forwarding::LocalSink final : public services::IntakeSink {
  public:
   LocalSink(Forwarding* forwarding, uint64_t link) : forwarding_(forwarding), link_(link) {}
-  void Opened(const SessionId& session, uint64_t last_sequence) override {
-    forwarding_->OnOpened(link_, session, last_sequence);
+  void Opened(const ingress::AppliedSession& session) override {
+    forwarding_->OnOpened(link_, session);
   }
   void Answer(const SessionId& session, uint64_t sequence,
               std::shared_ptr<const std::string> answer) override {
@@ -64,10 +64,8 @@ class Forwarding::LocalSink final : public services::IntakeSink {
 class Forwarding::RemoteSink final : public services::IntakeSink {
  public:
   RemoteSink(Forwarding* forwarding, StreamKey key) : forwarding_(forwarding), key_(key) {}
-  void Opened(const SessionId& session, uint64_t last_sequence) override {
-    Reply([link = key_.number, session, last_sequence](Forwarding* to) {
-      to->OnOpened(link, session, last_sequence);
-    });
+  void Opened(const ingress::AppliedSession& session) override {
+    Reply([link = key_.number, session](Forwarding* to) { to->OnOpened(link, session); });
   }
   void Answer(const SessionId& session, uint64_t sequence,
               std::shared_ptr<const std::string> answer) override {
@@ -253,12 +251,12 @@ void Forwarding::OnLinkBroken(uint64_t link) {
   if (link_.number == link) DropLink(true);
 }
 
-void Forwarding::OnOpened(uint64_t link, const SessionId& session, uint64_t last_sequence) {
+void Forwarding::OnOpened(uint64_t link, const ingress::AppliedSession& session) {
   if (link_.number != link) return;
   link_.opened = true;
   redial_backoff_ = Duration::zero();
   ports_.context->report.Count(Reached::kSessionOpened);
-  ingress_.OnOpened(now_, link, session, last_sequence);
+  ingress_.OnOpened(now_, link, session);
 }
 
 bool Forwarding::TakeAndSend() {

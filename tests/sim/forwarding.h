@@ -74,7 +74,7 @@ class Forwarding {
   // Ends time-to-lives that are over, as services/server's housekeeping does. When next.
   Instant Expire();
   void OnLinkBroken(uint64_t link);
-  void OnOpened(uint64_t link, const ingress::SessionId& session, uint64_t last_sequence);
+  void OnOpened(uint64_t link, const ingress::AppliedSession& session);
   // Carries an action to the forwarding of another process, in order; or breaks the stream.
   // `link_of_mine`: this end began it (else 0).
   void Carry(size_t machine, uint64_t life, uint64_t link_of_mine, StreamKey stream,

@@ -8,10 +8,12 @@ same source have left in build/trace_hashes, one file per build; then leaves its
 twice, so that a build alone also shows that nothing but the seed decides.
 
 Where a run differs: quorate-sim --seed N --trace of both builds, and diff.
-Exit: 0 all alike, 1 a hash differs or a run fails.
+QUORATE_HASHES_REQUIRED names a build that must have left its own of this very source.
+Exit: 0 all alike, 1 a hash differs, a run fails or what is required is not there.
 """
 import hashlib
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -62,6 +64,7 @@ def main():
         print(__doc__, file=sys.stderr)
         return 2
     sim, build = sys.argv[1:]
+    required = os.environ.get("QUORATE_HASHES_REQUIRED", build)
     mine = hashes_of(sim)
     bad = differences(mine, hashes_of(sim), "the same build's next run")
     sources = source_hash()
@@ -77,6 +80,9 @@ def main():
         json.dumps({"sources": sources, "hashes": mine}, indent=1) + "\n")
     print(f"{len(mine)} runs, twice; compared with {', '.join(compared) or 'no other build'}: "
           f"{bad} differ")
+    if required not in [build, *compared]:
+        print(f"{required} has left no hashes of this source: run its test sim.trace_hashes first")
+        bad += 1
     return 1 if bad else 0
 
 

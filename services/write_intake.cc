@@ -84,7 +84,11 @@ bool WriteIntake::IsCurrent(const SinkPtr& sink, StoreId store) const {
 
 void WriteIntake::Open(const SinkPtr& sink, const ingress::SessionId& session) {
   if (!leadership_.leads) return sink->NotLeader(leadership_.leader);
-  const Route replaced = std::exchange(routes_[session.store], {sink, session, 0});
+  Route& route = routes_[session.store];
+  const Route replaced = route;
+  route = {sink, session, 0};
+  // What it has sent before it opens its session once more is as good as it was.
+  if (replaced.sink == sink && replaced.session == session) route.opened_at = replaced.opened_at;
   if (replaced.sink != nullptr && replaced.sink != sink) replaced.sink->NotLeader(StoreId());
   sessions_.OnNewStream(session);
   queue_.push_back({sink, session, 0, {}});
@@ -128,23 +132,25 @@ void WriteIntake::TellOpened(Route* route, const ingress::AppliedSession& sessio
   route->sink->Opened(session);
 }
 
-bool WriteIntake::AdmitOpen(Item* item, View* view) {
-  const auto& applied = Look(view, item->session.store);
-  if (applied && applied->id == item->session) {
-    TellOpened(&routes_.at(item->session.store), *applied);
+bool WriteIntake::AdmitOpen(Route* route, View* view) {
+  const auto& applied = Look(view, route->session.store);
+  if (applied && applied->id == route->session) {
+    TellOpened(route, *applied);
     return false;
   }
   // One entry is enough for as many links as ask meanwhile: the route says whom to tell.
-  return opening_.insert(item->session).second;
+  return opening_.insert(route->session).second;
 }
 
 bool WriteIntake::Admit(Item* item, View* view) {
   if (!IsCurrent(item->sink, item->session.store)) return false;
-  if (item->sequence == 0) return AdmitOpen(item, view);
+  Route& route = routes_.at(item->session.store);
+  if (route.session != item->session) return false;  // its sender has begun another one since
+  if (item->sequence == 0) return AdmitOpen(&route, view);
   auto applied = Look(view, item->session.store);
-  // It was sent to a session of which this link was told; one that was opened since, after the
+  // It was sent to the session of which this link was told; one that was opened since, after the
   // store had left and come back, does not know what that one has executed.
-  if (applied && applied->opened_at != routes_.at(item->session.store).opened_at) applied.reset();
+  if (applied && applied->opened_at != route.opened_at) applied.reset();
   const auto result = sessions_.Check(item->session, item->sequence, applied);
   switch (result.verdict) {
     case ingress::LeaderSessions::Verdict::kAppend:

@@ -122,7 +122,7 @@ class WriteIntake {
   void DropEverything(StoreId leader);
   // True: the item is to be proposed.
   bool Admit(Item* item, View* view);
-  bool AdmitOpen(Item* item, View* view);
+  bool AdmitOpen(Route* route, View* view);
   static void TellOpened(Route* route, const ingress::AppliedSession& session);
   void OnProposed(uint64_t epoch, const std::vector<Proposed>& proposed, size_t accepted,
                   raft::ProposeStatus status);

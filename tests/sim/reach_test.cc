@@ -34,7 +34,7 @@ void ExpectReached(const Report& report, std::initializer_list<Reached> states) 
 }
 
 TEST(ReachTest, BirthInAllItsStates) {
-  const Report report = RunBent(SanitizerShare(40), [](Plan* plan) {
+  const Report report = RunBent(SanitizerShare(60), [](Plan* plan) {
     plan->birth = true;
     plan->wrong_founders = plan->seed % 4 == 0;
     plan->spares = 1;

@@ -31,6 +31,9 @@ TEST(WorldTest, WithoutFaultsEverythingIsAnswered) {
   plan.faults = 0;
   plan.nodes = 3;
   plan.chaos = 20 * kSecond;
+  plan.clients = 10;
+  plan.think = 100 * kMillisecond;
+  plan.value_bytes = 64;
   plan.loss_permille = plan.duplicate_permille = plan.slow_flush_permille = 0;
   plan.ordered_links = true;
   const Result result = RunPlan(plan, nullptr);

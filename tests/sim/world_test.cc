@@ -27,15 +27,10 @@ TEST(WorldTest, ASeedIsOneRun) {
 }
 
 TEST(WorldTest, WithoutFaultsEverythingIsAnswered) {
-  Plan plan = DrawPlan(1);
-  plan.faults = 0;
+  Plan plan;
+  plan.seed = 1;
   plan.nodes = 3;
   plan.chaos = 20 * kSecond;
-  plan.clients = 10;
-  plan.think = 100 * kMillisecond;
-  plan.value_bytes = 64;
-  plan.loss_permille = plan.duplicate_permille = plan.slow_flush_permille = 0;
-  plan.ordered_links = true;
   const Result result = RunPlan(plan, nullptr);
   EXPECT_EQ(result.failure, "");
   EXPECT_GT(result.report.operations, 500u);

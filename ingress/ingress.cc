@@ -308,13 +308,20 @@ void Ingress::Impl::LinkDown(Instant now, uint64_t link) {
 }
 
 void Ingress::Impl::OnOpened(Instant now, uint64_t link, const AppliedSession& session) {
-  if (session.id != session_) return;
-  if (!IsCurrent(link) || state_ != LinkState::kOpening || lost_) return;
+  if (session.id != session_ || !IsCurrent(link) || lost_) return;
   // Nothing unanswered goes to another session than it was sent to first, of which it may have been
-  // executed (DESIGN.md, "Exactly once"): the new one knows of none.
-  if (opened_at_ != 0 && session.opened_at != 0 && session.opened_at != opened_at_) {
+  // executed (DESIGN.md, "Exactly once"): the new one knows of none. Also when this open was
+  // answered before: one open may be answered twice.
+  const bool known = opened_at_ != 0 && session.opened_at != 0;
+  if (known && session.opened_at != opened_at_) {
     return LoseSession(now, "its store left the cluster and was let in again");
   }
+  // What was sent while only older builds led, which do not say it, may have been sent to another.
+  if (opened_at_ == 0 && session.opened_at != 0 && next_sequence_ > 1 &&
+      session.last_sequence == 0) {
+    return LoseSession(now, "it may be another one than an older build's leader had opened");
+  }
+  if (state_ != LinkState::kOpening) return;
   if (session.opened_at != 0) opened_at_ = session.opened_at;
   const uint64_t last_sequence = session.last_sequence;
   if (last_sequence >= next_sequence_) {

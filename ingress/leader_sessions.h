@@ -1,10 +1,11 @@
 // The leader's side of the session rule: what may be appended, so that the log holds each session's
 // sequences in order and without holes, and nothing twice within a term.
 //
-// The state machine alone decides what is executed (DESIGN.md, "Exactly once"); this check keeps
-// what it would refuse or skip out of the log. It relies on one fact: a ready leader has applied
-// everything that earlier terms left in its log, so that "applied" plus "what I accepted in this
-// term" is all there is of a session.
+// The state machine decides what is executed in a session (DESIGN.md, "Exactly once"); this check
+// keeps what it would refuse or skip out of the log. (That nothing goes to another session of the
+// same process than it was sent to first is the ingress's to see to: AppliedSession::opened_at.) It
+// relies on one fact: a ready leader has applied everything that earlier terms left in its log, so
+// that "applied" plus "what I accepted in this term" is all there is of a session.
 //
 // Pure and not thread-safe. The caller appends what was accepted in the order of the calls, and
 // reports what was not appended after all with RollBack before it asks anything else of that

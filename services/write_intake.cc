@@ -149,7 +149,8 @@ bool WriteIntake::Admit(Item* item, View* view) {
   if (item->sequence == 0) return AdmitOpen(&route, view);
   auto applied = Look(view, item->session.store);
   // It was sent to the session of which this link was told; one that was opened since, after the
-  // store had left and come back, does not know what that one has executed.
+  // store had left and come back, does not know what that one has executed. A second line of
+  // defence: the ingress sends nothing of the former one.
   if (applied && applied->opened_at != route.opened_at) applied.reset();
   const auto result = sessions_.Check(item->session, item->sequence, applied);
   switch (result.verdict) {

@@ -477,6 +477,8 @@ class Simulation {
     node.in.pop_front();
     Deliver(i, reply);
     if (OneIn(20) && reply.kind == Reply::Kind::kAnswer) Deliver(i, reply);
+    // By the intake, and by its apply thread.
+    if (OneIn(20) && reply.kind == Reply::Kind::kOpened) node.in.push_back(reply);
     if (reply.kind == Reply::Kind::kNotLeader) BreakLink(i);
   }
 

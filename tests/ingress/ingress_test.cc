@@ -595,6 +595,34 @@ TEST_F(IngressTest, NothingIsSentToAnotherSessionThanItWasSentToFirst) {
   EXPECT_EQ(Sent(), "1:b") << "what was never sent is safe to send";
 }
 
+// An open is answered by the leader's intake and by its apply thread: the second answer may be of
+// the next session, which an open that was sent since has begun.
+TEST_F(IngressTest, AnotherSessionIsNoticedOnALinkThatIsOpen) {
+  LinkUpAndOpen(1, 0);
+  Submit(1, "a", seconds(60));
+  EXPECT_EQ(Sent(), "1:a");
+  Opened(1, 0, 23);
+  Sent();
+  EXPECT_TRUE(session_lost_);
+  EXPECT_EQ(End(1), "unknown");
+}
+
+// What an older build's leader executed may have been in a session that is gone.
+TEST_F(IngressTest, WhatWasSentWithoutKnowingWhereItsSessionBeganIsNotSentToAnEmptyOne) {
+  ingress_->LinkUp(now_, 1);
+  Sent();
+  Opened(1, 0, 0);
+  Submit(1, "a", seconds(60));
+  EXPECT_EQ(Sent(), "1:a");
+  ingress_->LinkDown(now_, 1);
+  ingress_->LinkUp(now_, 2);
+  Sent();
+  Opened(2, 0, 23);
+  EXPECT_EQ(Sent(), "");
+  EXPECT_TRUE(session_lost_);
+  EXPECT_EQ(End(1), "unknown");
+}
+
 // A leader of an older build does not say where the session began.
 TEST_F(IngressTest, ASessionWhosePlaceIsNotKnownGoesOn) {
   ingress_->LinkUp(now_, 1);

@@ -35,10 +35,10 @@ class IngressTest : public testing::Test {
     now_ += time;
     ingress_->Tick(now_);
   }
-  void LinkUpAndOpen(uint64_t link, uint64_t last_sequence) {
+  void LinkUpAndOpen(uint64_t link, uint64_t last_sequence, uint64_t opened_at = 17) {
     ingress_->LinkUp(now_, link);
     ASSERT_EQ(Sent(), "open@" + std::to_string(link));
-    Opened(link, last_sequence);
+    Opened(link, last_sequence, opened_at);
   }
   void Opened(uint64_t link, uint64_t last_sequence, uint64_t opened_at = 17) {
     ingress_->OnOpened(now_, link, {ingress_->session(), last_sequence, opened_at});
@@ -575,16 +575,12 @@ TEST_F(IngressTest, ALeaderThatForgotAnsweredWritesForGoodEndsTheSession) {
 // in the session that went with it, and the one that was opened in its place knows nothing of that
 // (simulator, seed 240296391880644 of 2026-11-22).
 TEST_F(IngressTest, NothingIsSentToAnotherSessionThanItWasSentToFirst) {
-  ingress_->LinkUp(now_, 1);
-  ASSERT_EQ(Sent(), "open@1");
-  Opened(1, 0, 17);
+  LinkUpAndOpen(1, 0, 17);
   Submit(1, "a", seconds(60));
   EXPECT_EQ(Sent(), "1:a");
   ingress_->LinkDown(now_, 1);
   Submit(2, "b", seconds(60));
-  ingress_->LinkUp(now_, 2);
-  ASSERT_EQ(Sent(), "open@2");
-  Opened(2, 0, 23);
+  LinkUpAndOpen(2, 0, 23);
   EXPECT_EQ(Sent(), "");
   EXPECT_TRUE(session_lost_);
   EXPECT_EQ(End(1), "unknown");
@@ -609,15 +605,11 @@ TEST_F(IngressTest, AnotherSessionIsNoticedOnALinkThatIsOpen) {
 
 // What an older build's leader executed may have been in a session that is gone.
 TEST_F(IngressTest, WhatWasSentWithoutKnowingWhereItsSessionBeganIsNotSentToAnEmptyOne) {
-  ingress_->LinkUp(now_, 1);
-  Sent();
-  Opened(1, 0, 0);
+  LinkUpAndOpen(1, 0, 0);
   Submit(1, "a", seconds(60));
   EXPECT_EQ(Sent(), "1:a");
   ingress_->LinkDown(now_, 1);
-  ingress_->LinkUp(now_, 2);
-  Sent();
-  Opened(2, 0, 23);
+  LinkUpAndOpen(2, 0, 23);
   EXPECT_EQ(Sent(), "");
   EXPECT_TRUE(session_lost_);
   EXPECT_EQ(End(1), "unknown");
@@ -625,20 +617,14 @@ TEST_F(IngressTest, WhatWasSentWithoutKnowingWhereItsSessionBeganIsNotSentToAnEm
 
 // A leader of an older build does not say where the session began.
 TEST_F(IngressTest, ASessionWhosePlaceIsNotKnownGoesOn) {
-  ingress_->LinkUp(now_, 1);
-  Sent();
-  Opened(1, 0, 17);
+  LinkUpAndOpen(1, 0, 17);
   Submit(1, "a");
   Sent();
   ingress_->LinkDown(now_, 1);
-  ingress_->LinkUp(now_, 2);
-  Sent();
-  Opened(2, 0, 0);
+  LinkUpAndOpen(2, 0, 0);
   EXPECT_EQ(Sent(), "1:a");
   ingress_->LinkDown(now_, 2);
-  ingress_->LinkUp(now_, 3);
-  Sent();
-  Opened(3, 0, 18);
+  LinkUpAndOpen(3, 0, 18);
   Sent();
   EXPECT_TRUE(session_lost_) << "the older build has not made it forget";
 }

@@ -81,19 +81,31 @@ bool Birth::Fresh(const Peer& peer, Instant now) const {
 
 // --- Asking ---
 
-void Birth::SetAddresses(std::vector<PeerAddress> addresses, Instant now) {
+void Birth::SetAddresses(std::vector<PeerAddress> addresses, Instant now, bool whole) {
   if (addresses.size() > kAddressesMax) addresses.resize(kAddressesMax);
-  for (auto& [address, peer] : peers_) peer.listed = false;
+  std::set<std::string> before;
+  for (auto& [address, peer] : peers_) {
+    if (std::exchange(peer.listed, false)) before.insert(address);
+  }
   for (PeerAddress& listed : addresses) {
     if (listed.address.empty()) continue;
     Peer& peer = peers_[listed.address];
-    if (!peer.listed) peer.ask_at = std::min(peer.ask_at, now);
+    if (!before.contains(listed.address)) peer.ask_at = std::min(peer.ask_at, now);
     peer.listed = true;
     peer.expected_name = std::move(listed.name);
   }
-  // What an address that is gone once answered says nothing any more; an open call ends by itself.
-  std::erase_if(peers_, [](const auto& item) { return !item.second.listed; });
+  // What an address that is gone once answered says nothing any more. A question that is open ends
+  // by itself: it may be the one that finds a double, and may_run waits for it.
+  std::erase_if(peers_,
+                [](const auto& item) { return !item.second.listed && !item.second.asking; });
+  for (auto& [address, peer] : peers_) {
+    if (peer.listed) continue;
+    peer.answer.reset();
+    peer.error.clear();
+    peer.refusal = Refusal::kNone;
+  }
   addresses_known_ = true;
+  addresses_whole_ = addresses_whole_ || whole;
   Tick(now);
 }
 
@@ -388,6 +400,8 @@ bool Birth::FoundersDiffer(const IdentifyReply& answer) const {
 
 std::optional<std::vector<Founder>> Birth::Candidates(Instant now) const {
   if (!addresses_known_) return std::nullopt;
+  // Somebody who was not shown may be in a cluster that this one would be a second of.
+  if (founders_.size() == 1 && !addresses_whole_) return std::nullopt;
   for (const auto& [address, peer] : peers_) {
     if (!peer.listed) continue;
     // Everybody was asked, and has answered or not: a cluster that exists is heard of first.
@@ -447,7 +461,7 @@ bool Birth::Overtaken() const {
 }
 
 bool Birth::EverybodyAsked() const {
-  return addresses_known_ && std::all_of(peers_.begin(), peers_.end(), [](const auto& item) {
+  return addresses_whole_ && std::all_of(peers_.begin(), peers_.end(), [](const auto& item) {
            const Peer& peer = item.second;
            return peer.listed ? peer.asked : !peer.asking;
          });

@@ -125,9 +125,11 @@ class Birth {
 
   // --- Inputs; after each the driver takes the output. ---
 
-  // Where to ask. Until the first call nothing happens, so that a node whose discovery fails is not
-  // born alone. At most kAddressesMax are used.
-  void SetAddresses(std::vector<PeerAddress> addresses, Instant now);
+  // Where to ask, as a whole; may be called again at any time. Until the first call nothing
+  // happens, so that a node whose discovery fails is not born alone. At most kAddressesMax are
+  // used. `whole`: discovery has answered, and in full. Before that a founder on its own is not
+  // born, and may_run waits for as long as for somebody who does not answer.
+  void SetAddresses(std::vector<PeerAddress> addresses, Instant now, bool whole = true);
   void Tick(Instant now);
   Instant NextDeadline() const;
 
@@ -257,6 +259,7 @@ class Birth {
   Instant joined_at_;       // this process was told so, or started so
   bool complete_ = false;
   bool addresses_known_ = false;
+  bool addresses_whole_ = false;
   bool asked_first_ = false;
   std::map<std::string, Peer> peers_;  // by address
   std::map<uint64_t, OpenCall> calls_;

@@ -199,7 +199,13 @@ std::vector<std::string> Birth::LacksUnborn(Instant now) const {
                     options_.address + "` at one of its nodes");
     return lacks;
   }
-  if (!addresses_known_) lacks.push_back("no peer addresses yet: discovery has not answered");
+  if (!addresses_known_) {
+    lacks.push_back("no peer addresses yet: discovery has not answered");
+  } else if (founders_.size() == 1 && !addresses_whole_) {
+    lacks.push_back(
+        "discovery has answered only in part: who founds a cluster alone has to know that nobody "
+        "else is there");
+  }
   for (std::string& line : DifferentFounders(now)) lacks.push_back(std::move(line));
   const FoundByName found = Find(now);
   for (const std::string& name : founders_) {

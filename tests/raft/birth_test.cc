@@ -100,6 +100,85 @@ TEST(BirthTest, ALoneFounderIsNotBornWhileAnotherAddressIsListed) {
   EXPECT_TRUE(world.Born(0));
 }
 
+TEST(BirthTest, ALoneFounderWaitsForAWholeAnswerOfDiscovery) {
+  BirthWorld world(1);
+  BirthOptions options;
+  options.store = StoreId(7);
+  options.name = "only";
+  options.nonce = 1;
+  options.founders = {"only"};
+  Birth birth(options, BirthRecord(), world.now());
+  birth.SetAddresses({}, world.now(), false);
+  EXPECT_FALSE(birth.TakeOutput().persist.has_value());
+  EXPECT_THAT(birth.Status(world.now()).lacks, ElementsAre(HasSubstr("only in part")));
+  birth.SetAddresses({}, world.now(), true);
+  EXPECT_TRUE(birth.TakeOutput().persist.has_value());
+}
+
+// A born store that starts again, is told of another place with its name, and meanwhile where to
+// ask.
+TEST(BirthTest, AddressesThatAreSaidAgainEndNoQuestionForADouble) {
+  BirthWorld world(1);
+  BirthOptions options;
+  options.store = StoreId(7);
+  options.name = "only";
+  options.address = "10.0.0.1:7000";
+  options.nonce = 1;
+  options.founders = {"only"};
+  Birth first(options, BirthRecord(), world.now());
+  first.SetAddresses({}, world.now());
+  const ClusterId cluster = first.TakeOutput().create_log->cluster;
+  first.OnLogCreated(world.now());
+
+  options.nonce = 2;
+  Birth birth(options, first.record(), world.now());
+  const std::vector<PeerAddress> addresses = {{"10.0.0.2:7000", ""}};
+  birth.SetAddresses(addresses, world.now());
+  const std::vector<BirthCall> asked = birth.TakeOutput().calls;
+  ASSERT_EQ(asked.size(), 1u);
+  IdentifyReply reply;
+  reply.store = StoreId(8);
+  reply.nonce = 3;
+  reply.boot = 1;
+  reply.name = "other";
+  reply.address = "10.0.0.2:7000";
+  reply.cluster = cluster;
+  reply.membership = first.record().payload;
+  reply.state = BirthState::kComplete;
+  reply.asker_also_at = {"10.0.0.9:7000"};
+  birth.OnReply(asked[0].id, reply, world.now());
+  const std::vector<BirthCall> double_asked = birth.TakeOutput().calls;
+  ASSERT_EQ(double_asked.size(), 1u);
+  EXPECT_EQ(double_asked[0].address, "10.0.0.9:7000");
+  EXPECT_FALSE(birth.may_run());
+
+  birth.SetAddresses(addresses, world.now());
+  EXPECT_FALSE(birth.may_run());
+  EXPECT_THAT(birth.TakeOutput().calls, IsEmpty());  // who has just been asked is not asked again
+  birth.OnCallFailed(double_asked[0].id, "connection refused", world.now());
+  EXPECT_TRUE(birth.may_run());
+}
+
+TEST(BirthTest, WhoHasOnlyHeardAPartOfDiscoveryWaitsForTheRestButNotForLong) {
+  BirthWorld world(1);
+  BirthOptions options;
+  options.store = StoreId(7);
+  options.name = "only";
+  options.nonce = 1;
+  options.founders = {"only"};
+  Birth first(options, BirthRecord(), world.now());
+  first.SetAddresses({}, world.now());
+  first.OnLogCreated(world.now());
+  options.nonce = 2;
+  for (const bool whole : {true, false}) {
+    Birth birth(options, first.record(), world.now());
+    birth.SetAddresses({}, world.now(), whole);
+    EXPECT_EQ(birth.may_run(), whole);
+    birth.Tick(world.now() + options.ask_first_max);
+    EXPECT_TRUE(birth.may_run());
+  }
+}
+
 // --- Crashes ---
 
 TEST(BirthTest, AProposerThatRestartsGoesOnWithItsProposal) {

@@ -28,14 +28,18 @@ BirthRunner::BirthRunner(const raft::BirthOptions& options, const raft::BirthRec
 
 BirthRunner::~BirthRunner() { Stop(); }
 
-void BirthRunner::Start(std::vector<raft::PeerAddress> addresses) {
+void BirthRunner::Start() {
   {
     std::lock_guard lock(mutex_);
     Process();  // what a crash left undone
-    birth_.SetAddresses(std::move(addresses), BootNow());
-    Process();
   }
   thread_ = std::thread([this] { Run(); });
+}
+
+void BirthRunner::SetAddresses(std::vector<raft::PeerAddress> addresses, bool whole) {
+  std::lock_guard lock(mutex_);
+  birth_.SetAddresses(std::move(addresses), BootNow(), whole);
+  Process();
 }
 
 void BirthRunner::Stop() {
@@ -172,16 +176,19 @@ void BirthRunner::Act(std::unique_lock<std::mutex>* lock) {
   if (run) ports_.run();
   for (const raft::BirthCall& call : calls) {
     if (ports_.client == nullptr) continue;
-    ports_.client->Call(
-        call, call_timeout_, [this, id = call.id](const absl::StatusOr<raft::BirthReply>& reply) {
-          std::lock_guard reply_lock(mutex_);
-          if (reply.ok()) {
-            birth_.OnReply(id, *reply, BootNow());
-          } else {
-            birth_.OnCallFailed(id, std::string(reply.status().message()), BootNow());
-          }
-          Process();
-        });
+    ports_.client->Call(call, call_timeout_,
+                        [this, id = call.id,
+                         address = call.address](const absl::StatusOr<raft::BirthReply>& reply) {
+                          NoteReachable(address, reply.ok());
+                          std::lock_guard reply_lock(mutex_);
+                          if (reply.ok()) {
+                            birth_.OnReply(id, *reply, BootNow());
+                          } else {
+                            birth_.OnCallFailed(id, std::string(reply.status().message()),
+                                                BootNow());
+                          }
+                          Process();
+                        });
   }
   // A double was seen in the same round: nothing may be started after the halt.
   if (create_log && halt_reason_.empty()) {
@@ -202,6 +209,19 @@ void BirthRunner::Act(std::unique_lock<std::mutex>* lock) {
     ports_.born();
   }
   lock->lock();
+}
+
+void BirthRunner::NoteReachable(const std::string& address, bool reachable) {
+  bool lost = false;
+  {
+    std::lock_guard lock(mutex_);
+    if (reachable) {
+      if (reachable_.size() < raft::Birth::kAddressesMax * 2) reachable_.insert(address);
+    } else {
+      lost = reachable_.erase(address) > 0;
+    }
+  }
+  if (lost && ports_.peer_lost != nullptr) ports_.peer_lost();
 }
 
 void BirthRunner::LogStatus() {

@@ -11,6 +11,7 @@
 #include <functional>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -40,6 +41,9 @@ class BirthRunner {
     // Another live process has this store id: stop voting and serving, now. Birth thread, at most
     // once; on return that must be so.
     std::function<void(const std::string& reason)> halt;
+    // An address that had answered does not: whoever was there may have moved. Any of gRPC's
+    // threads; may be null.
+    std::function<void()> peer_lost;
     // The last word after `halt`: end the process. Must not return.
     std::function<void(const std::string& reason)> exit;
   };
@@ -47,8 +51,10 @@ class BirthRunner {
   BirthRunner(const raft::BirthOptions& options, const raft::BirthRecord& record, Ports ports);
   ~BirthRunner();  // Stop()s
 
-  // Begins; `addresses` is where to ask, this node's own entry included or not.
-  void Start(std::vector<raft::PeerAddress> addresses);
+  void Start();
+  // Where to ask, as a whole: this node's own entry included or not. Any thread. Until the first
+  // time nothing happens but answers to others (raft::Birth::SetAddresses).
+  void SetAddresses(std::vector<raft::PeerAddress> addresses, bool whole);
   // Ends the thread. Stop the client first: its replies come here.
   void Stop();
 
@@ -73,6 +79,7 @@ class BirthRunner {
   // REQUIRES: mutex_ held.
   bool RunWanted() const { return !ran_ && birth_.may_run(); }
   void LogStatus();
+  void NoteReachable(const std::string& address, bool reachable);
   void Save(const raft::BirthRecord& record);
 
   const Ports ports_;
@@ -90,6 +97,7 @@ class BirthRunner {
   std::optional<raft::Membership> membership_;
   bool complete_ = false;
   bool ran_ = false;
+  std::set<std::string> reachable_;  // addresses whose latest call was answered
 
   std::string halt_reason_;                 // birth thread
   std::optional<raft::BirthState> logged_;  // birth thread: what was said last

@@ -46,7 +46,7 @@ struct RaftConfiguration {
   std::string node_id;            // nodeId: 1 to 253 of A-Z a-z 0-9 . _ -
   std::string bind_address;       // bindAddress: where peers are listened for; may lack a host
   std::string advertise_address;  // advertiseAddress, else the own entry in peers, else bindAddress
-  // Exactly one of the two is set. discovery.dns is checked here; `serve` refuses it for now.
+  // Exactly one of the two is set. discovery.dns: see discovery/resolve.h.
   std::string discovery_dns;
   std::vector<Peer> peers;  // in the file's order, the own entry included; 1 to 7
   // The names that found the cluster, sorted bytewise. With peers: their names. With discovery.dns:

@@ -25,6 +25,7 @@ constexpr std::chrono::milliseconds kPeerGrace(200);
 constexpr Duration kBusyInterval = std::chrono::milliseconds(10);
 constexpr Duration kIdleInterval = std::chrono::milliseconds(100);
 constexpr Duration kSizeInterval = std::chrono::seconds(5);
+constexpr Duration kAskAroundInterval = std::chrono::seconds(1);
 
 uint64_t BytesBelow(const std::string& directory) {
   uint64_t bytes = 0;
@@ -36,14 +37,6 @@ uint64_t BytesBelow(const std::string& directory) {
     if (it->is_regular_file(ignored)) bytes += it->file_size(ignored);
   }
   return bytes;
-}
-
-absl::Status CheckBuilt(const Configuration& configuration) {
-  if (configuration.raft && !configuration.raft->discovery_dns.empty()) {
-    return absl::UnimplementedError(
-        "controlPlane.raft.discovery.dns: not in this build yet: use peers");
-  }
-  return absl::OkStatus();
 }
 
 }  // namespace
@@ -67,20 +60,18 @@ Server::Impl::Impl(const ServerOptions& options)
       call_queues_({.queues = options.call_queues}) {}
 
 absl::Status Server::Impl::Start() {
-  if (absl::Status status = CheckBuilt(configuration_); !status.ok()) return status;
   if (absl::Status status = OpenDirectory(); !status.ok()) return status;
   MakeBirth();
+  MakeDiscovery();
   if (absl::Status status = StartServers(); !status.ok()) return status;
   started_ = true;
   metrics_.SetSampler([this] { return Sample(); });
-  housekept_at_ = BootNow();
+  housekept_at_ = serving_since_ = BootNow();
   housekeeping_ = std::thread([this] { Housekeep(); });
   if (engine_ != nullptr) ServeClients();
-  std::vector<raft::PeerAddress> ask;
-  if (configuration_.raft) {
-    for (const Peer& peer : configuration_.raft->peers) ask.push_back({peer.address, peer.node_id});
-  }
-  birth_->Start(std::move(ask));
+  birth_->Start();
+  AskAround();
+  discovery_->Start();
   LogInfo("serving", {{"clients", configuration_.address},
                       {"peers", has_peer_port() ? configuration_.raft->bind_address : "none"},
                       {"operations", configuration_.metrics_address},
@@ -172,6 +163,7 @@ void Server::Impl::MakeBirth() {
   };
   ports.born = [this] { OnBorn(); };
   ports.run = [this] { RunEngine(); };
+  ports.peer_lost = [this] { discovery_->OnPeerLost(); };
   ports.halt = [this](const std::string& reason) { OnHalt(reason); };
   ports.exit = [](const std::string& reason) {
     Fatal("another live process has this store's identity: both stop", {{"reason", reason}});
@@ -386,6 +378,7 @@ void Server::Impl::HousekeepOnce(const std::shared_ptr<const raft::NodeStatus>& 
     if (!caught_up_) RecordCaughtUp(*status, now);
   }
   if (!promise_lowered_ && engine() != nullptr) LowerPromise(now);
+  discovery_->SetEager(status == nullptr || !status->leader || !status->birth_complete);
   config_.Tick();
   changes_.Tick();
   write_streams_.Tick(now);
@@ -393,6 +386,11 @@ void Server::Impl::HousekeepOnce(const std::shared_ptr<const raft::NodeStatus>& 
   if (!stopping_) {
     const bool ready = NotReady().empty();
     health_->Set(ready, ready && status != nullptr && status->leader_ready);
+  }
+  // Members come, go, and are heard of elsewhere.
+  if (by_dns() && now - asked_around_at_ >= kAskAroundInterval) {
+    asked_around_at_ = now;
+    AskAround();
   }
   // Before there is an engine nothing has a size.
   if (status != nullptr && now - sized_at_ >= kSizeInterval) {
@@ -459,6 +457,7 @@ void Server::Impl::Stop() {
   }
   call_queues_.Stop();
   // Peers next: birth's own calls, then theirs.
+  if (discovery_ != nullptr) discovery_->Stop();
   if (birth_client_ != nullptr) birth_client_->Stop();
   if (birth_ != nullptr) birth_->Stop();
   if (raft_service_ != nullptr) raft_service_->StopServing();

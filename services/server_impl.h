@@ -1,6 +1,7 @@
-// Inside of Server: one class, divided over three files. server.cc starts, keeps house and stops;
+// Inside of Server: one class, divided over four files. server.cc starts, keeps house and stops;
 // server_views.cc says what there is to see (status, metrics, probes); server_changes.cc connects
-// the changes of the cluster with node and peers.
+// the changes of the cluster with node and peers; server_discovery.cc connects discovery with
+// birth.
 #pragma once
 
 #include <atomic>
@@ -11,6 +12,7 @@
 #include <string>
 #include <thread>
 
+#include "discovery/discovery.h"
 #include "grpcpp/impl/codegen/service_type.h"
 #include "grpcpp/server.h"
 #include "services/birth_client.h"
@@ -50,6 +52,7 @@ class Server::Impl {
   absl::Status OpenEngine();
   absl::Status CheckAlone(Engine* engine) const;
   void MakeBirth();
+  void MakeDiscovery();
   absl::Status StartServers();
   // Clients may ask: reads and writes wait for a leader. Nothing goes to peers yet.
   void ServeClients();
@@ -71,10 +74,15 @@ class Server::Impl {
   void LowerPromise(Instant now);
   void MeasureSizes();  // also when the engine opens, before housekeeping sees it
 
+  // Tells birth where to ask: what discovery has found, and with DNS where the members of the
+  // cluster were last known to be, so that a born node starts while DNS is away.
+  void AskAround();
+  std::vector<raft::PeerAddress> MemberAddresses() const;
+
   // Any thread.
   Engine* engine() const { return engine_open_.load(); }  // null until this store is born
-  bool LeaderKnown() const;
-  std::string NotReady() const;  // empty: ready
+  std::string NotReady() const;                           // empty: ready
+  raft::BirthStatus BirthView() const;                    // with what discovery lacks
   std::string NotLive() const;
   ClusterView View() const;
   // server_changes.cc: what the changes of the cluster work with.
@@ -86,12 +94,14 @@ class Server::Impl {
   MetricsSample Sample() const;
 
   bool has_peer_port() const { return configuration_.raft.has_value(); }
+  bool by_dns() const { return has_peer_port() && !configuration_.raft->discovery_dns.empty(); }
 
   // Constant after Start.
   const Configuration configuration_;
   const std::string version_;
   const std::string node_id_;
   uint64_t nonce_ = 0;
+  Instant serving_since_;
   storage::Identity identity_;  // as of the start
 
   Metrics metrics_;
@@ -105,6 +115,7 @@ class Server::Impl {
   std::unique_ptr<Engine> engine_;
   std::atomic<Engine*> engine_open_ = nullptr;
   std::unique_ptr<BirthRunner> birth_;
+  std::unique_ptr<discovery::Discovery> discovery_;
 
   ReadPool read_pool_;
   ConfigService config_;
@@ -132,14 +143,26 @@ class Server::Impl {
   std::atomic<uint64_t> database_bytes_ = 0;
   std::atomic<Instant> housekept_at_ = Instant();  // the zero instant: not begun
 
-  mutable std::mutex mutex_;  // protects what follows
+  // What birth was told last of where to ask.
+  struct Asked {
+    std::vector<raft::PeerAddress> addresses;
+    bool whole = false;
+    friend bool operator==(const Asked&, const Asked&) = default;
+  };
+  std::optional<Asked> asked_;  // under ask_mutex_
+  std::mutex ask_mutex_;        // before mutex_
+  mutable std::mutex mutex_;    // protects what follows
   std::condition_variable changed_;
   bool status_changed_ = false;
   bool housekeeping_ends_ = false;
   std::optional<std::string> halted_;
+  std::optional<std::vector<discovery::PeerAddress>> discovered_;  // nullopt: nothing known yet
+  bool discovered_whole_ = false;
+  std::string discovery_failure_;  // empty: it works
 
   // Housekeeping's own.
   Instant sized_at_;
+  Instant asked_around_at_;
   TtlExpirer ttl_expirer_;
   raft::Index membership_passed_on_;
   bool completion_passed_on_ = false;

@@ -25,7 +25,7 @@ std::string Server::Impl::NotReady() const {
   }
   Engine* engine = this->engine();
   if (engine == nullptr) {
-    const raft::BirthStatus birth = birth_->Status();
+    const raft::BirthStatus birth = BirthView();
     return WithLacks(std::string("not born: ") + raft::ToString(birth.state), birth);
   }
   const auto status = engine->node()->status();
@@ -39,7 +39,7 @@ std::string Server::Impl::NotReady() const {
            "`quorate member add` with its peer address";
   }
   if (!status->leader) return "no leader is known";
-  if (!status->birth_complete) return WithLacks("birth is not complete", birth_->Status());
+  if (!status->birth_complete) return WithLacks("birth is not complete", BirthView());
   return "";
 }
 
@@ -58,7 +58,7 @@ ClusterView Server::Impl::View() const {
   view.version = version_;
   view.store = identity_.store;
   view.boot = identity_.boot;
-  view.birth = birth_->Status();
+  view.birth = BirthView();
   view.cluster = view.birth.cluster;
   view.healthy = NotReady().empty();
   view.caught_up = caught_up_;

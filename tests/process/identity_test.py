@@ -239,17 +239,12 @@ class Refusals(unittest.TestCase):
                  "controlPlane.raft.discovery", "peers"),
                 ("a bad address", good.replace(f'bindAddress: "127.0.0.1:{node.peer_port}"',
                                                'bindAddress: "127.0.0.1"'), "bindAddress"),
-                ("dns in this build", good.replace(peers, '    advertiseAddress: "127.0.0.1:7000"\n'
-                                                   '    discovery:\n      dns: "a.b.svc"\n'),
-                 "not in this build yet: use peers"),
                 ("not YAML", good + "  : : :\n  - x", ":"),
             ]
             for name, text, *words in rows:
                 with self.subTest(name):
                     node.config_path.write_text(text)
-                    if name != "dns in this build":  # a valid file, which `serve` cannot run yet
-                        words.append(str(node.config_path))
-                    self.refused(node, *words)
+                    self.refused(node, *words, str(node.config_path))
             self.assertFalse(node.data.exists(), "a refused configuration made a directory")
             validated = subprocess.run([BINARY, "validate-config", str(node.config_path)],
                                        capture_output=True, text=True, timeout=PATIENCE_S)

@@ -136,6 +136,17 @@ def error_info(error):
     return None, {}
 
 
+def http_get(host, port, path, timeout):
+    """(status, body)."""
+    connection = http.client.HTTPConnection(host, port, timeout=timeout)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
+
+
 class Node:
     """One quorate process: its configuration, its data directory, its stubs."""
 
@@ -266,13 +277,7 @@ class Node:
 
     def http(self, path, timeout=5):
         """(status, body) of a request to the operations port."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.ops_port, timeout=timeout)
-        try:
-            connection.request("GET", path)
-            response = connection.getresponse()
-            return response.status, response.read().decode()
-        finally:
-            connection.close()
+        return http_get("127.0.0.1", self.ops_port, path, timeout)
 
     def metric(self, name):
         """The sum over all label sets of one metric."""

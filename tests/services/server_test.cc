@@ -438,10 +438,6 @@ TEST_F(ServerTest, WhatIsWrongAtTheStartIsRefusedWithWhatToDo) {
   copy.configuration = nodes_[1].configuration;
   copy.configuration.store_path = nodes_[0].configuration.store_path;
   EXPECT_NE(message(copy.Start()).find("belongs to node"), std::string::npos);
-  // DNS, in this build.
-  copy.configuration = nodes_[1].configuration;
-  copy.configuration.raft->discovery_dns = "a.b.svc";
-  EXPECT_NE(message(copy.Start()).find("not in this build yet: use peers"), std::string::npos);
 }
 
 TEST_F(ServerTest, ADirectoryOfAClusterIsNotServedAlone) {

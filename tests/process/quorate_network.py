@@ -90,7 +90,11 @@ class Network:
         run("ip", "address", "add", f"{HUB}/24", "dev", "bridge")
         run("ip", "link", "set", "bridge", "up")
         self.dns = None
-        self.start_dns()
+        try:
+            self.start_dns()
+        except BaseException:
+            self.remove()
+            raise
 
     def start_dns(self):
         # Only what the test shows exists; nothing is asked of anybody else.

@@ -9,15 +9,12 @@
 #include <algorithm>
 #include <array>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <set>
-#include <type_traits>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "base/check.h"
 
 namespace quorate::discovery {
 namespace {
@@ -273,7 +270,6 @@ bool Lookup::Wait() {
   if (count > asked && (waits[asked].revents & POLLIN) != 0) {
     ended_early_ = true;
     error_ = absl::CancelledError(absl::StrCat(name_, ": nobody waits for the answer any more"));
-    addresses_.clear();
     ares_cancel(channel_);
     addresses_.clear();
     return false;

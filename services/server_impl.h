@@ -75,7 +75,7 @@ class Server::Impl {
   void MeasureSizes();  // also when the engine opens, before housekeeping sees it
 
   // Tells birth where to ask: what discovery has found, and with DNS where the members of the
-  // cluster were last known to be, so that a born node starts while DNS is away.
+  // cluster were last known to be: a copied directory is found while DNS is away.
   void AskAround();
   std::vector<raft::PeerAddress> MemberAddresses() const;
 

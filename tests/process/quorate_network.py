@@ -79,7 +79,7 @@ class Host:
 
 
 class Network:
-    """The bridge, its hosts, and DNS. A context manager: removes what it made."""
+    """The bridge, its hosts, and DNS; remove() takes everything away again."""
 
     def __init__(self, directory):
         self.hosts = []
@@ -142,7 +142,7 @@ class Network:
 
 
 class Pod(Node):
-    """A node on a host of its own, with the ports of the chart."""
+    """A node on a host of its own, with the usual ports."""
 
     def __init__(self, cluster, name, directory, host):
         super().__init__(cluster, name, directory, (8080, 7000, 8081))
@@ -152,16 +152,12 @@ class Pod(Node):
     def address(self):
         return f"{self.host.address}:{self.client_port}"
 
-    @property
-    def peer_address(self):
-        return f"{self.host.address}:{self.peer_port}"
-
     def move(self, number):
         self.close_channel()
         self.host.move(number)
 
-    def write_pod_config(self, dns, extra_raft=""):
-        """The configuration that docs and chart give to each pod, word for word but for the folder."""
+    def write_pod_config(self, dns):
+        """The configuration of a pod as README has it, but for the folder."""
         multiplier = f"    performanceMultiplier: {MULTIPLIER}\n" if MULTIPLIER != 1 else ""
         self.config_path.write_text(
             'mode: "controlplane"\n'
@@ -172,7 +168,7 @@ class Pod(Node):
             '    nodeId: "${POD_NAME}"\n'
             '    bindAddress: ":7000"\n'
             '    advertiseAddress: "${POD_IP}:7000"\n'
-            f"{multiplier}{extra_raft}"
+            f"{multiplier}"
             "    discovery:\n"
             f'      dns: "{dns}"\n')
 
@@ -194,9 +190,8 @@ class PodCluster(Cluster):
 
     DNS = "quorate-headless.quorate.svc.cluster.local"
 
-    def __init__(self, size=3, dns=None, extra_raft=""):
+    def __init__(self, size=3):
         super().__init__(0)
-        self.dns, self.extra_raft = dns or self.DNS, extra_raft
         self.last_number = 10
         self.network = Network(self.root)
         try:
@@ -213,7 +208,7 @@ class PodCluster(Cluster):
         pod = Pod(self, name, directory, self.network.add_host(name))
         self.nodes.append(pod)
         self.move(pod)
-        pod.write_pod_config(self.dns, self.extra_raft)
+        pod.write_pod_config(self.DNS)
         return pod
 
     def move(self, pod):
@@ -223,7 +218,7 @@ class PodCluster(Cluster):
 
     def show(self, pods=None):
         pods = self.nodes if pods is None else pods
-        self.network.show(self.dns, [pod.host.address for pod in pods])
+        self.network.show(self.DNS, [pod.host.address for pod in pods])
 
     def __exit__(self, kind, value, trace):
         try:

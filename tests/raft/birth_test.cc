@@ -64,14 +64,19 @@ TEST(BirthTest, OnlyTheFirstNameProposesAndTheOthersSayWhomTheyWaitFor) {
   EXPECT_TRUE(world.AllBornTogether());
 }
 
-TEST(BirthTest, ALoneFounderIsBornAsSoonAsDiscoveryHasSpoken) {
-  BirthWorld world(1);
-  world.node(0).peers.clear();
+BirthOptions LoneFounder() {
   BirthOptions options;
   options.store = StoreId(7);
   options.name = "only";
   options.nonce = 1;
   options.founders = {"only"};
+  return options;
+}
+
+TEST(BirthTest, ALoneFounderIsBornAsSoonAsDiscoveryHasSpoken) {
+  BirthWorld world(1);
+  world.node(0).peers.clear();
+  BirthOptions options = LoneFounder();
   Birth birth(options, BirthRecord(), world.now());
   EXPECT_FALSE(birth.TakeOutput().persist.has_value());
   EXPECT_THAT(birth.Status(world.now()).lacks, ElementsAre(HasSubstr("no peer addresses yet")));
@@ -102,11 +107,7 @@ TEST(BirthTest, ALoneFounderIsNotBornWhileAnotherAddressIsListed) {
 
 TEST(BirthTest, ALoneFounderWaitsForAWholeAnswerOfDiscovery) {
   BirthWorld world(1);
-  BirthOptions options;
-  options.store = StoreId(7);
-  options.name = "only";
-  options.nonce = 1;
-  options.founders = {"only"};
+  BirthOptions options = LoneFounder();
   Birth birth(options, BirthRecord(), world.now());
   birth.SetAddresses({}, world.now(), false);
   EXPECT_FALSE(birth.TakeOutput().persist.has_value());
@@ -119,12 +120,8 @@ TEST(BirthTest, ALoneFounderWaitsForAWholeAnswerOfDiscovery) {
 // ask.
 TEST(BirthTest, AddressesThatAreSaidAgainEndNoQuestionForADouble) {
   BirthWorld world(1);
-  BirthOptions options;
-  options.store = StoreId(7);
-  options.name = "only";
+  BirthOptions options = LoneFounder();
   options.address = "10.0.0.1:7000";
-  options.nonce = 1;
-  options.founders = {"only"};
   Birth first(options, BirthRecord(), world.now());
   first.SetAddresses({}, world.now());
   const ClusterId cluster = first.TakeOutput().create_log->cluster;
@@ -161,11 +158,7 @@ TEST(BirthTest, AddressesThatAreSaidAgainEndNoQuestionForADouble) {
 
 TEST(BirthTest, WhoHasOnlyHeardAPartOfDiscoveryWaitsForTheRestButNotForLong) {
   BirthWorld world(1);
-  BirthOptions options;
-  options.store = StoreId(7);
-  options.name = "only";
-  options.nonce = 1;
-  options.founders = {"only"};
+  BirthOptions options = LoneFounder();
   Birth first(options, BirthRecord(), world.now());
   first.SetAddresses({}, world.now());
   first.OnLogCreated(world.now());

@@ -140,10 +140,15 @@ class Contender {
   Turn FindTurn(v1::Item* before) {
     Keys earlier;
     if (!ListEarlier(&earlier)) return Turn::kFailed;
+    const bool looked = !earlier.empty();
     before->Clear();
     while (!earlier.empty() && before->key().empty() && !gone_ && !Interrupted() && !Lost()) {
       if (!GetEarlier(std::prev(earlier.end())->second, before)) return Turn::kFailed;
       earlier.erase(std::prev(earlier.end()));
+    }
+    // Those may have gone after the listing, and this one's key before them.
+    if (looked && before->key().empty() && !gone_ && !Interrupted() && !Lost()) {
+      if (!GetOwn()) return Turn::kFailed;
     }
     // All of that may have taken its time.
     if (gone_ || Interrupted() || Lost()) return Turn::kStopped;
@@ -187,17 +192,37 @@ class Contender {
     v1::GetRequest request;
     request.set_key(key);
     request.mutable_read()->set_min_revision(seen_);
+    v1::Item item;
+    if (!Get(request, &item)) return false;
+    if (IsContender(options_.name, item) && item.create_revision() < revision_) *before = item;
+    return true;
+  }
+
+  // Whether this one's key is still there: `gone_`. False: it failed. Some node may not know yet
+  // that it was deleted before another one showed that the earlier ones are gone.
+  bool GetOwn() {
+    v1::GetRequest request;
+    request.set_key(key_);
+    request.mutable_read()->set_consistency(v1::CONSISTENCY_LINEARIZABLE);
+    v1::Item item;
+    if (!Get(request, &item)) return false;
+    gone_ = item.create_revision() != revision_;
+    return true;
+  }
+
+  // An empty item when there is none. False: it failed.
+  bool Get(const v1::GetRequest& request, v1::Item* item) {
     v1::GetResponse response;
     const CallResult result = client_.Read([&](Endpoint& endpoint, grpc::ClientContext* context) {
       return endpoint.config->Get(context, request, &response);
     });
-    if (services::DetailsOf(result.status).reason == "KEY_NOT_FOUND") return true;
-    if (!result.ok()) {
+    const bool there = services::DetailsOf(result.status).reason != "KEY_NOT_FOUND";
+    if (there && !result.ok()) {
       exit_ = Failed(result);
       return false;
     }
-    const v1::Item& item = response.item();
-    if (IsContender(options_.name, item) && item.create_revision() < revision_) *before = item;
+    item->Clear();
+    if (there) *item = response.item();
     return true;
   }
 

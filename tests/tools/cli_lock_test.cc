@@ -195,6 +195,17 @@ TEST_F(CliLock, OneWhoseKeyIsDeletedWhileItWaitsTakesNoTurn) {
   EXPECT_EQ(node_.ttls(), 0u);
 }
 
+// It was there when the keys were listed; and when those before it are found to be gone it is not.
+TEST_F(CliLock, OneWhoseKeyIsDeletedBehindItsListingTakesNoTurn) {
+  node_.Contend("job", kZ);
+  node_.EraseBeforeGet({"job/00000000000000a1", "job/" + kZ});
+  const RanLock ran = Lock("echo held > $F");
+  EXPECT_EQ(ran.exit, kExitUnavailable);
+  EXPECT_THAT(ran.err, HasSubstr("its key is not there any more"));
+  EXPECT_EQ(Written(), "");
+  EXPECT_EQ(node_.ttls(), 0u);
+}
+
 TEST_F(CliLock, AFreeOneIsTakenWithoutWaiting) {
   const RanLock ran = Lock("echo held > $F", {"--wait", "0s"});
   EXPECT_EQ(ran.exit, 0) << ran.err;

@@ -8,6 +8,7 @@
 #include <set>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "base/ids.h"
@@ -46,6 +47,11 @@ class TtlNode final : public v1::Config::Service, public v1::Cluster::Service {
   void Erase(const std::string& key) {
     const std::lock_guard lock(mutex_);
     if (items_.erase(key) > 0) ++revision_;
+  }
+  // Just before the next item is asked for, these are erased.
+  void EraseBeforeGet(std::vector<std::string> keys) {
+    const std::lock_guard lock(mutex_);
+    erased_before_get_ = std::move(keys);
   }
   // Renewals are answered with this from now on.
   void RefuseRenewals(const grpc::Status& status) {
@@ -120,6 +126,11 @@ class TtlNode final : public v1::Config::Service, public v1::Cluster::Service {
     header->set_cluster_id("00000000000000aa");
     header->set_node_id("n1");
     header->set_revision(revision_);
+  }
+
+  std::vector<std::string> TakeErasedBeforeGet() {
+    const std::lock_guard lock(mutex_);
+    return std::exchange(erased_before_get_, {});
   }
 
   grpc::Status Status(grpc::ServerContext*, const v1::StatusRequest*,
@@ -200,6 +211,7 @@ class TtlNode final : public v1::Config::Service, public v1::Cluster::Service {
   }
   grpc::Status Get(grpc::ServerContext*, const v1::GetRequest* request,
                    v1::GetResponse* response) override {
+    for (const std::string& key : TakeErasedBeforeGet()) Erase(key);
     const std::lock_guard lock(mutex_);
     Fill(response->mutable_header());
     keys_got_.insert(request->key());
@@ -287,6 +299,7 @@ class TtlNode final : public v1::Config::Service, public v1::Cluster::Service {
   int looks_ = 0;
   bool watches_refused_ = false;
   std::set<std::string> keys_got_;
+  std::vector<std::string> erased_before_get_;
   std::vector<std::string> watched_;
   std::map<std::string, v1::Item> items_;
   std::map<std::string, google::protobuf::Duration> ttls_;

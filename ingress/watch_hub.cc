@@ -96,11 +96,13 @@ void WatchHub::Impl::End(Watch& watch, WatchEndKind kind, std::string message) {
   Remove(watch);
 }
 
+void WatchHub::Impl::EndAll(WatchEndKind kind, const std::string& why) {
+  while (!watches_.empty()) End(watches_.begin()->second, kind, why);
+}
+
 void WatchHub::Impl::Close() {
   closed_ = true;
-  while (!watches_.empty()) {
-    End(watches_.begin()->second, WatchEndKind::kStopping, "this node is stopping");
-  }
+  EndAll(WatchEndKind::kStopping, "this node is stopping");
 }
 
 void WatchHub::Impl::Begin(Watch& watch) {
@@ -346,6 +348,10 @@ void WatchHub::OnReset(Instant, Revision head, Revision compacted) {
 void WatchHub::OnLeader(Instant, bool known) { impl_->OnLeader(known); }
 void WatchHub::OnFresh(Instant, Instant fresh_as_of, Revision revision) {
   impl_->OnFresh(fresh_as_of, revision);
+}
+void WatchHub::EndAll(Instant) {
+  impl_->EndAll(WatchEndKind::kDraining,
+                "this node is taken out of service: go on at another one, at the resume revision");
 }
 void WatchHub::Close(Instant) { impl_->Close(); }
 void WatchHub::Tick(Instant now) { impl_->Tick(now); }

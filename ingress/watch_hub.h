@@ -81,6 +81,7 @@ enum class WatchEndKind : uint8_t {
   kTooSlow,           // RESOURCE_EXHAUSTED, WATCH_TOO_SLOW
   kAge,               // UNAVAILABLE, CONNECTION_AGE
   kStopping,          // UNAVAILABLE, SHUTTING_DOWN
+  kDraining,          // UNAVAILABLE, DRAINING
   kReadFailed,        // INTERNAL, READ_FAILED
 };
 
@@ -170,6 +171,8 @@ class WatchHub {
   // this node's state. Only needed while wants_fresh().
   void OnFresh(Instant now, Instant fresh_as_of, Revision revision);
 
+  // This node is drained: ends everything; later ones are taken.
+  void EndAll(Instant now);
   // This node stops: ends everything; later ones end at once.
   void Close(Instant now);
 

@@ -31,6 +31,7 @@ class WatchHub::Impl {
   void OnReset(Revision head, Revision compacted);
   void OnLeader(bool known);
   void OnFresh(Instant fresh_as_of, Revision revision);
+  void EndAll(WatchEndKind kind, const std::string& why);
   void Close();
   void Tick(Instant now);
   Instant NextDeadline() const;

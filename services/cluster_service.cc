@@ -32,6 +32,18 @@ void ClusterService::Handle(std::string_view method, const std::string& request,
     }
     return done(grpc::Status::OK, MakeSettings(view).SerializeAsString());
   }
+  if (method == "Drain" && drain_ != nullptr) {
+    v1::DrainRequest parsed;
+    if (grpc::Status status = ParseRequest(request, &parsed); !status.ok()) {
+      return done(std::move(status), "");
+    }
+    return drain_(parsed.undo(), call->deadline(), [view = view_, done](bool leads) {
+      v1::DrainResponse response;
+      *response.mutable_header() = HeaderOf(view());
+      response.set_leads(leads);
+      done(grpc::Status::OK, response.SerializeAsString());
+    });
+  }
   if (changes_ != nullptr && ClusterChanges::Knows(method)) {
     return changes_->Handle(method, request, call, done);
   }

@@ -106,6 +106,7 @@ v1::StatusResponse MakeStatus(const ClusterView& view) {
   for (const std::string& lack : view.birth.lacks) status.add_lacks(lack);
   status.set_version(view.version);
   status.set_healthy(view.healthy);
+  status.set_draining(view.draining);
   status.set_log_bytes(view.log_bytes);
   status.set_database_bytes(view.database_bytes);
   if (view.node != nullptr) {

@@ -33,6 +33,7 @@ struct ClusterView {
   uint64_t generation = 0;
   raft::Index snapshot_index;
   bool healthy = false;
+  bool draining = false;
   bool caught_up = false;  // with a leader, since this store was made
   uint64_t log_bytes = 0;
   uint64_t database_bytes = 0;

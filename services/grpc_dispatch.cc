@@ -193,7 +193,7 @@ using QueuedHot = v1::Config::WithRawMethod_Get<v1::Config::WithRawMethod_Put<v1
 
 template <class Base>
 using RawClusterReads = QUORATE_RAW(Cluster, Status) < QUORATE_RAW(Cluster, ListMembers) <
-                        QUORATE_RAW(Cluster, GetSettings) < Base >>>
+                        QUORATE_RAW(Cluster, GetSettings) < QUORATE_RAW(Cluster, Drain) < Base >>>>
     ;
 template <class Base>
 using RawClusterChanges = QUORATE_RAW(Cluster, AddMember) < QUORATE_RAW(Cluster, RemoveMember) <
@@ -285,6 +285,7 @@ class ClusterGrpc final : public RawCluster {
   QUORATE_UNARY(Compact)
   QUORATE_UNARY(GetSettings)
   QUORATE_UNARY(SetSettings)
+  QUORATE_UNARY(Drain)
 
  private:
   const Shared shared_;

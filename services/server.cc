@@ -18,9 +18,6 @@ namespace {
 
 constexpr size_t kReadThreads = 4;
 constexpr size_t kReadQueueMax = 4096;
-// How long clients' and peers' calls may go on once this node stops.
-constexpr std::chrono::milliseconds kClientGrace(1000);
-constexpr std::chrono::milliseconds kPeerGrace(200);
 // Housekeeping: while somebody waits for it, otherwise, and for what walks directories.
 constexpr Duration kBusyInterval = std::chrono::milliseconds(10);
 constexpr Duration kIdleInterval = std::chrono::milliseconds(100);
@@ -56,7 +53,10 @@ Server::Impl::Impl(const ServerOptions& options)
       config_(node_id_, &read_pool_, BootNow),
       watch_(node_id_, &read_pool_, BootNow),
       changes_(MakeChangePorts()),
-      cluster_([this] { return View(); }, &changes_),
+      cluster_([this] { return View(); }, &changes_,
+               [this](bool undo, Instant deadline, std::function<void(bool)> done) {
+                 Drain(undo, deadline, std::move(done));
+               }),
       call_queues_({.queues = options.call_queues}) {}
 
 absl::Status Server::Impl::Start() {
@@ -377,6 +377,7 @@ void Server::Impl::HousekeepOnce(const std::shared_ptr<const raft::NodeStatus>& 
     PassOn(*status);
     if (!caught_up_) RecordCaughtUp(*status, now);
   }
+  GiveUpLeadership(now, status.get());
   if (!promise_lowered_ && engine() != nullptr) LowerPromise(now);
   discovery_->SetEager(status == nullptr || !status->leader || !status->birth_complete);
   config_.Tick();
@@ -442,41 +443,6 @@ void Server::Impl::PassOn(const raft::NodeStatus& status) {
 }
 
 // --- Stop ---
-
-void Server::Impl::Stop() {
-  if (std::exchange(stopped_, true)) return;
-  stopping_ = true;
-  if (started_) LogInfo("stopping");
-  if (health_ != nullptr) health_->Shutdown();
-  write_streams_.Stop();  // before the service, which would refuse their next lines one by one
-  config_.Stop();
-  watch_.Stop();
-  changes_.BeginStop();
-  if (client_server_ != nullptr) {
-    client_server_->Shutdown(std::chrono::system_clock::now() + kClientGrace);
-  }
-  call_queues_.Stop();
-  // Peers next: birth's own calls, then theirs.
-  if (discovery_ != nullptr) discovery_->Stop();
-  if (birth_client_ != nullptr) birth_client_->Stop();
-  if (birth_ != nullptr) birth_->Stop();
-  if (raft_service_ != nullptr) raft_service_->StopServing();
-  if (peer_server_ != nullptr) {
-    peer_server_->Shutdown(std::chrono::system_clock::now() + kPeerGrace);
-  }
-  changes_.Stop();
-  read_pool_.Stop();
-  {
-    std::lock_guard lock(mutex_);
-    housekeeping_ends_ = true;
-  }
-  changed_.notify_all();
-  if (housekeeping_.joinable()) housekeeping_.join();
-  metrics_.SetSampler(nullptr);
-  if (ops_server_ != nullptr) ops_server_->Stop();
-  if (engine_ != nullptr) engine_->Stop();
-  if (started_) LogInfo("stopped");
-}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options) {
   auto impl = std::make_unique<Impl>(options);

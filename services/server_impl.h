@@ -1,7 +1,7 @@
-// Inside of Server: one class, divided over four files. server.cc starts, keeps house and stops;
-// server_views.cc says what there is to see (status, metrics, probes); server_changes.cc connects
-// the changes of the cluster with node and peers; server_discovery.cc connects discovery with
-// birth.
+// Inside of Server: one class, divided over five files. server.cc starts and keeps house;
+// server_leave.cc drains and stops; server_views.cc says what there is to see (status, metrics,
+// probes); server_changes.cc connects the changes of the cluster with node and peers;
+// server_discovery.cc connects discovery with birth.
 #pragma once
 
 #include <atomic>
@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "discovery/discovery.h"
 #include "grpcpp/impl/codegen/service_type.h"
@@ -24,6 +25,7 @@
 #include "services/config_service.h"
 #include "services/engine.h"
 #include "services/health.h"
+#include "services/leave.h"
 #include "services/metrics.h"
 #include "services/node_log.h"
 #include "services/ops_server.h"
@@ -73,6 +75,12 @@ class Server::Impl {
   void ExpireTtls(Instant now, const raft::NodeStatus& status);
   void LowerPromise(Instant now);
   void MeasureSizes();  // also when the engine opens, before housekeeping sees it
+  void GiveUpLeadership(Instant now, const raft::NodeStatus* status);  // also Stop's, before that
+
+  // server_leave.cc: what clients and peers hear of this node's end, in this order.
+  void HandOver();
+  void EndClients();
+  void EndPeers();
 
   // Tells birth where to ask: what discovery has found, and with DNS where the members of the
   // cluster were last known to be: a copied directory is found while DNS is away.
@@ -85,6 +93,8 @@ class Server::Impl {
   raft::BirthStatus BirthView() const;                    // with what discovery lacks
   std::string NotLive() const;
   ClusterView View() const;
+  bool Leads() const;
+  void Drain(bool undo, Instant deadline, std::function<void(bool leads)> done);
   // server_changes.cc: what the changes of the cluster work with.
   ClusterChanges::Ports MakeChangePorts();
   std::function<void()> AskWho(const std::string& address, bool sure, PeerAsker::Done done);
@@ -139,6 +149,8 @@ class Server::Impl {
   Instant make_durable_since_;
   bool durability_missed_ = false;
   std::atomic<bool> stopping_ = false;
+  std::atomic<bool> draining_ = false;
+  Leave leave_;
   std::atomic<uint64_t> log_bytes_ = 0;
   std::atomic<uint64_t> database_bytes_ = 0;
   std::atomic<Instant> housekept_at_ = Instant();  // the zero instant: not begun
@@ -156,6 +168,12 @@ class Server::Impl {
   bool status_changed_ = false;
   bool housekeeping_ends_ = false;
   std::optional<std::string> halted_;
+  // Calls that wait until this node does not lead.
+  struct DrainCall {
+    Instant until;
+    std::function<void(bool leads)> done;
+  };
+  std::vector<DrainCall> drain_calls_;
   std::optional<std::vector<discovery::PeerAddress>> discovered_;  // nullopt: nothing known yet
   bool discovered_whole_ = false;
   std::string discovery_failure_;  // empty: it works

@@ -19,6 +19,7 @@ std::string WithLacks(std::string text, const raft::BirthStatus& birth) {
 
 std::string Server::Impl::NotReady() const {
   if (stopping_) return "stopping";
+  if (draining_) return "drained: `quorate drain --undo` at this node puts it back into service";
   {
     std::lock_guard lock(mutex_);
     if (halted_) return *halted_;
@@ -61,6 +62,7 @@ ClusterView Server::Impl::View() const {
   view.birth = BirthView();
   view.cluster = view.birth.cluster;
   view.healthy = NotReady().empty();
+  view.draining = draining_;
   view.caught_up = caught_up_;
   view.log_bytes = log_bytes_;
   view.database_bytes = database_bytes_;

@@ -313,6 +313,9 @@ grpc::Status WatchService::StatusOf(const WatchEnd& end) const {
     case WatchEndKind::kStopping:
       reason = "SHUTTING_DOWN";
       break;
+    case WatchEndKind::kDraining:
+      reason = "DRAINING";
+      break;
     case WatchEndKind::kReadFailed:
       code = grpc::StatusCode::INTERNAL;
       reason = "READ_FAILED";
@@ -322,6 +325,10 @@ grpc::Status WatchService::StatusOf(const WatchEnd& end) const {
   return MakeError(code, reason, end.message,
                    {{"resume_revision", ToString(end.resume)}, {"revision", ToString(end.head)}},
                    delay);
+}
+
+void WatchService::EndAll() {
+  (void)inbox_->Post([this](Instant now) { hub_->EndAll(now); });
 }
 
 void WatchService::Stop() {

@@ -80,6 +80,8 @@ class WatchService {
   void OnReset(Revision head, Revision compacted);
   void OnStatusChange(const raft::NodeStatus& status);
 
+  // Ends every watch at its resume revision (DRAINING), soon, and takes later ones.
+  void EndAll();
   // Ends every watch at its resume revision (SHUTTING_DOWN) and refuses later ones.
   void Stop();
 

@@ -292,17 +292,21 @@ void WriteStreams::Tick(Instant now) {
   }
 }
 
-void WriteStreams::Stop() {
+void WriteStreams::EndAll() {
+  EndAll(StreamEnd("DRAINING", "this node is taken out of service: go on at another one"), false);
+}
+
+void WriteStreams::Stop() { EndAll(StreamEnd("SHUTTING_DOWN", "this node is stopping"), true); }
+
+void WriteStreams::EndAll(const grpc::Status& why, bool for_good) {
   std::vector<std::weak_ptr<Stream>> streams;
   {
     std::lock_guard lock(mutex_);
-    stopped_ = true;
+    stopped_ = stopped_ || for_good;
     streams.swap(streams_);
   }
   for (const auto& each : streams) {
-    if (const auto stream = each.lock()) {
-      stream->Retire(StreamEnd("SHUTTING_DOWN", "this node is stopping"));
-    }
+    if (const auto stream = each.lock()) stream->Retire(why);
   }
 }
 

@@ -7,8 +7,8 @@
 //
 // A stream ends when its client has ended it and everything is answered; or by us, at an age or
 // because the node stops: then no more messages are taken, what was taken is answered, and the
-// status is UNAVAILABLE (CONNECTION_AGE, SHUTTING_DOWN). So what has no answer then was certainly
-// not accepted, as ever with our ErrorInfo.
+// status is UNAVAILABLE (CONNECTION_AGE, DRAINING, SHUTTING_DOWN). So what has no answer then was
+// certainly not accepted, as ever with our ErrorInfo.
 #pragma once
 
 #include <atomic>
@@ -56,11 +56,15 @@ class WriteStreams {
 
   // Ends who is too old. To be called every second or so.
   void Tick(Instant now);
+  // Ends all streams; later ones are taken.
+  void EndAll();
   // Ends all streams, and every later one at once.
   void Stop();
 
  private:
   class Stream;
+
+  void EndAll(const grpc::Status& why, bool for_good);
 
   const Duration age_max_;
   const size_t streams_max_;

@@ -157,6 +157,7 @@ int Run(int argc, const char* const* argv, Io& io) {
   AddHistoryCommands(app, invocation);
   AddTransferCommands(app, invocation);
   AddClusterCommands(app, invocation);
+  AddHealthCommands(app, invocation);
   AddMemberCommands(app, invocation);
   AddSettingsCommands(app, invocation);
   AddLogCommands(app, invocation);

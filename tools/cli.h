@@ -82,7 +82,8 @@ void AddTxnCommands(CLI::App& app, Invocation& invocation);       // txn apply
 void AddWriteCommands(CLI::App& app, Invocation& invocation);     // write
 void AddHistoryCommands(CLI::App& app, Invocation& invocation);   // history diff rollback
 void AddTransferCommands(CLI::App& app, Invocation& invocation);  // import export
-void AddClusterCommands(CLI::App& app, Invocation& invocation);   // status member health
+void AddClusterCommands(CLI::App& app, Invocation& invocation);   // status member drain
+void AddHealthCommands(CLI::App& app, Invocation& invocation);    // health
 void AddMemberCommands(CLI::App& app, Invocation& invocation);    // member ..., leader, compact
 void AddSettingsCommands(CLI::App& app, Invocation& invocation);  // settings
 void AddLogCommands(CLI::App& app, Invocation& invocation);       // log dump, log verify

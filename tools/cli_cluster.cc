@@ -1,9 +1,7 @@
-// status, member list, health.
+// status, member list, drain.
 #include <chrono>
 #include <thread>
 
-#include "grpcpp/generic/generic_stub.h"
-#include "httplib.h"
 #include "services/configuration.h"
 #include "tools/cli.h"
 #include "tools/interrupt.h"
@@ -125,86 +123,34 @@ int MemberList(Invocation& invocation) {
   return kExitOk;
 }
 
-// --- health ---
+// --- drain ---
 
-struct HealthFlags {
-  std::string probe;
-  std::string ops = "127.0.0.1:8081";
-};
-
-// grpc.health.v1.Health/Check for the whole server. Both messages have one field and Debian ships
-// no generated code for them: the request is empty, the answer is `status` (field 1, 1 = SERVING).
-grpc::Status CheckHealth(Endpoint& endpoint, grpc::ClientContext* context, bool* serving) {
-  grpc::GenericStub stub(endpoint.channel);
-  grpc::CompletionQueue queue;
-  const grpc::ByteBuffer request;
-  const grpc::Slice nothing;
-  const grpc::ByteBuffer empty(&nothing, 1);
-  const auto call = stub.PrepareUnaryCall(context, "/grpc.health.v1.Health/Check", empty, &queue);
-  call->StartCall();
-  grpc::ByteBuffer reply;
-  grpc::Status status;
-  call->Finish(&reply, &status, &queue);
-  void* tag = nullptr;
-  bool ok = false;
-  queue.Next(&tag, &ok);
-  queue.Shutdown();
-  while (queue.Next(&tag, &ok)) {
-  }
-  grpc::Slice slice;
-  if (status.ok() && reply.DumpToSingleSlice(&slice).ok()) {
-    *serving = slice.size() == 2 && slice.begin()[0] == 0x08 && slice.begin()[1] == 1;
-  }
-  return status;
-}
-
-// The worst of all endpoints.
-int HealthOfAll(Invocation& invocation) {
+int Drain(Invocation& invocation, bool undo) {
   int exit = kExitOk;
   Client* client = invocation.client(&exit);
   if (client == nullptr) return exit;
-  for (const auto& endpoint : client->endpoints()) {
-    bool serving = false;
-    const CallResult result =
-        client->RunAt(*endpoint, [&](Endpoint& at, grpc::ClientContext* context) {
-          return CheckHealth(at, context, &serving);
-        });
-    if (!result.ok()) {
-      exit = Report(invocation.io.err, "health", result);
-      continue;
-    }
-    if (!serving && exit == kExitOk) exit = kExitUnhealthy;
-    if (!invocation.globals.quiet) {
-      invocation.io.out << endpoint->address << (serving ? "  healthy\n" : "  not healthy\n");
-    }
+  if (client->endpoints().size() > 1 && invocation.globals.node.empty()) {
+    return invocation.Fail(kExitUsage,
+                           "drain: one node is drained at a time: name it with --node, or give its "
+                           "endpoint alone");
   }
-  return exit;
-}
-
-int Probe(Invocation& invocation, const HealthFlags& flags) {
-  const auto address = services::ParseHostPort(flags.ops);
-  if (!address.ok() || !services::NamesAHost(*address)) {
-    return invocation.Fail(
-        kExitUsage, "health: --ops " + flags.ops + ": write host:port, such as 127.0.0.1:8081");
+  v1::DrainRequest request;
+  request.set_undo(undo);
+  v1::DrainResponse response;
+  const CallResult result = client->Read([&](Endpoint& endpoint, grpc::ClientContext* context) {
+    return endpoint.cluster->Drain(context, request, &response);
+  });
+  if (!result.ok()) return Report(invocation.io.err, "drain", result);
+  if (invocation.structured()) {
+    PrintStructured(invocation.io.out, invocation.format, ToJson(response));
+  } else if (!invocation.globals.quiet) {
+    const std::string node = Printable(response.header().node_id());
+    invocation.io.out << node << (undo ? " is in service" : " is drained") << '\n';
   }
-  httplib::Client http(address->host, address->port);
-  const auto whole = std::chrono::duration_cast<std::chrono::microseconds>(invocation.timeout);
-  http.set_connection_timeout(whole.count() / 1'000'000, whole.count() % 1'000'000);
-  http.set_read_timeout(whole.count() / 1'000'000, whole.count() % 1'000'000);
-  const httplib::Result answer = http.Get("/" + flags.probe);
-  if (!answer) {
-    return invocation.Fail(kExitUnavailable, "health " + flags.probe + ": no answer from " +
-                                                 flags.ops + " (" +
-                                                 httplib::to_string(answer.error()) +
-                                                 "): check that a node runs there, or name its "
-                                                 "operations port with --ops");
-  }
-  if (!invocation.globals.quiet) {
-    std::string body = answer->body.substr(0, 64 << 10);
-    while (!body.empty() && body.back() == '\n') body.pop_back();
-    invocation.io.out << Printable(body) << '\n';
-  }
-  return answer->status == 200 ? kExitOk : kExitUnhealthy;
+  if (undo || !response.leads()) return kExitOk;
+  return invocation.Fail(kExitUnhealthy,
+                         "drain: it leads on, for no other voter takes over: look at `quorate "
+                         "status`. It hands leadership over as soon as one can");
 }
 
 }  // namespace
@@ -225,19 +171,12 @@ void AddClusterCommands(CLI::App& app, Invocation& invocation) {
     invocation.action = [&invocation] { return MemberList(invocation); };
   });
 
-  CLI::App* health = app.add_subcommand(
-      "health", "whether every endpoint can answer; livez and readyz ask the operations port");
-  auto health_flags = std::make_shared<HealthFlags>();
-  health->add_option("PROBE", health_flags->probe, "livez or readyz")
-      ->check(CLI::IsMember({"livez", "readyz"}));
-  health->add_option("--ops", health_flags->ops, "the operations port, for livez and readyz")
-      ->envname("QUORATE_OPS")
-      ->capture_default_str();
-  health->callback([&invocation, health_flags] {
-    invocation.action = [&invocation, health_flags] {
-      return health_flags->probe.empty() ? HealthOfAll(invocation)
-                                         : Probe(invocation, *health_flags);
-    };
+  CLI::App* drain = app.add_subcommand(
+      "drain", "take a node out of service without ending it: not ready, does not lead");
+  auto undo = std::make_shared<bool>(false);
+  drain->add_flag("--undo", *undo, "put it back into service");
+  drain->callback([&invocation, undo] {
+    invocation.action = [&invocation, undo] { return Drain(invocation, *undo); };
   });
 }
 

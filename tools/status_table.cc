@@ -91,7 +91,9 @@ std::vector<std::string> Row(const v1::MemberStatus& member, bool leader_view,
                             : "unknown"});
     return row;
   }
-  const std::string health = own->healthy() ? "healthy" : BirthName(own->birth());
+  const std::string health = own->draining()  ? "drained"
+                             : own->healthy() ? "healthy"
+                                              : BirthName(own->birth());
   row.insert(row.end(), {RoleName(own->role()), voter, "", std::to_string(own->header().term()),
                          std::to_string(own->commit_index()), std::to_string(own->applied_index()),
                          LagOf(commit, own->applied_index()),

@@ -346,6 +346,8 @@ std::string KindName(WatchEndKind kind) {
       return "CONNECTION_AGE";
     case WatchEndKind::kStopping:
       return "SHUTTING_DOWN";
+    case WatchEndKind::kDraining:
+      return "DRAINING";
     case WatchEndKind::kReadFailed:
       return "READ_FAILED";
   }
@@ -451,6 +453,8 @@ void WatchScript::Execute(const std::string& line) {
     world.Pump();
   } else if (command == "wait") {
     world.Pass(std::chrono::milliseconds(std::stoull(words.at(1))));
+  } else if (command == "drain") {
+    world.hub().EndAll(world.now());
   } else if (command == "close") {
     world.hub().Close(world.now());
     world.Pump();

@@ -22,7 +22,7 @@ from quorate_cluster import (BINARY, PRESET, ROOT, Cluster, cluster_pb2, config_
 from tools_test import find_tool
 
 PAGE = ROOT / "docs/api.md"
-REASON = re.compile(r"[A-Z]+(_[A-Z]+)+|BEHIND|REQUIRED")
+REASON = re.compile(r"[A-Z]+(_[A-Z]+)+|BEHIND|DRAINING|REQUIRED")
 
 # Where reasons are made that no client of Config or Cluster ever sees: the peer port's, and the log's
 # own answers to nodes.

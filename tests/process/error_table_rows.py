@@ -406,6 +406,8 @@ CLUSTER_ERRORS = [
     ("a revision in the future", "Compact",
      cluster_pb2.CompactRequest(revision=1 << 40).SerializeToString(), "OUT_OF_RANGE",
      "REVISION_IN_FUTURE", None),
+    ("an unknown field", "Drain", length_delimited(15, b"x"), "INVALID_ARGUMENT", "UNKNOWN_FIELD",
+     "15"),
     ("no setting", "SetSettings", b"", "INVALID_ARGUMENT", "REQUIRED", "leases"),
     ("a setting of a newer build", "SetSettings", length_delimited(15, b"x"), "INVALID_ARGUMENT",
      "UNKNOWN_FIELD", "15"),

@@ -336,6 +336,34 @@ class ErrorTable(unittest.TestCase):
             self.assertEqual(eventually(lambda: node.get("s"), "it serves").item.version, 3)
             story("a stream was told that its node stops: what had no answer was not done")
 
+    def test_a_drained_node_ends_streams_and_answers_on(self):
+        with Cluster(3) as cluster:
+            cluster.start().wait_ready()
+            leader = cluster.leader()
+            asked = [leader, next(n for n in cluster.nodes if n is not leader)]
+            messages, streams, ends = [queue.Queue() for _ in asked], [], []
+            for node, lines in zip(asked, messages):
+                streams.append(node.config.Write(iter(lines.get, None)))
+                lines.put(config_pb2.WriteRequest(put=config_pb2.PutRequest(key="d", text="x")))
+                next(streams[-1])
+            cluster.wait_equal()
+            for node, stream in zip(asked, streams):
+                watch = node.config.Watch(config_pb2.WatchRequest(prefix="none"))
+                next(watch)
+                self.assertFalse(node.control.Drain(cluster_pb2.DrainRequest(), timeout=20).leads)
+                for one in (stream, watch):
+                    with self.assertRaises(grpc.RpcError) as raised:
+                        next(one)
+                    ends.append(refusal(raised.exception))
+                self.assertEqual(node.get("d").item.text, "x")
+                node.control.Drain(cluster_pb2.DrainRequest(undo=True), timeout=20)
+                eventually(lambda: node.http("/readyz")[0] == 200, f"{node.name} is in service")
+            for lines in messages:
+                lines.put(None)
+            for kind in (ends[0::2], ends[1::2]):
+                agree(self, kind, "UNAVAILABLE", "DRAINING")
+            story("leader and follower end streams alike when they are drained")
+
     def test_a_client_that_vanishes_leaves_nothing_behind(self):
         with Cluster(3) as cluster:
             cluster.start().wait_ready()

@@ -172,6 +172,9 @@ class EveryCall(unittest.TestCase):
         one("Cluster/SetSettings", leases=False)
         compacted = one("Cluster/Compact", revision=revision)
         self.assertGreaterEqual(int(compacted["compacted_revision"]), int(revision))
+        self.assertNotIn("leads", one("Cluster/Drain"))
+        self.assertTrue(one("Cluster/Status")["draining"])
+        one("Cluster/Drain", undo=True)
         leader = one("Cluster/Status")["header"]["leader_id"]
         now = one("Cluster/TransferLeadership")["header"]["leader_id"]
         self.assertNotEqual(now, leader, "the response is of before it was done")
@@ -256,6 +259,8 @@ class EveryCall(unittest.TestCase):
             self.assertEqual(run("settings", calls=["Cluster/GetSettings"]), f"leases {value}\n")
         self.assertIn("is gone", run("compact", "--to", revision, "--force",
                                      calls=["Cluster/Compact"]))
+        self.assertEqual(run("drain", calls=["Cluster/Drain"]), f"{node.name} is drained\n")
+        run("drain", "--undo", calls=["Cluster/Drain"])
         before = node.status().header.leader_id
         run("leader", "transfer", calls=["Cluster/TransferLeadership"])
         self.another_leads(node, before)

@@ -68,6 +68,42 @@ TEST(ClusterService, BeforeBirthStatusSaysWhatItLacks) {
   EXPECT_EQ(MakeMembers(Unborn()).ShortDebugString(), "header { node_id: \"n1\" }");
 }
 
+TEST(ClusterService, ADrainIsPassedOnAndSaysWhetherTheNodeLeads) {
+  std::vector<std::pair<bool, Instant>> asked;
+  bool leads = true;
+  ClusterService service(Running, nullptr,
+                         [&](bool undo, Instant deadline, const std::function<void(bool)>& done) {
+                           asked.emplace_back(undo, deadline);
+                           done(leads);
+                         });
+  const auto drain = [&](const std::string& bytes) {
+    std::string text;
+    service.Handle("Drain", bytes,
+                   std::make_shared<CallContext>(kNow, std::map<std::string, std::string>()),
+                   [&](const grpc::Status& status, const std::string& response) {
+                     v1::DrainResponse parsed;
+                     EXPECT_TRUE(parsed.ParseFromString(response));
+                     EXPECT_TRUE(!status.ok() || parsed.header().node_id() == "n1");
+                     text = std::to_string(status.error_code()) + (parsed.leads() ? " leads" : "");
+                   });
+    return text;
+  };
+  EXPECT_EQ(drain(""), "0 leads");
+  leads = false;
+  v1::DrainRequest undo;
+  undo.set_undo(true);
+  EXPECT_EQ(drain(undo.SerializeAsString()), "0");
+  EXPECT_EQ(drain("\x7a\x01x"), "3");  // an unknown field
+  EXPECT_EQ(asked, (std::vector<std::pair<bool, Instant>>{{false, kNow}, {true, kNow}}));
+}
+
+TEST(ClusterService, ADrainedNodeSaysSo) {
+  ClusterView view = Running();
+  view.draining = true;
+  EXPECT_TRUE(MakeStatus(view).draining());
+  EXPECT_FALSE(MakeStatus(Running()).draining());
+}
+
 TEST(ClusterService, StatusShowsTheNode) {
   const v1::StatusResponse status = MakeStatus(Running());
   EXPECT_EQ(status.header().ShortDebugString(),

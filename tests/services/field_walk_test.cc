@@ -34,6 +34,7 @@ constexpr Instant kWalkStart{std::chrono::seconds(1000)};
 // Handled: the field's path, and a request (text format) that is valid with it. Each one's effect
 // is tested where it is implemented (config_service_test, validate_test, storage).
 const std::map<std::string, std::string> kHandled = {
+    {"DrainRequest.undo", "undo: true"},
     {"GetRequest.key", "key: 'a'"},
     {"GetRequest.read.max_staleness.seconds", "key: 'a' read { max_staleness { seconds: 1 } }"},
     {"GetRequest.read.max_staleness.nanos", "key: 'a' read { max_staleness { nanos: 999999999 } }"},
@@ -170,10 +171,10 @@ const std::map<std::string, std::string> kValidPart = {
     {"TxnRequest.else.put", "else { put { key: 'a' text: 'v' } }"},
 };
 const std::set<std::string> kBuilt = {
-    "Config/Get",     "Config/List",         "Config/Put",         "Config/Delete",
-    "Config/Txn",     "Config/History",      "Config/Rollback",    "Config/Write",
-    "Config/Watch",   "Config/GrantTtl",     "Config/RevokeTtl",   "Config/KeepAliveTtl",
-    "Cluster/Status", "Cluster/ListMembers", "Cluster/GetSettings"};
+    "Config/Get",     "Config/List",         "Config/Put",          "Config/Delete",
+    "Config/Txn",     "Config/History",      "Config/Rollback",     "Config/Write",
+    "Config/Watch",   "Config/GrantTtl",     "Config/RevokeTtl",    "Config/KeepAliveTtl",
+    "Cluster/Status", "Cluster/ListMembers", "Cluster/GetSettings", "Cluster/Drain"};
 
 void SetSomething(Message* message, const FieldDescriptor* field) {
   const Reflection* reflection = message->GetReflection();
@@ -389,7 +390,9 @@ class FieldWalk : public ::testing::Test {
   ReadPool pool_{1, 10};
   ConfigService config_{"n1", &pool_, [] { return kWalkStart; }};
   WatchService watch_{"n1", &pool_, [] { return kWalkStart; }};
-  ClusterService cluster_{[] { return ClusterView(); }};
+  ClusterService cluster_{
+      [] { return ClusterView(); }, nullptr,
+      [](bool, Instant, const std::function<void(bool)>& done) { done(false); }};
   size_t walked_ = 0;
 };
 

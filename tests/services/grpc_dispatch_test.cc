@@ -513,6 +513,28 @@ TEST_F(GrpcDispatchTest, AStopEndsStreamsAndLaterOnesAtOnce) {
   EXPECT_EQ(EndOf(later->Finish()), "14 SHUTTING_DOWN");
 }
 
+TEST_F(GrpcDispatchTest, ADrainedNodeEndsStreamsAndTakesLaterOnes) {
+  grpc::ClientContext context;
+  const auto stream = stub_->Write(&context);
+  ASSERT_TRUE(stream->Write(StreamedPut("a")));
+  const Seen seen = WaitSeen();
+  writes_.EndAll();
+  seen.done(grpc::Status::OK, StreamedAnswer(1));
+  v1::WriteResponse response;
+  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_FALSE(stream->Read(&response));
+  EXPECT_EQ(EndOf(stream->Finish()), "14 DRAINING");
+
+  grpc::ClientContext later_context;
+  const auto later = stub_->Write(&later_context);
+  ASSERT_TRUE(later->Write(StreamedPut("b")));
+  WaitSeen().done(grpc::Status::OK, StreamedAnswer(2));
+  ASSERT_TRUE(later->Read(&response));
+  later->WritesDone();
+  EXPECT_FALSE(later->Read(&response));
+  EXPECT_EQ(EndOf(later->Finish()), "0 ");
+}
+
 // A few bytes may ask for megabytes: what may come back counts, too.
 TEST_F(GrpcDispatchTest, AStreamHoldsRoomForWhatTransactionsRead) {
   grpc::ClientContext context;

@@ -408,6 +408,20 @@ TEST_F(WatchServiceTest, StopEndsEveryWatchAtItsResumeRevision) {
   EXPECT_EQ(DetailsOf(Watch(Prefix("", 7))->WaitEnd()).metadata.at("resume_revision"), "7");
 }
 
+TEST_F(WatchServiceTest, ADrainedNodeEndsEveryWatchAndTakesLaterOnes) {
+  const auto client = WatchAndWait(Prefix(""));
+  CommitPut("a", "1");
+  client->WaitThrough(2);
+  service_->EndAll();
+  const grpc::Status status = client->WaitEnd();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(DetailsOf(status).reason, "DRAINING");
+  EXPECT_EQ(DetailsOf(status).metadata.at("resume_revision"), "3");
+  const auto later = WatchAndWait(Prefix("", 3));
+  CommitPut("a", "2");
+  EXPECT_THAT(Lines(later->WaitThrough(3)), ElementsAre("3 a=2"));
+}
+
 TEST_F(WatchServiceTest, TooManyTooSlowAndTooOldAreEnded) {
   ingress::WatchHubOptions options;
   options.watches_max = 1;

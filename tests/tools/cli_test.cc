@@ -11,6 +11,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "services/errors.h"
 #include "tests/tools/fake_node.h"
 #include "tools/tree.h"
 
@@ -384,6 +385,56 @@ TEST_F(CliTest, HealthIsTheHealthServices) {
   EXPECT_EQ(Quorate({"health"}).exit, kExitUnavailable);
   const DeadPort dead;
   EXPECT_EQ(Bare({"quorate", "health", "readyz", "--ops", dead.address()}).exit, kExitUnavailable);
+}
+
+// A majority is what answers a linearizable read; that there is no such key is an answer.
+TEST_F(CliTest, HealthOfTheClusterIsWhatAMajorityAnswers) {
+  a_.status().set_role(v1::NODE_ROLE_LEADER);
+  a_.status().mutable_header()->set_leader_id("a");
+  for (const bool up : {true, true, false}) {
+    v1::MemberStatus* member = a_.status().add_members();
+    member->set_voter(true);
+    member->set_active(up);
+  }
+  a_.status().add_members()->set_active(true);  // learns
+  const Ran good = Quorate({"health", "--cluster"});
+  EXPECT_EQ(good.exit, 0) << good.err;
+  EXPECT_EQ(good.out, "healthy: a majority follows a, 2 of 3 voters answer\n");
+  EXPECT_EQ(a_.last_read().consistency(), v1::CONSISTENCY_LINEARIZABLE);
+
+  const auto no_leader = services::MakeError(grpc::StatusCode::UNAVAILABLE, "NO_LEADER", "nobody");
+  const int before = a_.calls();
+  a_.FailNext(no_leader);
+  const Ran waited = Quorate({"health", "--cluster", "--wait", "20s"});
+  EXPECT_EQ(waited.exit, 0) << waited.err;
+  EXPECT_GT(a_.calls() + b_.calls(), before + 1);
+
+  a_.Stop();
+  b_.Stop();
+  const Ran bad = Quorate({"health", "--cluster", "--wait", "300ms"});
+  EXPECT_EQ(bad.exit, kExitUnhealthy);
+  EXPECT_THAT(bad.err, HasSubstr("waiting for a healthy majority"));
+  EXPECT_THAT(bad.err, HasSubstr("no healthy majority within 300ms"));
+  EXPECT_EQ(Quorate({"health", "--cluster"}).exit, kExitUnhealthy);
+  EXPECT_EQ(Quorate({"health", "--wait", "1s"}).exit, kExitUsage);
+  EXPECT_EQ(Quorate({"health", "--cluster", "--wait", "soon"}).exit, kExitUsage);
+  EXPECT_EQ(Quorate({"health", "--cluster", "livez"}).exit, kExitUsage);
+}
+
+TEST_F(CliTest, ADrainIsOfOneNode) {
+  const Ran both = Quorate({"drain"});
+  EXPECT_EQ(both.exit, kExitUsage);
+  EXPECT_THAT(both.err, HasSubstr("--node"));
+  const Ran drained = Quorate({"--node", "b", "drain"});
+  EXPECT_EQ(drained.exit, 0) << drained.err;
+  EXPECT_EQ(drained.out, "b is drained\n");
+  EXPECT_EQ(Quorate({"--node", "b", "drain", "--undo"}).out, "b is in service\n");
+  EXPECT_THAT(b_.drains(), testing::ElementsAre("drain", "undo"));
+  EXPECT_THAT(a_.drains(), IsEmpty());
+  a_.set_leads_on(true);
+  const Ran leads = Bare({"quorate", "--endpoints", a_.address(), "drain"});
+  EXPECT_EQ(leads.exit, kExitUnhealthy);
+  EXPECT_THAT(leads.err, HasSubstr("leads on"));
 }
 
 // --- Local commands ---

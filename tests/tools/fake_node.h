@@ -118,6 +118,12 @@ class FakeNode final : public v1::Config::Service, public v1::Cluster::Service {
     return last_delete_;
   }
   v1::StatusResponse& status() { return status_; }
+  // What it was asked to be, in order: "drain" or "undo". It leads on when so told.
+  std::vector<std::string> drains() {
+    const std::lock_guard lock(store_->mutex);
+    return drains_;
+  }
+  void set_leads_on(bool leads_on) { leads_on_ = leads_on; }
   v1::RollbackRequest last_rollback() {
     const std::lock_guard lock(store_->mutex);
     return last_rollback_;
@@ -130,6 +136,15 @@ class FakeNode final : public v1::Config::Service, public v1::Cluster::Service {
   void set_page_items(size_t items) { page_items_ = items; }
 
  private:
+  grpc::Status Drain(grpc::ServerContext*, const v1::DrainRequest* request,
+                     v1::DrainResponse* response) override {
+    const std::lock_guard lock(store_->mutex);
+    drains_.emplace_back(request->undo() ? "undo" : "drain");
+    response->mutable_header()->set_node_id(name_);
+    response->set_leads(leads_on_);
+    return grpc::Status::OK;
+  }
+
   struct Failure {
     grpc::Status status;
     bool applied;
@@ -361,6 +376,8 @@ class FakeNode final : public v1::Config::Service, public v1::Cluster::Service {
   const std::string name_;
   const std::shared_ptr<FakeStore> store_;
   v1::StatusResponse status_;  // set before the calls that show it
+  std::vector<std::string> drains_;
+  bool leads_on_ = false;
   size_t page_items_ = 1000;
   std::deque<Failure> failures_;       // protected by store_->mutex
   std::deque<Failure> put_failures_;   // protected by store_->mutex

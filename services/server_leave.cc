@@ -1,0 +1,152 @@
+// How this node leaves: for a while (drained), or for good.
+//
+// Whoever is told to end goes in steps, each of which leaves the others nothing to repair:
+//   1. It is not ready: probes and balancers send nobody any more.
+//   2. It hands leadership over, while it still answers and passes on: its own clients' writes wait
+//      for the new leader, as everybody's do.
+//   3. GOAWAY to clients: new calls go elsewhere, what is under way is answered. Streams end where
+//      they can go on at another node.
+//   4. Peers, the log, the state.
+#include <future>
+#include <utility>
+
+#include "services/logging.h"
+#include "services/server_impl.h"
+#include "services/system_clock.h"
+
+namespace quorate::services {
+namespace {
+
+// Once: the core says within an election timeout whether it has worked.
+constexpr Duration kHandOverMax = std::chrono::seconds(3);
+// How long clients' and peers' calls may go on once this node stops; and for how long those that
+// are refused then may take to hear that.
+constexpr std::chrono::milliseconds kClientGrace(2000);
+constexpr std::chrono::milliseconds kRefusedGrace(200);
+constexpr std::chrono::milliseconds kPeerGrace(200);
+constexpr Duration kDrainWait = std::chrono::seconds(5);
+constexpr Duration kDrainMargin = std::chrono::milliseconds(100);
+constexpr size_t kDrainCallsMax = 64;
+
+}  // namespace
+
+bool Server::Impl::Leads() const {
+  Engine* const engine = this->engine();
+  return engine != nullptr && engine->node()->status()->role == raft::Role::kLeader;
+}
+
+void Server::Impl::Drain(bool undo, Instant deadline, std::function<void(bool leads)> done) {
+  const bool was = draining_.exchange(!undo);
+  if (undo) {
+    if (was) LogInfo("in service again");
+    return done(Leads());
+  }
+  if (!was) {
+    LogInfo("drained: not ready, streams end, leadership goes elsewhere");
+    watch_.EndAll();
+    write_streams_.EndAll();
+  }
+  leave_.Hasten();
+  const Instant now = BootNow();
+  bool waits = Leads() && !stopping_;
+  if (waits) {
+    std::lock_guard lock(mutex_);
+    waits = drain_calls_.size() < kDrainCallsMax;
+    if (waits) {
+      drain_calls_.push_back({std::min(deadline - kDrainMargin, now + kDrainWait), done});
+      status_changed_ = true;
+    }
+  }
+  if (!waits) return done(Leads());
+  changed_.notify_all();
+}
+
+void Server::Impl::GiveUpLeadership(Instant now, const raft::NodeStatus* status) {
+  const bool leads = status != nullptr && status->role == raft::Role::kLeader;
+  if (status != nullptr && (draining_ || stopping_)) {
+    leave_.Run(now, leads, [this](raft::Node::TransferDone done) {
+      engine()->node()->TransferLeadership(StoreId(), std::move(done));
+    });
+  }
+  std::vector<DrainCall> ended;
+  {
+    std::lock_guard lock(mutex_);
+    const bool all = !leads || !draining_ || stopping_ || leave_.nobody_else();
+    std::erase_if(drain_calls_, [&](DrainCall& call) {
+      if (!all && now < call.until) return false;
+      ended.push_back(std::move(call));
+      return true;
+    });
+  }
+  for (const DrainCall& call : ended) call.done(leads);
+}
+
+void Server::Impl::HandOver() {
+  if (!Leads()) return;
+  const Instant began = BootNow();
+  leave_.Hasten();
+  while (Leads() && !leave_.nobody_else() && BootNow() < began + kHandOverMax) {
+    std::unique_lock lock(mutex_);
+    if (halted_) return;
+    status_changed_ = true;  // for housekeeping, which does it
+    changed_.notify_all();
+    changed_.wait_for(lock, std::chrono::milliseconds(10));
+  }
+  const auto took = std::chrono::duration_cast<std::chrono::milliseconds>(BootNow() - began);
+  if (Leads()) {
+    LogWarning("leads to its end: no other voter takes over", {{"tried_ms", took.count()}});
+  } else {
+    LogInfo("handed leadership over before its end", {{"took_ms", took.count()}});
+  }
+}
+
+void Server::Impl::EndClients() {
+  std::future<void> ended;
+  if (client_server_ != nullptr) {
+    ended = std::async(std::launch::async, [this] {
+      client_server_->Shutdown(std::chrono::system_clock::now() + kClientGrace + kRefusedGrace);
+    });
+  }
+  write_streams_.Stop();  // before the service, which would refuse their next lines one by one
+  watch_.Stop();
+  if (ended.valid()) ended.wait_for(kClientGrace);
+  config_.Stop();
+  changes_.BeginStop();
+  if (ended.valid()) ended.get();
+  call_queues_.Stop();
+}
+
+void Server::Impl::EndPeers() {
+  // Birth's own calls, then theirs.
+  if (discovery_ != nullptr) discovery_->Stop();
+  if (birth_client_ != nullptr) birth_client_->Stop();
+  if (birth_ != nullptr) birth_->Stop();
+  if (raft_service_ != nullptr) raft_service_->StopServing();
+  if (peer_server_ != nullptr) {
+    peer_server_->Shutdown(std::chrono::system_clock::now() + kPeerGrace);
+  }
+  changes_.Stop();
+  read_pool_.Stop();
+}
+
+void Server::Impl::Stop() {
+  if (std::exchange(stopped_, true)) return;
+  stopping_ = true;
+  if (started_) LogInfo("stopping");
+  if (health_ != nullptr) health_->Shutdown();
+  if (started_) HandOver();
+  EndClients();
+  EndPeers();
+  {
+    std::lock_guard lock(mutex_);
+    housekeeping_ends_ = true;
+  }
+  changed_.notify_all();
+  if (housekeeping_.joinable()) housekeeping_.join();
+  metrics_.SetSampler(nullptr);
+  if (ops_server_ != nullptr) ops_server_->Stop();
+  if (engine_ != nullptr) engine_->Stop();
+  if (started_) LogInfo("stopped");
+}
+
+}  // namespace quorate::services

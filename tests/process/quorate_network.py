@@ -2,7 +2,7 @@
 
 The test process runs in a network namespace that it made (`main` below starts it again in one), with
 a bridge and dnsmasq on it; each host is a namespace of its own behind a pair of veth. Nothing of it
-is seen from outside, and everything is removed again. Needs root, `ip` and `dnsmasq`.
+is seen from outside, and everything is removed again. Needs root, `ip`, `iptables` and `dnsmasq`.
 """
 
 import os
@@ -19,7 +19,7 @@ import quorate_cluster
 from quorate_cluster import BINARY, MULTIPLIER, Cluster, Node, eventually
 
 HUB = "10.77.0.1"
-TOOLS = ("ip", "dnsmasq", "unshare")
+TOOLS = ("ip", "iptables", "dnsmasq", "unshare")
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 
 
@@ -71,6 +71,19 @@ class Host:
         self.ip("address", "flush", "dev", "eth0", "scope", "global")
         self.address = f"10.77.0.{number}"
         self.ip("address", "add", f"{self.address}/24", "dev", "eth0")
+
+    def cut(self):
+        """Nobody reaches it and it reaches nobody; its own processes still do."""
+        run("ip", "link", "set", self.link, "down")
+
+    def drop_from(self, *others):
+        """What those hosts send is lost; what this one sends them arrives."""
+        for other in others:
+            run(*self.command("iptables", "-w", "-A", "INPUT", "-s", other.address, "-j", "DROP"))
+
+    def heal(self):
+        run("ip", "link", "set", self.link, "up")
+        run(*self.command("iptables", "-w", "-F", "INPUT"))
 
     def remove(self):
         run("ip", "link", "delete", self.link, check=False)  # at once; with its namespace some time
@@ -237,7 +250,7 @@ def why_not():
     name = f"quorate-{os.getpid()}-probe"
     # A veth, too: some kernels have namespaces and nothing to connect them with.
     script = (f"ip netns add {name} && ip link add v0 type veth peer name v1 netns {name} && "
-              f"ip link add bridge type bridge && ip netns exec {name} true")
+              f"ip link add bridge type bridge && ip netns exec {name} iptables -w -F INPUT")
     try:
         done = subprocess.run(["unshare", "--net", "sh", "-c", script], check=False, text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

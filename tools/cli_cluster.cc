@@ -125,7 +125,22 @@ int MemberList(Invocation& invocation) {
 
 // --- drain ---
 
-int Drain(Invocation& invocation, bool undo) {
+struct DrainFlags {
+  bool undo = false;
+  std::string linger;
+};
+
+int Drain(Invocation& invocation, const DrainFlags& flags) {
+  const bool undo = flags.undo;
+  std::chrono::milliseconds linger(0);
+  if (!flags.linger.empty()) {
+    const auto parsed = services::ParseDuration(flags.linger);
+    if (!parsed) {
+      return invocation.Fail(kExitUsage,
+                             "drain: --linger " + flags.linger + ": write a time, such as 5s");
+    }
+    linger = std::chrono::duration_cast<std::chrono::milliseconds>(*parsed);
+  }
   int exit = kExitOk;
   Client* client = invocation.client(&exit);
   if (client == nullptr) return exit;
@@ -147,6 +162,13 @@ int Drain(Invocation& invocation, bool undo) {
     const std::string node = Printable(response.header().node_id());
     invocation.io.out << node << (undo ? " is in service" : " is drained") << '\n';
   }
+  invocation.io.out.flush();
+  const auto until = std::chrono::steady_clock::now() + linger;
+  const GracefulInterrupts graceful;
+  while (!Interrupted() && std::chrono::steady_clock::now() < until) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  if (Interrupted()) return kExitInterrupted;
   if (undo || !response.leads()) return kExitOk;
   return invocation.Fail(kExitUnhealthy,
                          "drain: it leads on, for no other voter takes over: look at `quorate "
@@ -173,10 +195,14 @@ void AddClusterCommands(CLI::App& app, Invocation& invocation) {
 
   CLI::App* drain = app.add_subcommand(
       "drain", "take a node out of service without ending it: not ready, does not lead");
-  auto undo = std::make_shared<bool>(false);
-  drain->add_flag("--undo", *undo, "put it back into service");
-  drain->callback([&invocation, undo] {
-    invocation.action = [&invocation, undo] { return Drain(invocation, *undo); };
+  auto drain_flags = std::make_shared<DrainFlags>();
+  CLI::Option* undo = drain->add_flag("--undo", drain_flags->undo, "put it back into service");
+  drain
+      ->add_option("--linger", drain_flags->linger,
+                   "then wait so long, as 5s: until balancers have noticed, before it is ended")
+      ->excludes(undo);
+  drain->callback([&invocation, drain_flags] {
+    invocation.action = [&invocation, drain_flags] { return Drain(invocation, *drain_flags); };
   });
 }
 

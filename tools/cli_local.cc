@@ -15,7 +15,7 @@ std::string Describe(const services::Configuration& configuration) {
   if (!configuration.raft) return text + ", alone: no raft section, so no peer port";
   const services::RaftConfiguration& raft = *configuration.raft;
   if (!raft.discovery_dns.empty()) {
-    text += ", peers from DNS (not in this build yet: `quorate serve` wants peers)";
+    text += ", peers behind " + raft.discovery_dns + ", reached at " + raft.advertise_address;
   } else {
     text += " of " + std::to_string(raft.peers.size()) + ", reached at " + raft.advertise_address;
   }

@@ -431,6 +431,11 @@ TEST_F(CliTest, ADrainIsOfOneNode) {
   EXPECT_EQ(Quorate({"--node", "b", "drain", "--undo"}).out, "b is in service\n");
   EXPECT_THAT(b_.drains(), testing::ElementsAre("drain", "undo"));
   EXPECT_THAT(a_.drains(), IsEmpty());
+  const auto began = std::chrono::steady_clock::now();
+  EXPECT_EQ(Quorate({"--node", "b", "drain", "--linger", "300ms"}).exit, 0);
+  EXPECT_GE(std::chrono::steady_clock::now() - began, std::chrono::milliseconds(300));
+  EXPECT_EQ(Quorate({"--node", "b", "drain", "--linger", "a while"}).exit, kExitUsage);
+  EXPECT_EQ(Quorate({"--node", "b", "drain", "--undo", "--linger", "1s"}).exit, kExitUsage);
   a_.set_leads_on(true);
   const Ran leads = Bare({"quorate", "--endpoints", a_.address(), "drain"});
   EXPECT_EQ(leads.exit, kExitUnhealthy);

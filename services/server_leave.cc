@@ -7,6 +7,7 @@
 //   3. GOAWAY to clients: new calls go elsewhere, what is under way is answered. Streams end where
 //      they can go on at another node.
 //   4. Peers, the log, the state.
+#include <algorithm>
 #include <future>
 #include <utility>
 
@@ -17,8 +18,10 @@
 namespace quorate::services {
 namespace {
 
-// Once: the core says within an election timeout whether it has worked.
-constexpr Duration kHandOverMax = std::chrono::seconds(3);
+// For handing over before the end. The core says within an election timeout whether it has worked:
+// there is to be time for another try.
+constexpr Duration kHandOverMin = std::chrono::seconds(3);
+constexpr Duration kHandOverMax = std::chrono::seconds(10);
 // How long clients' and peers' calls may go on once this node stops; and for how long those that
 // are refused then may take to hear that.
 constexpr std::chrono::milliseconds kClientGrace(2000);
@@ -31,6 +34,10 @@ constexpr size_t kDrainCallsMax = 64;
 }  // namespace
 
 bool Server::Impl::Leads() const {
+  {
+    std::lock_guard lock(mutex_);
+    if (halted_) return false;  // whatever its node said last
+  }
   Engine* const engine = this->engine();
   return engine != nullptr && engine->node()->status()->role == raft::Role::kLeader;
 }
@@ -47,31 +54,31 @@ void Server::Impl::Drain(bool undo, Instant deadline, std::function<void(bool le
     write_streams_.EndAll();
   }
   leave_.Hasten();
-  const Instant now = BootNow();
-  bool waits = Leads() && !stopping_;
-  if (waits) {
+  const bool leads = Leads() && !stopping_;
+  bool waits = false;
+  {
     std::lock_guard lock(mutex_);
-    waits = drain_calls_.size() < kDrainCallsMax;
+    waits = leads && drain_calls_.size() < kDrainCallsMax;
     if (waits) {
-      drain_calls_.push_back({std::min(deadline - kDrainMargin, now + kDrainWait), done});
-      status_changed_ = true;
+      drain_calls_.push_back({std::min(deadline - kDrainMargin, BootNow() + kDrainWait), done});
     }
+    status_changed_ = true;  // for housekeeping, which also says that this node is not ready
   }
-  if (!waits) return done(Leads());
   changed_.notify_all();
+  if (!waits) done(Leads());
 }
 
 void Server::Impl::GiveUpLeadership(Instant now, const raft::NodeStatus* status) {
-  const bool leads = status != nullptr && status->role == raft::Role::kLeader;
   if (status != nullptr && (draining_ || stopping_)) {
-    leave_.Run(now, leads, [this](raft::Node::TransferDone done) {
-      engine()->node()->TransferLeadership(StoreId(), std::move(done));
+    leave_.Run(now, *status, [this](StoreId target, raft::Node::TransferDone done) {
+      engine()->node()->TransferLeadership(target, std::move(done));
     });
   }
+  const bool leads = Leads() && draining_;
   std::vector<DrainCall> ended;
   {
     std::lock_guard lock(mutex_);
-    const bool all = !leads || !draining_ || stopping_ || leave_.nobody_else();
+    const bool all = !leads || stopping_ || leave_.nobody_else();
     std::erase_if(drain_calls_, [&](DrainCall& call) {
       if (!all && now < call.until) return false;
       ended.push_back(std::move(call));
@@ -84,19 +91,22 @@ void Server::Impl::GiveUpLeadership(Instant now, const raft::NodeStatus* status)
 void Server::Impl::HandOver() {
   if (!Leads()) return;
   const Instant began = BootNow();
+  const Duration election_timeout = engine()->node()->status()->election_timeout;
+  const Instant until =
+      began + std::clamp<Duration>(2 * election_timeout, kHandOverMin, kHandOverMax);
   leave_.Hasten();
-  while (Leads() && !leave_.nobody_else() && BootNow() < began + kHandOverMax) {
+  while (Leads() && !leave_.nobody_else() && BootNow() < until) {
     std::unique_lock lock(mutex_);
-    if (halted_) return;
     status_changed_ = true;  // for housekeeping, which does it
     changed_.notify_all();
     changed_.wait_for(lock, std::chrono::milliseconds(10));
   }
   const auto took = std::chrono::duration_cast<std::chrono::milliseconds>(BootNow() - began);
-  if (Leads()) {
-    LogWarning("leads to its end: no other voter takes over", {{"tried_ms", took.count()}});
-  } else {
+  if (leave_.handed_over()) {
     LogInfo("handed leadership over before its end", {{"took_ms", took.count()}});
+  } else if (engine()->node()->status()->membership->Voters().size() > 1) {
+    LogWarning("ends without having handed leadership over: no other voter could take it",
+               {{"tried_ms", took.count()}});
   }
 }
 

@@ -169,7 +169,8 @@ int Drain(Invocation& invocation, const DrainFlags& flags) {
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
   if (Interrupted()) return kExitInterrupted;
-  if (undo || !response.leads()) return kExitOk;
+  // Who lingers ends the node next, whoever leads then.
+  if (undo || !response.leads() || linger.count() > 0) return kExitOk;
   return invocation.Fail(kExitUnhealthy,
                          "drain: it leads on, for no other voter takes over: look at `quorate "
                          "status`. It hands leadership over as soon as one can");

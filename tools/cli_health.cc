@@ -166,7 +166,7 @@ int HealthOfCluster(Invocation& invocation, const HealthFlags& flags) {
     const auto left =
         std::chrono::duration_cast<milliseconds>(until - steady_clock::now()) + milliseconds(1);
     ClientOptions options = client->options();
-    if (wait.count() > 0) options.timeout = std::clamp(left, kLookPause, options.timeout);
+    if (wait.count() > 0) options.timeout = std::min(std::max(left, kLookPause), options.timeout);
     Client look(options);
     result = AskMajority(look);
     if (result.ok()) {

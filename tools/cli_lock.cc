@@ -140,14 +140,14 @@ class Contender {
   Turn FindTurn(v1::Item* before) {
     Keys earlier;
     if (!ListEarlier(&earlier)) return Turn::kFailed;
-    const bool looked = !earlier.empty();
     before->Clear();
     while (!earlier.empty() && before->key().empty() && !gone_ && !Interrupted() && !Lost()) {
       if (!GetEarlier(std::prev(earlier.end())->second, before)) return Turn::kFailed;
       earlier.erase(std::prev(earlier.end()));
     }
-    // Those may have gone after the listing, and this one's key before them.
-    if (looked && before->key().empty() && !gone_ && !Interrupted() && !Lost()) {
+    // Those may have gone after the listing, and this one's key before them; or the node that
+    // listed does not know yet that it was deleted.
+    if (before->key().empty() && !gone_ && !Interrupted() && !Lost()) {
       if (!GetOwn()) return Turn::kFailed;
     }
     // All of that may have taken its time.
@@ -198,8 +198,7 @@ class Contender {
     return true;
   }
 
-  // Whether this one's key is still there: `gone_`. False: it failed. Some node may not know yet
-  // that it was deleted before another one showed that the earlier ones are gone.
+  // Whether this one's key is still there, as of now: `gone_`. False: it failed.
   bool GetOwn() {
     v1::GetRequest request;
     request.set_key(key_);

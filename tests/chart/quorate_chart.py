@@ -1,6 +1,7 @@
 """Renders the chart with Helm, and runs what it rendered: pods in network namespaces of their own,
 with the environment, the files, the user and the probes that Kubernetes would give them."""
 
+import http.client
 import os
 import pathlib
 import shutil
@@ -174,7 +175,7 @@ class ChartPod(quorate_network.Pod):
         try:
             status, _ = http_get(self.host.address, self.ports[http["port"]], http["path"],
                                  self.container[which].get("timeoutSeconds", 1))
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return False
         return 200 <= status < 400
 

@@ -96,7 +96,7 @@ class Render(unittest.TestCase):
         raft = configuration(objects)["controlPlane"]["raft"]
         self.assertNotIn("discovery", raft)
         self.assertNotIn("bootstrapExpect", raft)
-        self.assertEqual(raft["advertiseAddress"], "${POD_IP}:7100")
+        self.assertNotIn("advertiseAddress", raft)  # the own entry in peers
         ports = {port["name"]: port["containerPort"] for port in only(
             objects, "StatefulSet")["spec"]["template"]["spec"]["containers"][0]["ports"]}
         self.assertEqual(ports, {"clients": 9090, "peers": 7100, "metrics": 8081})
@@ -115,12 +115,36 @@ class Render(unittest.TestCase):
             ({"antiAffinity": "maybe"}, "antiAffinity"),
             ({"persistence": {"size": "much"}}, "persistence.size"),
             ({"drainSeconds": 60}, "drainSeconds"),
+            ({"drainSeconds": 20}, "terminationGracePeriodSeconds"),
+            ({"controlPlane": {"config": {"controlPlane": {"metricsAddress": "127.0.0.1:1"}}}},
+             "metricsAddress"),
+            ({"controlPlane": {"config": {"controlPlane": {"storePath": "/data/${POD_NAME}"}}}},
+             "storePath"),
+            ({"controlPlane": {"config": {"controlPlane": {"raft": {
+                "discovery": {"dns": "quorate.quorate.svc"}}}}}}, "discovery.dns"),
             ({"typo": 1}, "typo"),
         ]
         for values, name in wrong:
             with self.subTest(values=values), self.assertRaises(AssertionError) as raised:
                 render(values)
             self.assertIn(name, str(raised.exception))
+
+    def test_a_service_record_names_the_service_too(self):
+        dns = "_peers._tcp.found.quorate.svc.cluster.local"
+        objects = render({"controlPlane": {"config": {"controlPlane": {"raft": {
+            "discovery": {"dns": dns}}}}}})
+        self.assertIn(("Service", "found"), objects)
+        self.assertEqual([port["name"] for port in objects[("Service", "found")]["spec"]["ports"]],
+                         ["peers", "metrics"])
+
+    def test_storage(self):
+        def claim(**persistence):
+            return only(render({"persistence": persistence}), "StatefulSet")["spec"][
+                "volumeClaimTemplates"][0]["spec"]
+        self.assertNotIn("storageClassName", claim())
+        self.assertEqual(claim(storageClass="fast")["storageClassName"], "fast")
+        self.assertEqual(claim(storageClass="-")["storageClassName"], "")
+        self.assertEqual(claim(size="1Ti")["resources"]["requests"]["storage"], "1Ti")
 
     def test_anti_affinity(self):
         def affinity(value):

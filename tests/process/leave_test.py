@@ -143,16 +143,20 @@ class Leave(unittest.TestCase):
             story("drained under load: no call failed, and it answers on")
 
             # Given leadership all the same it gives it up again.
-            now = cluster.leader()
-            code, _, err = cli(now, "leader", "transfer", leader.name)
+            said = len(leader.log_text())
+            cli(cluster.leader(), "leader", "transfer", leader.name)
+            eventually(lambda: 'msg="became leader"' in leader.log_text()[said:], "it was given it")
             eventually(lambda: leader.status().role != cluster_pb2.NODE_ROLE_LEADER and
                        cluster.leader() is not leader, "it does not keep what it is given")
-            # Alone with one more it leads, if it is given that, rather than nobody.
+            # Two are drained: the third one leads, soon, whoever of them is given it.
             third = next(p for p in cluster.nodes if p not in (leader, cluster.leader()))
-            for pod in (third, leader):
-                if pod is not leader:
-                    self.assertEqual(cli(pod, "drain")[0], 0)
+            self.assertEqual(cli(third, "drain")[0], 0)
             last = next(p for p in cluster.nodes if p not in (leader, third))
+            for pod in (leader, third):
+                cli(last, "leader", "transfer", pod.name)
+                eventually(lambda: last.status().role == cluster_pb2.NODE_ROLE_LEADER,
+                           "the one that is not drained leads", 15 * MULTIPLIER)
+            # Alone with one more it leads, rather than nobody.
             last.kill()
             left = [leader, third]
             eventually(lambda: third.put("still", "written", timeout=5), "drained nodes lead if nobody else can")

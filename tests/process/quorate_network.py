@@ -171,7 +171,8 @@ class Pod(Node):
 
     def write_pod_config(self, dns):
         """The configuration of a pod as README has it, but for the folder."""
-        multiplier = f"    performanceMultiplier: {MULTIPLIER}\n" if MULTIPLIER != 1 else ""
+        multiplier = self.cluster.multiplier
+        slower = f"    performanceMultiplier: {multiplier}\n" if multiplier != 1 else ""
         self.config_path.write_text(
             'mode: "controlplane"\n'
             "controlPlane:\n"
@@ -181,7 +182,7 @@ class Pod(Node):
             '    nodeId: "${POD_NAME}"\n'
             '    bindAddress: ":7000"\n'
             '    advertiseAddress: "${POD_IP}:7000"\n'
-            f"{multiplier}"
+            f"{slower}"
             "    discovery:\n"
             f'      dns: "{dns}"\n')
 
@@ -203,8 +204,9 @@ class PodCluster(Cluster):
 
     DNS = "quorate-headless.quorate.svc.cluster.local"
 
-    def __init__(self, size=3):
+    def __init__(self, size=3, multiplier=MULTIPLIER):
         super().__init__(0)
+        self.multiplier = multiplier
         self.last_number = 10
         self.network = Network(self.root)
         try:

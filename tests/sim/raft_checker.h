@@ -24,6 +24,8 @@
 //                             committed
 //   true acknowledgements     OnSend: who acknowledges an entry was sent it by that leader, holds
 //                             the one that the leader holds there, and its disk does
+//   true echoes               OnSend: the clock and the round of reads that an answer echoes are
+//                             the ones that the leader of its term has said
 //   snapshots                 OnAppend: what is installed is committed, with the members that were
 //                             in force there, and replaces nothing that is committed behind it;
 //                             OnSend: it is called installed when its record is durable
@@ -152,6 +154,10 @@ class RaftChecker {
     raft::Term heard_term;  // of the last append that came in, and when
     Instant heard_at{};
     raft::Term led_by;  // the latest term of which a leader has said anything
+    // Of the latest term of which an append came in: the clocks that it said, and the last round.
+    raft::Term said_term;
+    std::set<Instant> said_clocks;
+    uint64_t said_round = 0;
     // By term: how far the appends reach that came in.
     std::map<raft::Term, raft::Index> offered;
     std::optional<Micros> lease_until;  // in the world's time; it led `led` then
@@ -183,6 +189,7 @@ class RaftChecker {
   void CountChange(size_t at);
   void CheckConfiguration(const raft::NodeStatus& status, Life* life);
   void CheckVote(StoreId voter, raft::Term term, StoreId candidate);
+  void CheckEcho(StoreId from, const raft::AppendEntriesReply& reply);
   void CheckAcknowledgement(StoreId from, StoreId leader, const raft::AppendEntriesReply& reply);
   void CheckMatch(StoreId from, StoreId leader, const raft::AppendEntriesReply& reply);
   void CheckInstalled(StoreId from, const raft::InstallSnapshotReply& reply);

@@ -30,6 +30,7 @@ void RaftChecker::OnSend(const raft::Message& message) {
       Fail(message.from, "two leaders in term " + ToString(append->term));
     }
   } else if (const auto* reply = std::get_if<raft::AppendEntriesReply>(&message.body)) {
+    CheckEcho(message.from, *reply);
     if (reply->success) CheckAcknowledgement(message.from, message.to, *reply);
   } else if (const auto* installed = std::get_if<raft::InstallSnapshotReply>(&message.body)) {
     if (installed->answer == raft::SnapshotAnswer::kInstalled) {
@@ -39,6 +40,19 @@ void RaftChecker::OnSend(const raft::Message& message) {
     if (vote->granted && !vote->pre_vote) CheckVote(message.from, vote->term, message.to);
   } else if (const auto* request = std::get_if<raft::RequestVote>(&message.body)) {
     if (!request->pre_vote) CheckVote(message.from, request->term, message.from);
+  }
+}
+
+// From an echo the leader takes that somebody has heard it in this term, at that time.
+void RaftChecker::CheckEcho(StoreId from, const raft::AppendEntriesReply& reply) {
+  const Life& life = lives_[from];
+  if (reply.term < life.said_term) return;  // it has waited for the disk
+  const bool heard = reply.term == life.said_term;
+  const bool clock = reply.echoed_sent_at == Instant() ||
+                     (heard && life.said_clocks.contains(reply.echoed_sent_at));
+  const bool round = reply.read_round == 0 || (heard && reply.read_round <= life.said_round);
+  if (!clock || !round) {
+    Fail(from, "echoes what the leader of term " + ToString(reply.term) + " has not said to it");
   }
 }
 
@@ -108,6 +122,15 @@ void RaftChecker::OnHeard(StoreId store, const raft::Message& message, Instant n
   life.led_by = std::max(life.led_by, append->term);
   Index& offered = life.offered[append->term];
   offered = std::max(offered, append->prev_index + append->entries.size());
+  if (append->term > life.said_term) {
+    life.said_term = append->term;
+    life.said_clocks.clear();
+    life.said_round = 0;
+  }
+  if (append->term == life.said_term) {
+    life.said_clocks.insert(append->sent_at);
+    life.said_round = std::max(life.said_round, append->read_round);
+  }
   if (append->term < life.heard_term) return;
   life.heard_term = append->term;
   life.heard_at = now;

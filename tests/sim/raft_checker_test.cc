@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "tests/sim/identity_checker.h"
 
@@ -109,6 +110,39 @@ class RaftCheckerTest : public ::testing::Test {
   Report report_;
   RaftChecker checker_{&failure_, &report_};
 };
+
+TEST_F(RaftCheckerTest, AnEchoIsOfWhatTheLeaderOfItsTermHasSaid) {
+  const auto hear = [&](uint64_t term, int clock, uint64_t round) {
+    raft::AppendEntries append;
+    append.term = Term(term);
+    append.sent_at = Instant(std::chrono::seconds(clock));
+    append.read_round = round;
+    checker_.OnHeard(kFollower, {kLeader, kFollower, append}, Instant());
+  };
+  // What is said of that answer; later ones have a clean slate.
+  const auto echo = [&](uint64_t term, int clock, uint64_t round) {
+    raft::AppendEntriesReply reply;
+    reply.term = Term(term);
+    reply.echoed_sent_at = Instant(std::chrono::seconds(clock));
+    reply.read_round = round;
+    checker_.OnSend({kFollower, kLeader, reply});
+    return std::exchange(failure_, Failure()).text();
+  };
+  const auto wrong = testing::HasSubstr("echoes what the leader of term 2 has not said to it");
+  hear(1, 10, 3);
+  EXPECT_EQ(echo(1, 10, 3), "");
+  EXPECT_THAT(echo(2, 10, 0), wrong) << "of an earlier term";
+  EXPECT_THAT(echo(2, 0, 3), wrong);
+  EXPECT_EQ(echo(2, 0, 0), "") << "a refusal echoes nothing";
+  hear(2, 20, 1);
+  hear(2, 21, 2);
+  hear(1, 11, 9);  // late
+  EXPECT_EQ(echo(2, 20, 1), "");
+  EXPECT_EQ(echo(2, 21, 2), "");
+  EXPECT_THAT(echo(2, 11, 0), wrong);
+  EXPECT_THAT(echo(2, 21, 3), wrong);
+  EXPECT_EQ(echo(1, 10, 3), "") << "it has waited for the disk";
+}
 
 TEST_F(RaftCheckerTest, ALateAcknowledgementIsOfWhatIsDurable) {
   Hear(kFollower, 1, 0, {EntryAt(1, 1), EntryAt(2, 1)});

@@ -20,12 +20,12 @@ that name.
 {{- define "quorate.headless" -}}
 {{- $config := .Values.controlPlane.config | default dict -}}
 {{- $raft := dig "controlPlane" "raft" dict $config -}}
-{{- $dns := dig "discovery" "dns" "" $raft -}}
-{{- if contains (printf ".%s.svc" .Release.Namespace) $dns -}}
-{{- splitList "." $dns | first -}}
-{{- else -}}
-{{- printf "%s-headless" (include "quorate.fullname" .) -}}
+{{- $given := regexFind (printf "[^.]+[.]%s[.]svc" .Release.Namespace) (dig "discovery" "dns" "" $raft) -}}
+{{- $name := $given | splitList "." | first | default (printf "%s-headless" (include "quorate.fullname" .)) -}}
+{{- if eq $name (include "quorate.fullname" .) -}}
+{{- fail (printf "controlPlane.config.controlPlane.raft.discovery.dns: %s is the clients' service: the nodes find each other behind a headless one; leave discovery out, or name another" $name) -}}
 {{- end -}}
+{{- $name -}}
 {{- end -}}
 
 {{- define "quorate.selectorLabels" -}}
@@ -46,7 +46,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- $given := $config.controlPlane | default dict -}}
 {{- $raft := $given.raft | default dict -}}
 {{- $raftDefaults := dict "nodeId" "${POD_NAME}" "bindAddress" ":7000" -}}
-{{- if not $raft.advertiseAddress -}}
+{{- if not (or $raft.advertiseAddress $raft.peers) -}}
 {{- $port := splitList ":" ($raft.bindAddress | default ":7000") | last -}}
 {{- $_ := set $raftDefaults "advertiseAddress" (printf "${POD_IP}:%s" $port) -}}
 {{- end -}}

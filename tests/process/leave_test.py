@@ -25,6 +25,16 @@ def cli(pod, *args):
     return done.returncode, done.stdout, done.stderr
 
 
+def drain(pod):
+    """Until it does not lead: on a busy machine nobody may take over within five seconds."""
+    def drained():
+        code, out, err = cli(pod, "drain")
+        assert out == f"{pod.name} is drained\n", err
+        assert code == 0 or (code == 7 and "leads on" in err), err
+        return code == 0
+    eventually(drained, f"{pod.name} does not lead")
+
+
 class Watcher:
     """Follows everything at one node; how its stream ended."""
 
@@ -127,8 +137,7 @@ class Leave(unittest.TestCase):
                 for pod in cluster.nodes:
                     load.through(pod)
                 load.wait_for_more()
-                code, out, err = cli(leader, "drain")
-                self.assertEqual((code, out), (0, f"{leader.name} is drained\n"), err)
+                drain(leader)
                 self.assertNotEqual(leader.status().role, cluster_pb2.NODE_ROLE_LEADER)
                 load.wait_for_more()
             self.assertEqual(watcher.wait_end()[0], "DRAINING")
@@ -150,7 +159,7 @@ class Leave(unittest.TestCase):
                        cluster.leader() is not leader, "it does not keep what it is given")
             # Two are drained: the third one leads, soon, whoever of them is given it.
             third = next(p for p in cluster.nodes if p not in (leader, cluster.leader()))
-            self.assertEqual(cli(third, "drain")[0], 0)
+            drain(third)
             last = next(p for p in cluster.nodes if p not in (leader, third))
             for pod in (leader, third):
                 cli(last, "leader", "transfer", pod.name)

@@ -171,9 +171,9 @@ class ChartPod(quorate_network.Pod):
 
     def probe(self, which):
         """Whether Kubernetes would take the answer for a success."""
-        http = self.container[which]["httpGet"]
+        probe = self.container[which]["httpGet"]
         try:
-            status, _ = http_get(self.host.address, self.ports[http["port"]], http["path"],
+            status, _ = http_get(self.host.address, self.ports[probe["port"]], probe["path"],
                                  self.container[which].get("timeoutSeconds", 1))
         except (OSError, http.client.HTTPException):
             return False

@@ -48,7 +48,8 @@ Birth::Birth(const BirthOptions& options, BirthRecord record, Instant now)
       random_state_(options.seed ^ options.store.value() ^ (options.nonce << 1)),
       record_(std::move(record)),
       joined_at_(now),
-      complete_(options.birth_complete) {
+      complete_(options.birth_complete),
+      caught_up_(options.caught_up_once) {
   CHECK(options_.store && options_.nonce != 0, "a birth needs a store and a nonce");
   CHECK(ValidName(options_.name) && options_.address.size() <= kAddressBytesMax);
   CHECK(founders_.size() <= kMembersMax);
@@ -185,8 +186,10 @@ IdentifyReply Birth::OnIdentify(const IdentifyRequest& request, Instant now) {
   reply.pledge = record_.reported();
   reply.founders = founders_;
   reply.membership = membership_;
+  reply.never_caught_up = record_.born && !caught_up_;
   if (const IdentifyReply* cluster = record_.born ? nullptr : ExistingCluster(now)) {
-    reply.waits_for = cluster->cluster;
+    reply.finds_two_clusters = SecondCluster(now) != nullptr;
+    if (!reply.finds_two_clusters) reply.waits_for = cluster->cluster;
   }
   if (request.nonce == options_.nonce || request.address.size() > kAddressBytesMax) return reply;
   reply.asker_also_at = claims_.Others(request.store, request.nonce, now);
@@ -273,6 +276,7 @@ Refusal Birth::OnInvited(const Invitation& invitation, Instant now) {
   if (record_.pledge) return Refusal::kPledgeMoved;
   const IdentifyReply* known = ExistingCluster(now);
   if (known != nullptr && known->cluster != invitation.cluster) return Refusal::kClusterExists;
+  if (SecondCluster(now) != nullptr) return Refusal::kClusterExists;
   Join(invitation.cluster, now);
   return Refusal::kNone;
 }
@@ -373,6 +377,32 @@ const IdentifyReply* Birth::ExistingCluster(Instant now) const {
     known = &*peer.answer;
   }
   return known;
+}
+
+const IdentifyReply* Birth::SecondCluster(Instant now) const {
+  const IdentifyReply* first = ExistingCluster(now);
+  for (const auto& [address, peer] : peers_) {
+    if (first == nullptr || !Fresh(peer, now) || !peer.answer->cluster) continue;
+    if (peer.answer->cluster != first->cluster) return &*peer.answer;
+  }
+  return nullptr;
+}
+
+std::vector<Newcomer> Birth::Newcomers(Instant now) const {
+  std::vector<Newcomer> newcomers;
+  for (const auto& [address, peer] : peers_) {
+    if (!record_.born || !peer.listed || !Fresh(peer, now)) continue;
+    const IdentifyReply& answer = *peer.answer;
+    const bool waits =
+        answer.cluster
+            ? answer.cluster == record_.cluster() && answer.never_caught_up
+            : answer.state == BirthState::kWaitingToJoin && answer.waits_for == record_.cluster();
+    const bool known = std::any_of(newcomers.begin(), newcomers.end(), [&](const Newcomer& other) {
+      return other.store == answer.store;
+    });
+    if (waits && !known) newcomers.push_back({address, answer.store, answer.name});
+  }
+  return newcomers;
 }
 
 Birth::FoundByName Birth::Find(Instant now) const {

@@ -36,7 +36,8 @@
 // cluster for good, makes an empty log and an empty state, and runs: it has no membership, so it
 // neither campaigns nor counts for anything, until the leader's log or snapshot says who takes
 // part. It takes no invitation while it is pledged to a proposal (whose proposer may count on it)
-// or hears of another cluster than the one that invites it.
+// or hears of another cluster than the one that invites it: behind one DNS name there may be two,
+// and which one is meant is for people to say.
 //
 // Not thread-safe: the driver calls it under one lock.
 #pragma once
@@ -51,6 +52,7 @@
 
 #include "base/ids.h"
 #include "base/time.h"
+#include "raft/autopilot.h"
 #include "raft/birth_messages.h"
 #include "raft/birth_record.h"
 #include "raft/duplicate.h"
@@ -68,6 +70,7 @@ struct BirthOptions {
   // not be among them: then it only joins.
   std::vector<std::string> founders;
   bool birth_complete = false;  // what the state machine says at the start
+  bool caught_up_once = false;  // the store has caught up as a member of its cluster, once
 
   Duration ask_interval = std::chrono::milliseconds(250);    // until complete
   Duration complete_ask_interval = std::chrono::seconds(2);  // afterwards, for doubles
@@ -146,11 +149,17 @@ class Birth {
   // The membership in force, for what this process tells others. Born only.
   void OnMembership(const Membership& membership);
   void OnBirthComplete(Instant now);
+  // It has caught up, and is a member by a committed entry; durably.
+  void OnCaughtUp() { caught_up_ = true; }
 
   BirthOutput TakeOutput() { return std::exchange(output_, BirthOutput()); }
 
   // --- Views ---
   BirthStatus Status(Instant now) const;
+  // Born: who of those that discovery shows answers and waits to be let into this cluster, each
+  // store once. Also one that was let in, and is no member because that leader fell. (One that has
+  // caught up once and is a member no more is not among them.)
+  std::vector<Newcomer> Newcomers(Instant now) const;
   // The node may take part in Raft: born, the log holds entry 1, and no other process with this
   // store id was found. For the latter every address has answered this process once, or failed to;
   // and whatever other places were named in those answers, too. At most ask_first_max is waited for
@@ -203,6 +212,8 @@ class Birth {
   // The latest answer of somebody in a cluster, unless this store is in it; prefers one that does
   // not know this store.
   const IdentifyReply* ExistingCluster(Instant now) const;
+  // Somebody of yet another one; null: at most one is heard of.
+  const IdentifyReply* SecondCluster(Instant now) const;
   FoundByName Find(Instant now) const;
   bool FoundersDiffer(const IdentifyReply& answer) const;
 
@@ -258,6 +269,7 @@ class Birth {
   std::string membership_;  // born: encoded, the latest known
   Instant joined_at_;       // this process was told so, or started so
   bool complete_ = false;
+  bool caught_up_ = false;
   bool addresses_known_ = false;
   bool addresses_whole_ = false;
   bool asked_first_ = false;

@@ -83,6 +83,10 @@ struct IdentifyReply {
   // and knows none.
   std::string membership;
   ClusterId waits_for;  // not born: the cluster that it has heard of; 0: none
+  bool finds_two_clusters = false;  // not born: it joins neither, and waits_for is 0
+  // In a cluster, and it has never caught up with it as a member: if it is none it was let in by a
+  // leader that fell before the others heard of that.
+  bool never_caught_up = false;
   // Addresses at which other processes with the *asker's* store id were heard of lately, at most
   // four: the asker asks there itself, because only a direct answer proves a live double.
   std::vector<std::string> asker_also_at;

@@ -142,6 +142,11 @@ std::vector<std::string> Birth::DifferentFounders(Instant now) const {
 }
 
 std::vector<std::string> Birth::LacksToJoin(const IdentifyReply& cluster, Instant now) const {
+  if (const IdentifyReply* other = SecondCluster(now)) {
+    return {"two clusters are found, " + ToHex(cluster.cluster) + " (" + cluster.name +
+            " is in it) and " + ToHex(other->cluster) + " (" + other->name +
+            " is in it): this node joins neither. Let discovery show one of them only"};
+  }
   const std::string which =
       "cluster " + ToHex(cluster.cluster) + " exists (" + cluster.name + " is in it)";
   const std::optional<Membership> membership = DecodeMembership(cluster.membership);
@@ -177,14 +182,15 @@ std::vector<std::string> Birth::LacksToJoin(const IdentifyReply& cluster, Instan
         which + " and knows member " + member.name + " as " + Store(member.store) + ", this is " +
         Store(options_.store) + ": the disk of member " + member.name +
         " was wiped or replaced. This node neither votes nor serves. Put the old data directory "
-        "back, or let this store take its place: run `quorate member add " +
-        options_.address + "` at a node of the cluster, then `quorate member promote " +
-        options_.name + "`"};
+        "back, or let this store take its place: the leader does so by itself where discovery.dns "
+        "shows this node and the old store is silent; otherwise run `quorate member add " +
+        options_.address + "` at a node of the cluster"};
   }
   return {
       which + " and has no member " + options_.name +
-      ": this node was not a founder, or was removed and wiped. It neither votes nor serves: run "
-      "`quorate member add " +
+      ": this node was not a founder, or was removed and wiped. It neither votes nor serves. The "
+      "leader lets it in by itself where discovery.dns shows this node; otherwise run `quorate "
+      "member add " +
       options_.address + "` at a node of the cluster"};
 }
 
@@ -194,7 +200,8 @@ std::vector<std::string> Birth::LacksUnborn(Instant now) const {
   if (!Founding()) {
     lacks.push_back("this node, " + options_.name + ", is not among the founders (" +
                     List(founders_) +
-                    "): it waits for their cluster to let it in. Once that is born run `quorate "
+                    "): it waits for their cluster to let it in. Once that is born its leader does "
+                    "so by itself where discovery.dns shows this node; otherwise run `quorate "
                     "member add " +
                     options_.address + "` at one of its nodes");
     return lacks;
@@ -323,8 +330,9 @@ std::string Birth::LacksJoined(Instant now) const {
   }
   return let_in + ", whose members no longer include this store, or never did (" + List(without) +
          (without.size() == 1 ? " says" : " say") +
-         " so): its leader was lost before it could commit that, or the member was removed. Run "
-         "`quorate member add " +
+         " so): its leader was lost before it could commit that, or the member was removed. To be "
+         "let in again where the leader does not do so by itself (discovery.dns) run `quorate "
+         "member add " +
          options_.address + "` at a node of the cluster";
 }
 

@@ -57,6 +57,8 @@ void ToProto(const raft::IdentifyReply& reply, v1::IdentifyResponse* proto) {
   proto->mutable_founders()->Add(reply.founders.begin(), reply.founders.end());
   proto->set_membership(reply.membership);
   proto->set_waits_for(reply.waits_for.value());
+  proto->set_never_caught_up(reply.never_caught_up);
+  proto->set_finds_two_clusters(reply.finds_two_clusters);
   proto->mutable_asker_also_at()->Add(reply.asker_also_at.begin(), reply.asker_also_at.end());
 }
 
@@ -75,6 +77,8 @@ std::optional<raft::IdentifyReply> FromProto(const v1::IdentifyResponse& proto) 
   reply.founders.assign(proto.founders().begin(), proto.founders().end());
   reply.membership = proto.membership();
   reply.waits_for = ClusterId(proto.waits_for());
+  reply.never_caught_up = proto.never_caught_up();
+  reply.finds_two_clusters = proto.finds_two_clusters();
   reply.asker_also_at.assign(proto.asker_also_at().begin(), proto.asker_also_at().end());
   return reply;
 }

@@ -92,12 +92,22 @@ void BirthRunner::OnMembership(const raft::Membership& membership) {
   changed_.notify_all();
 }
 
+void BirthRunner::OnCaughtUp() {
+  std::lock_guard lock(mutex_);
+  birth_.OnCaughtUp();
+}
+
 void BirthRunner::OnBirthComplete() {
   {
     std::lock_guard lock(mutex_);
     complete_ = true;
   }
   changed_.notify_all();
+}
+
+std::vector<raft::Newcomer> BirthRunner::Newcomers() const {
+  std::lock_guard lock(mutex_);
+  return birth_.Newcomers(BootNow());
 }
 
 raft::BirthStatus BirthRunner::Status() const {

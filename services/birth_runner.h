@@ -67,8 +67,10 @@ class BirthRunner {
   // --- From the node, never blocks ---
   void OnMembership(const raft::Membership& membership);
   void OnBirthComplete();
+  void OnCaughtUp();
 
   raft::BirthStatus Status() const;
+  std::vector<raft::Newcomer> Newcomers() const;
 
  private:
   // Makes the output's record durable, and gives the rest to the thread. REQUIRES: mutex_ held.

@@ -6,6 +6,10 @@
 // promised never to show one from before it had caught up. So first the state as of that moment is
 // made durable.
 //
+// Nor before it is a member by a committed entry: "has caught up once" then also means that it was
+// one, and is let in again by people only when it is one no more (raft::Birth::Newcomers; of those
+// that had not caught up raft::Autopilot remembers who was taken out).
+//
 // Not thread-safe. No gRPC: the simulator runs this same code.
 #pragma once
 
@@ -25,12 +29,17 @@ class CaughtUp {
   };
   // `durable_applied`: the state's. Of one process: the next one begins with a new object.
   Step Look(const raft::NodeStatus& status, raft::Index durable_applied) {
-    if (!status.fresh_as_of) return Step::kWait;
+    if (!status.fresh_as_of || !IsMember(status)) return Step::kWait;
     if (!whole_at_) whole_at_ = status.applied;
     return durable_applied >= *whole_at_ ? Step::kRecord : Step::kMakeDurable;
   }
 
  private:
+  static bool IsMember(const raft::NodeStatus& status) {
+    return status.membership != nullptr && status.membership->Find(status.self) != nullptr &&
+           status.membership_index <= status.commit;
+  }
+
   std::optional<raft::Index> whole_at_;  // the state that was whole first
 };
 

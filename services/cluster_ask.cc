@@ -102,6 +102,9 @@ ChangePlan ClusterChanges::PlanNewcomer(const OpPtr& op, const std::string& addr
         StatusCode::FAILED_PRECONDITION, "NODE_NOT_WAITING",
         "what answers at " + address + " is no node of this build, or not a peer address"));
   }
+  if (op->own && reply->store != op->meant) {
+    return NoPlan(grpc::Status(StatusCode::ABORTED, "another store answers at " + address));
+  }
   const Newcomer newcomer{address, *reply};
   const std::vector<raft::Member> holders = NameHolders(members, *reply);
   const auto alive = std::find_if(holders.begin(), holders.end(), [&](const raft::Member& holder) {

@@ -134,6 +134,12 @@ std::optional<ChangePlan> NotWaiting(const Membership& members, const Newcomer& 
                       {{"cluster_id", ToHex(other)}});
   }
   if (reply.cluster) return std::nullopt;
+  if (reply.finds_two_clusters) {
+    return RefusePlan("OTHER_CLUSTER",
+                      who +
+                          " finds two clusters and joins neither: let its discovery or its peers "
+                          "show this one's nodes only");
+  }
   if (reply.pledge.round != 0) {
     return RefusePlan(
         "NODE_NOT_WAITING",
@@ -248,7 +254,7 @@ ChangePlan PlanDemote(const Membership& members, const v1::DemoteMemberRequest& 
   const std::vector<Member> named = ByName(members, request.node_id());
   const std::vector<Member> found = OfThem(named, meant);
   if (meant && found.empty()) return NotFound(request.node_id(), meant);
-  if (meant && !found[0].voter) return Answer(grpc::Status::OK, meant);
+  if (meant && found[0].demoted) return Answer(grpc::Status::OK, meant);
   if (named.size() > 1) {
     return RefusePlan("CHANGE_INVALID",
                       request.node_id() +
@@ -258,7 +264,7 @@ ChangePlan PlanDemote(const Membership& members, const v1::DemoteMemberRequest& 
                       {{"node_id", request.node_id()}});
   }
   for (const Member& member : found) {
-    if (member.voter) return OneStep(MemberStep::Kind::kDemote, member, request.force());
+    if (!member.demoted) return OneStep(MemberStep::Kind::kDemote, member, request.force());
   }
   return found.empty() ? NotFound(request.node_id()) : Answer(grpc::Status::OK, found[0].store);
 }

@@ -118,6 +118,28 @@ void ClusterChanges::HandleForwarded(const v1::ForwardCallRequest& request, cons
   Start(std::move(op));
 }
 
+void ClusterChanges::HandleOwn(std::string_view method, const std::string& request, StoreId store,
+                               const CallPtr& call, std::function<void(grpc::Status)> done) {
+  auto op = std::make_shared<Op>();
+  op->method = method;
+  op->bytes = request;
+  op->request = *EmptyChangeRequest(method);
+  op->call = call;
+  op->forwarded = op->own = true;
+  op->meant = store;
+  op->ends = EndOf(op->request, call->deadline());
+  if (grpc::Status status = ParseChangeRequest(request, &op->request); !status.ok()) {
+    return done(std::move(status));
+  }
+  op->done = [done = std::move(done)](Try ended) {
+    if (ended.kind == Try::Kind::kAnswer) return done(std::move(ended.status));
+    const bool unknown = ended.kind == Try::Kind::kUnknown;
+    done(grpc::Status(StatusCode::ABORTED,
+                      unknown ? "it is not known whether it was done" : "this node leads no more"));
+  };
+  Start(std::move(op));
+}
+
 Instant ClusterChanges::EndOf(const ChangeRequest& request, Instant deadline) const {
   const Instant now = BootNow();
   const Duration left = std::max(deadline - now, Duration::zero());

@@ -97,6 +97,11 @@ class ClusterChanges {
   void HandleForwarded(const v1::ForwardCallRequest& request, const CallPtr& call,
                        ForwardedDone done);
 
+  // What this node as the leader wants itself (raft::Autopilot): of that store and no other, in
+  // this term of leadership or not at all, and no vote for a member that was demoted meanwhile.
+  void HandleOwn(std::string_view method, const std::string& request, StoreId store,
+                 const CallPtr& call, std::function<void(grpc::Status)> done);
+
   // Ends calls that wait for a thread and whose time is over. Now and then.
   void Tick();
   // Every call is to end with what is known of it, and later ones are refused. A call that another

@@ -38,8 +38,9 @@ struct ClusterChanges::Op {
   std::string bytes;
   ChangeRequest request;
   CallPtr call;
-  Instant ends;  // the caller's deadline, or earlier
-  bool forwarded = false;
+  Instant ends;             // the caller's deadline, or earlier
+  bool forwarded = false;   // not to be passed on
+  bool own = false;         // nobody has asked for it but this leader; forwarded, too
   bool name_first = false;  // forwarded: the store is to be named, and nothing done
   std::function<void(Try)> done;
 

@@ -73,6 +73,7 @@ v1::MemberStatus MakeMember(const ClusterView& view, const raft::Member& member)
   status.set_node_id(member.name);
   status.set_store_id(ToHex(member.store));
   status.set_voter(member.voter);
+  status.set_demoted(member.demoted && member.learner());
   status.set_is_leader(member.store == node.leader);
   const auto heard = view.addresses.find(member.store);
   const bool self = member.store == view.store;

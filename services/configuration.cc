@@ -45,12 +45,13 @@ constexpr Key kRaftKeys[] = {
     {"electionTimeout"},
     {"performanceMultiplier"},
     {"logTail"},
-    {"autopilot", "members are not added or removed by themselves"},
+    {"autopilot"},
     {"zone", "voters are not spread over zones"},
     {"nonVoter", "every node votes"},
     {"tls", "peers would talk without encryption"},
 };
 constexpr Key kDiscoveryKeys[] = {{"dns"}};
+constexpr Key kAutopilotKeys[] = {{"stabilisation"}, {"contact"}, {"lag"}, {"maxVoters"}};
 
 constexpr std::string_view kPaths[] = {
     "mode",
@@ -71,6 +72,11 @@ constexpr std::string_view kPaths[] = {
     "controlPlane.raft.electionTimeout",
     "controlPlane.raft.performanceMultiplier",
     "controlPlane.raft.logTail",
+    "controlPlane.raft.autopilot",
+    "controlPlane.raft.autopilot.stabilisation",
+    "controlPlane.raft.autopilot.contact",
+    "controlPlane.raft.autopilot.lag",
+    "controlPlane.raft.autopilot.maxVoters",
 };
 
 constexpr char kControlPlane[] = "controlPlane";
@@ -98,6 +104,7 @@ class Parser {
   void ReadMembers(const Section& section, const YAML::Node& node);
   void ReadPeers(const YAML::Node& node);
   void ReadDiscovery(const YAML::Node& node);
+  void ReadAutopilot(const YAML::Node& node);
   void ReadFoundersOfDns(const Section& section, const YAML::Node& node);
   void ReadAdvertiseAddress(const Section& section, const YAML::Node& node);
   void CheckPorts(const Section& section, const YAML::Node& node);
@@ -183,6 +190,7 @@ void Parser::ReadRaft(const YAML::Node& node) {
   }
   ReadTiming(*section);
   ReadMembers(*section, node);
+  if (section->contains("autopilot")) ReadAutopilot(section->at("autopilot"));
   ReadAdvertiseAddress(*section, node);
   configuration_.raft = raft_;
 }
@@ -352,6 +360,38 @@ void Parser::ReadDiscovery(const YAML::Node& node) {
     reader_.Problem(section->at("dns"), path + ".dns",
                     "`" + *name + "` is not a DNS name; write " + write);
   }
+}
+
+void Parser::ReadAutopilot(const YAML::Node& node) {
+  const std::string path = std::string(kRaft) + ".autopilot";
+  const auto section = reader_.ReadSection(node, path, kAutopilotKeys);
+  if (!section) return;
+  const auto read_time = [&](const char* name, Duration* value) {
+    const auto text = reader_.ReadOptional(*section, name, path, "a time, such as 10s");
+    if (!text) return;
+    const auto parsed = ParseDuration(*text);
+    if (parsed && *parsed >= std::chrono::milliseconds(100) && *parsed <= std::chrono::hours(24)) {
+      *value = *parsed;
+    } else {
+      reader_.Problem(section->at(name), path + "." + name,
+                      "`" + *text + "` is out of range; write a time from 100ms to 24h");
+    }
+  };
+  const auto read_number = [&](const char* name, int max, auto* value) {
+    const std::string range = "a number from 1 to " + std::to_string(max);
+    const auto text = reader_.ReadOptional(*section, name, path, range);
+    if (!text) return;
+    if (const auto number = ParseInt(*text, 1, max)) {
+      *value = static_cast<std::remove_pointer_t<decltype(value)>>(*number);
+    } else {
+      reader_.Problem(section->at(name), path + "." + name,
+                      "`" + *text + "` is out of range; write " + range);
+    }
+  };
+  read_time("stabilisation", &raft_.autopilot.stabilisation);
+  read_time("contact", &raft_.autopilot.contact);
+  read_number("lag", 1'000'000, &raft_.autopilot.lag_max);
+  read_number("maxVoters", static_cast<int>(kPeersMax), &raft_.autopilot.voters_max);
 }
 
 void Parser::ReadFoundersOfDns(const Section& section, const YAML::Node& node) {

@@ -26,6 +26,7 @@
 
 #include "absl/status/statusor.h"
 #include "base/time.h"
+#include "raft/autopilot.h"
 
 namespace quorate::services {
 
@@ -62,6 +63,10 @@ struct RaftConfiguration {
   // logTail: how much of the log stays on disk for followers that come back; one that has been away
   // for longer gets the whole state. A whole number and KiB, MiB or GiB, from 64KiB to 64GiB.
   uint64_t log_tail_bytes = 64u << 20;
+  // autopilot: when the leader gives a learner a vote (raft/autopilot.h). stabilisation and contact
+  // from 100ms to 24h, lag from 1 to 1,000,000 entries, maxVoters from 1 to 7. Give every node the
+  // same: whoever leads goes by its own.
+  raft::AutopilotOptions autopilot;
 };
 
 struct Configuration {

@@ -36,6 +36,15 @@ uint64_t BytesBelow(const std::string& directory) {
   return bytes;
 }
 
+raft::AutopilotOptions AutopilotOf(const Configuration& configuration) {
+  raft::AutopilotOptions options;
+  if (!configuration.raft) return options;
+  options = configuration.raft->autopilot;
+  // Who lists its peers has said who they are: others come by `quorate member add`.
+  options.lets_in = !configuration.raft->discovery_dns.empty();
+  return options;
+}
+
 }  // namespace
 
 // --- Start ---
@@ -57,7 +66,8 @@ Server::Impl::Impl(const ServerOptions& options)
                [this](bool undo, Instant deadline, std::function<void(bool)> done) {
                  Drain(undo, deadline, std::move(done));
                }),
-      call_queues_({.queues = options.call_queues}) {}
+      call_queues_({.queues = options.call_queues}),
+      autopilot_(AutopilotOf(options.configuration)) {}
 
 absl::Status Server::Impl::Start() {
   if (absl::Status status = OpenDirectory(); !status.ok()) return status;
@@ -154,6 +164,7 @@ void Server::Impl::MakeBirth() {
   } else {
     options.founders = {node_id_};
   }
+  options.caught_up_once = identity_.caught_up_once;
   options.birth_complete = engine_ != nullptr && engine_->state()->Summary().birth_complete;
   BirthRunner::Ports ports;
   ports.identity = directory_->identity();
@@ -367,6 +378,7 @@ void Server::Impl::RecordCaughtUp(const raft::NodeStatus& status, Instant now) {
         {{"error", std::string(saved.message())}});
   }
   caught_up_ = true;
+  birth_->OnCaughtUp();
   LogInfo("caught up", {{"applied", status.applied}});
 }
 
@@ -378,6 +390,7 @@ void Server::Impl::HousekeepOnce(const std::shared_ptr<const raft::NodeStatus>& 
     if (!caught_up_) RecordCaughtUp(*status, now);
   }
   GiveUpLeadership(now, status.get());
+  if (status != nullptr && !stopping_) RunAutopilot(now, *status);
   if (!promise_lowered_ && engine() != nullptr) LowerPromise(now);
   discovery_->SetEager(status == nullptr || !status->leader || !status->birth_complete);
   config_.Tick();

@@ -1,7 +1,8 @@
-// Inside of Server: one class, divided over five files. server.cc starts and keeps house;
+// Inside of Server: one class, divided over six files. server.cc starts and keeps house;
 // server_leave.cc drains and stops; server_views.cc says what there is to see (status, metrics,
 // probes); server_changes.cc connects the changes of the cluster with node and peers;
-// server_discovery.cc connects discovery with birth.
+// server_discovery.cc connects discovery with birth; server_autopilot.cc does as the leader what
+// raft::Autopilot decides.
 #pragma once
 
 #include <atomic>
@@ -16,6 +17,7 @@
 #include "discovery/discovery.h"
 #include "grpcpp/impl/codegen/service_type.h"
 #include "grpcpp/server.h"
+#include "raft/autopilot.h"
 #include "services/birth_client.h"
 #include "services/birth_runner.h"
 #include "services/call_queues.h"
@@ -76,6 +78,9 @@ class Server::Impl {
   void LowerPromise(Instant now);
   void MeasureSizes();  // also when the engine opens, before housekeeping sees it
   void GiveUpLeadership(Instant now, const raft::NodeStatus* status);  // also Stop's, before that
+
+  // server_autopilot.cc
+  void RunAutopilot(Instant now, const raft::NodeStatus& status);
 
   // server_leave.cc: what clients and peers hear of this node's end, in this order.
   void HandOver();
@@ -174,6 +179,8 @@ class Server::Impl {
     std::function<void(bool leads)> done;
   };
   std::vector<DrainCall> drain_calls_;
+  // A step of the autopilot's that has ended, and housekeeping has not told it yet.
+  std::optional<std::pair<raft::AutopilotStep, grpc::Status>> autopilot_ended_;
   std::optional<std::vector<discovery::PeerAddress>> discovered_;  // nullopt: nothing known yet
   bool discovered_whole_ = false;
   std::string discovery_failure_;  // empty: it works
@@ -181,6 +188,8 @@ class Server::Impl {
   // Housekeeping's own.
   Instant sized_at_;
   Instant asked_around_at_;
+  raft::Autopilot autopilot_;
+  Instant autopilot_at_;  // not before
   TtlExpirer ttl_expirer_;
   raft::Index membership_passed_on_;
   bool completion_passed_on_ = false;

@@ -113,7 +113,8 @@ int MemberList(Invocation& invocation) {
   Table table({"NODE", "STORE", "ADDRESS", "VOTER", "LEADER"});
   for (const v1::MemberStatus& member : response.members()) {
     table.Add({Printable(member.node_id()), Printable(member.store_id()),
-               Printable(member.address()), member.voter() ? "yes" : "no",
+               Printable(member.address()),
+               member.voter() ? "yes" : (member.demoted() ? "demoted" : "no"),
                member.is_leader() ? "yes" : "no"});
   }
   table.Print(out);

@@ -109,8 +109,9 @@ int MemberAdd(Invocation& invocation, const MemberFlags& flags) {
           member.voter()
               ? name + " is a member already, and votes"
               : name + " (store " + Printable(member.store_id()) +
-                    ") is a member and learns; once it is caught up `quorate member promote " +
-                    name + "` makes it vote");
+                    ") is a member and learns; it gets a vote once it has kept up for a while, or "
+                    "at once by `quorate member promote " +
+                    name + "`");
   return kExitOk;
 }
 
@@ -164,7 +165,7 @@ int MemberDemote(Invocation& invocation, const MemberFlags& flags) {
   const CallResult result = Call(invocation, *client, CallKind::kRead,
                                  &v1::Cluster::Stub::DemoteMember, request, &response);
   if (!result.ok()) return ReportChange(invocation, "member demote", result);
-  Confirm(invocation, Printable(flags.node) + " learns and does not vote");
+  Confirm(invocation, Printable(flags.node) + " learns and does not vote until it is promoted");
   return kExitOk;
 }
 

@@ -80,7 +80,7 @@ std::string SizeOf(uint64_t bytes) { return bytes == 0 ? "" : FormatBytes(bytes)
 std::vector<std::string> Row(const v1::MemberStatus& member, bool leader_view,
                              const v1::StatusResponse* own, uint64_t commit, bool color) {
   std::vector<std::string> row = {Printable(member.node_id()), Printable(member.address())};
-  const std::string voter = member.voter() ? "yes" : "no";
+  const std::string voter = member.voter() ? "yes" : member.demoted() ? "demoted" : "no";
   if (own == nullptr) {
     const bool knows = leader_view && !member.is_leader();
     row.insert(row.end(),
@@ -158,8 +158,12 @@ std::string StatusSummary(const std::vector<NodeReport>& reports) {
   const auto count = [](size_t number, const std::string& what) {
     return std::to_string(number) + " " + what + (number == 1 ? "" : "s");
   };
-  if (voters > 0) {
-    const size_t majority = voters / 2 + 1;
+  const std::string leader = Printable(view->header().leader_id());
+  const size_t majority = voters / 2 + 1;
+  if (up < majority && reports.size() < majority && !leader_view && !leader.empty()) {
+    text += count(voters, "voter") + ", " + leader +
+            " leads: who of them is up it knows. Ask it, or all of them (--endpoints)\n";
+  } else if (voters > 0) {
     text += count(voters, "voter") + ", " + std::to_string(up) + " of them up: ";
     text += up >= majority
                 ? "tolerates " + count(up - majority, "failure")

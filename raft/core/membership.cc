@@ -1,14 +1,14 @@
 // The layout of an encoded membership; numbers are unsigned, little-endian, of fixed width:
 //
-//   version          1 byte    1, or 2 exactly when version 1 cannot say it: a member is demoted,
-//                              or two members share a name
+//   version          1 byte    the lowest that can say it: 2 when two members share a name or a
+//                              voter of the old half is demoted, 3 when a learner is, else 1
 //   cluster          8 bytes
 //   joint            1 byte    0 or 1; 1 exactly when some member is an outgoing voter
 //   member count     2 bytes   at most kMembersMax
 //   per member, in strictly ascending order of store:
 //     store          8 bytes   not 0
-//     flags          1 byte    bit 0 voter, bit 1 outgoing voter, bit 2 demoted (version 2; with
-//                              bit 1 alone); the others are 0
+//     flags          1 byte    bit 0 voter, bit 1 outgoing voter, bit 2 demoted (from version 2
+//                              on with bit 1 alone, from version 3 on also alone); the others are 0
 //     name length    2 bytes   at most 255, then the name
 //     address length 2 bytes   at most 512 (a DNS name and a port need 259), then the address
 //
@@ -25,20 +25,24 @@ namespace {
 
 constexpr uint8_t kVersion = 1;
 constexpr uint8_t kVersionOfJointNames = 2;
+constexpr uint8_t kVersionOfDemotedLearners = 3;
 constexpr uint8_t kVoterFlag = 1;
 constexpr uint8_t kOutgoingFlag = 2;
 constexpr uint8_t kDemotedFlag = 4;
 constexpr size_t kNameBytesMax = 255;
 constexpr size_t kAddressBytesMax = 512;
 
-// Version 1 knew neither demoted members nor one name for two of them. What it can say is still
-// written as it was, so that there is one encoding of each membership.
+// Version 1 knew neither demoted members nor one name for two of them, version 2 no demoted
+// learners. What they can say is still written as it was, so that there is one encoding of each
+// membership.
 uint8_t VersionOf(const Membership& membership) {
+  uint8_t version = kVersion;
   std::set<std::string_view> names;
   for (const Member& member : membership.members) {
-    if (member.demoted || !names.insert(member.name).second) return kVersionOfJointNames;
+    if (member.demoted && member.learner()) return kVersionOfDemotedLearners;
+    if (member.demoted || !names.insert(member.name).second) version = kVersionOfJointNames;
   }
-  return kVersion;
+  return version;
 }
 
 uint8_t FlagsOf(const Member& member) {
@@ -102,9 +106,7 @@ const char* BrokenRule(const Membership& membership) {
     if (!(previous < member.store)) return "members are not in ascending order of store";
     if (member.name.size() > kNameBytesMax) return "a name is over 255 bytes";
     if (member.address.size() > kAddressBytesMax) return "an address is over 512 bytes";
-    if (member.demoted && (member.voter || !member.outgoing_voter)) {
-      return "a demoted member is not one of the old half alone";
-    }
+    if (member.demoted && member.voter) return "a demoted member votes";
     const bool first =
         (!member.voter || voters.insert(member.name).second) &&
         (!member.outgoing_voter || outgoing_voters.insert(member.name).second) &&
@@ -151,7 +153,7 @@ std::string EncodeMembership(const Membership& membership) {
 std::optional<Membership> DecodeMembership(std::string_view bytes) {
   Reader reader(bytes);
   const uint64_t version = reader.Number(1);
-  if (version != kVersion && version != kVersionOfJointNames) return std::nullopt;
+  if (version < kVersion || version > kVersionOfDemotedLearners) return std::nullopt;
   Membership membership;
   membership.cluster = ClusterId(reader.Number(8));
   const uint64_t joint = reader.Number(1);

@@ -20,7 +20,8 @@ struct Member {
   bool voter = false;           // votes in the new (or only) configuration
   bool outgoing_voter = false;  // votes in the old half of a joint configuration
   // Of a voter of the old half alone: stays as a learner when the joint phase ends. Otherwise such
-  // a member leaves then.
+  // a member leaves then. Of a learner: somebody wanted it to be one, and it gets no vote by itself
+  // (raft/autopilot.h).
   bool demoted = false;
   bool learner() const { return !voter && !outgoing_voter; }
   friend bool operator==(const Member&, const Member&) = default;

@@ -53,6 +53,7 @@ std::optional<ChangeResult> Apply(std::vector<Member>* members, const MemberStep
     case MemberStep::Kind::kPromote: {
       if (member->voter) break;
       member->voter = true;
+      member->demoted = false;
       const std::string name = member->name;
       std::erase_if(*members, [&](const Member& other) {
         return other.store != step.store && other.voter && other.name == name;
@@ -61,6 +62,7 @@ std::optional<ChangeResult> Apply(std::vector<Member>* members, const MemberStep
     }
     case MemberStep::Kind::kDemote:
       member->voter = false;
+      member->demoted = true;
       break;
     default:
       members->erase(member);
@@ -112,10 +114,7 @@ Membership LeaveJoint(const Membership& joint) {
   std::erase_if(after.members, [](const Member& member) {
     return member.outgoing_voter && !member.voter && !member.demoted;
   });
-  for (Member& member : after.members) {
-    member.outgoing_voter = false;
-    member.demoted = false;
-  }
+  for (Member& member : after.members) member.outgoing_voter = false;
   return after;
 }
 

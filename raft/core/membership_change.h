@@ -28,7 +28,8 @@ struct MemberStep {
     kAddLearner,
     // A learner becomes a voter. A voter of the same name leaves in the same change.
     kPromote,
-    // A voter becomes a learner; until the joint phase ends it votes in the old half.
+    // A voter becomes a learner; until the joint phase ends it votes in the old half. A learner
+    // stays one (Member::demoted).
     kDemote,
     kRemove,
   };

@@ -190,11 +190,15 @@ class ChartCluster(quorate_network.PodCluster):
     """The pods of a rendering, behind the headless name that it rendered."""
 
     def __init__(self, objects):
-        self.objects = objects
-        self.stateful = only(objects, "StatefulSet")
+        self.use(objects)
         self.namespace = "quorate"
         self.DNS = f"{self.stateful['spec']['serviceName']}.{self.namespace}.svc.cluster.local"
         super().__init__(self.stateful["spec"]["replicas"])
+
+    def use(self, objects):
+        """What Kubernetes has been given; running pods stay as they are."""
+        self.objects = objects
+        self.stateful = only(objects, "StatefulSet")
 
     def add_pod(self):
         name = f"{self.stateful['metadata']['name']}-{len(self.nodes)}"

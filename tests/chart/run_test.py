@@ -9,7 +9,8 @@ import unittest
 import grpc
 
 from quorate_chart import ChartCluster, find_helm, only, quorate_network, render
-from quorate_cluster import cluster_pb2, config_pb2, config_pb2_grpc, eventually, story
+from quorate_cluster import (PATIENCE_S, cluster_pb2, config_pb2, config_pb2_grpc, eventually,
+                             story)
 from render_test import SEED
 
 
@@ -133,6 +134,31 @@ class Run(unittest.TestCase):
             self.assertEqual(cluster.nodes[1].get("service/count").item.version, client.written)
             story(f"{client.written} writes through the service meanwhile, none failed; the slowest "
                   f"took {1000 * client.slowest:.0f} ms")
+            self.scale_to_five(cluster, values, changed)
+
+    def scale_to_five(self, cluster, values, changed):
+        grown = render({**values, "controlPlane": {**values["controlPlane"], "replicas": 5}})
+        self.assertEqual(only(grown, "StatefulSet")["spec"]["template"],
+                         only(changed, "StatefulSet")["spec"]["template"], "nobody is restarted")
+        boots = [pod.process.pid for pod in cluster.nodes]
+        cluster.use(grown)
+        client = ServiceClient(cluster)
+        try:
+            client.wait_for_more()
+            began = time.monotonic()
+            more = [cluster.add_pod().start() for _ in range(2)]
+            cluster.show()
+            for pod in more:
+                eventually(lambda: pod.probe("readinessProbe"), f"{pod.name} is ready")
+            eventually(lambda: len(stores(cluster.nodes[0])) == 5, "five vote", 3 * PATIENCE_S)
+            story(f"scaled to five: all of them vote {time.monotonic() - began:.0f} s later")
+            client.wait_for_more()
+        finally:
+            client.end()
+        self.assertEqual(client.failures, [])
+        self.assertEqual([pod.process.pid for pod in cluster.nodes[:3]], boots)
+        cluster.wait_equal()
+        self.assertEqual(len(cluster.endpoints()), 5)
 
     def test_one_node_is_born_alone(self):
         with ChartCluster(render({"controlPlane": {"replicas": 1}})) as cluster:

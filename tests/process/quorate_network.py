@@ -169,7 +169,7 @@ class Pod(Node):
         self.close_channel()
         self.host.move(number)
 
-    def write_pod_config(self, dns):
+    def write_pod_config(self, dns, extra_raft=""):
         """The configuration of a pod as README has it, but for the folder."""
         multiplier = self.cluster.multiplier
         slower = f"    performanceMultiplier: {multiplier}\n" if multiplier != 1 else ""
@@ -183,6 +183,7 @@ class Pod(Node):
             '    bindAddress: ":7000"\n'
             '    advertiseAddress: "${POD_IP}:7000"\n'
             f"{slower}"
+            f"{extra_raft}"
             "    discovery:\n"
             f'      dns: "{dns}"\n')
 
@@ -204,9 +205,9 @@ class PodCluster(Cluster):
 
     DNS = "quorate-headless.quorate.svc.cluster.local"
 
-    def __init__(self, size=3, multiplier=MULTIPLIER):
+    def __init__(self, size=3, multiplier=MULTIPLIER, extra_raft=""):
         super().__init__(0)
-        self.multiplier = multiplier
+        self.multiplier, self.extra_raft = multiplier, extra_raft
         self.last_number = 10
         self.network = Network(self.root)
         try:
@@ -223,7 +224,7 @@ class PodCluster(Cluster):
         pod = Pod(self, name, directory, self.network.add_host(name))
         self.nodes.append(pod)
         self.move(pod)
-        pod.write_pod_config(self.DNS)
+        pod.write_pod_config(self.DNS, self.extra_raft)
         return pod
 
     def move(self, pod):

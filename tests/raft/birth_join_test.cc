@@ -28,6 +28,7 @@ class BirthJoinTest : public ::testing::Test {
     for (size_t i = 0; i < 3; ++i) {
       ASSERT_TRUE(world_.Born(i));
       world_.node(i).birth->OnBirthComplete(world_.now());
+      world_.node(i).birth->OnCaughtUp();
       world_.node(i).complete = true;
     }
   }
@@ -163,7 +164,7 @@ TEST_F(BirthJoinTest, AWipedFounderIsInvitedUnderItsOldName) {
   world_.Run(seconds(1));
   EXPECT_EQ(world_.Status(2).state, BirthState::kWaitingToJoin);
   EXPECT_THAT(world_.Lacks(2), HasSubstr("`quorate member add 10.0.0.3:7000`"));
-  EXPECT_THAT(world_.Lacks(2), HasSubstr("`quorate member promote cp-2`"));
+  EXPECT_THAT(world_.Lacks(2), HasSubstr("the leader does so by itself where discovery.dns"));
   EXPECT_EQ(Invite(2), Refusal::kNone);
   EXPECT_TRUE(world_.Born(2));
 }
@@ -190,6 +191,79 @@ TEST_F(BirthJoinTest, AWipedFirstFounderJoinsAndNeverProposesAgain) {
   EXPECT_EQ(world_.ClusterOf(0), cluster);
   EXPECT_FALSE(world_.Born(1)) << "a second cluster";
   EXPECT_FALSE(world_.Born(2));
+}
+
+// --- Who is found by the cluster ---
+
+TEST_F(BirthJoinTest, WhoWaitsForThisClusterIsFoundByItsMembers) {
+  BeBorn();
+  world_.Run(seconds(3));
+  EXPECT_TRUE(world_.node(0).birth->Newcomers(world_.now()).empty());
+  std::vector<PeerAddress> shown;
+  for (size_t i = 0; i <= 3; ++i) shown.push_back({BirthWorld::Address(i), ""});
+  world_.node(0).birth->SetAddresses(shown, world_.now());
+  world_.Start(fourth_);
+  EXPECT_TRUE(world_.node(fourth_).birth->Newcomers(world_.now()).empty());
+  world_.Run(seconds(3));
+  const std::vector<Newcomer> found = world_.node(0).birth->Newcomers(world_.now());
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_EQ(found[0].store, world_.node(fourth_).store);
+  EXPECT_EQ(found[0].name, BirthWorld::Name(3));
+  EXPECT_EQ(found[0].asked_at, BirthWorld::Address(3));
+  EXPECT_TRUE(world_.node(1).birth->Newcomers(world_.now()).empty()) << "nobody shows it to that";
+
+  // Its answer grows old.
+  world_.Kill(fourth_);
+  world_.Run(seconds(6));
+  EXPECT_TRUE(world_.node(0).birth->Newcomers(world_.now()).empty());
+  // Let in, it waits no more.
+  world_.Start(fourth_);
+  world_.Run(seconds(3));
+  ASSERT_EQ(world_.node(0).birth->Newcomers(world_.now()).size(), 1u);
+  EXPECT_EQ(Invite(fourth_), Refusal::kNone);
+  world_.Run(seconds(3));
+  EXPECT_EQ(world_.node(0).birth->Newcomers(world_.now()).size(), 1u)
+      << "the leader that let it in may have fallen before anybody else heard of it";
+  world_.node(fourth_).birth->OnCaughtUp();
+  world_.Run(seconds(3));
+  EXPECT_TRUE(world_.node(0).birth->Newcomers(world_.now()).empty())
+      << "it was a member: whoever took it out meant that";
+}
+
+// Behind one name there are two clusters: an empty node joins neither, and names both.
+TEST_F(BirthJoinTest, WhoFindsTwoClustersJoinsNeither) {
+  BeBorn();
+  std::vector<std::string> others;
+  std::vector<PeerAddress> peers;
+  for (size_t i = 4; i < 7; ++i) {
+    others.push_back(BirthWorld::Name(i));
+    peers.push_back({BirthWorld::Address(i), BirthWorld::Name(i)});
+  }
+  std::vector<size_t> second;
+  for (size_t i = 4; i < 7; ++i) {
+    second.push_back(world_.Add(BirthWorld::Name(i), BirthWorld::Address(i), others, peers));
+  }
+  for (const size_t i : second) world_.Start(i);
+  world_.Run(seconds(3));
+  ASSERT_TRUE(world_.Born(second[0]));
+  world_.Start(fourth_);
+  std::vector<PeerAddress> all = world_.node(fourth_).peers;
+  all.insert(all.end(), peers.begin(), peers.end());
+  world_.node(fourth_).birth->SetAddresses(all, world_.now());
+  world_.Run(seconds(3));
+  EXPECT_EQ(world_.Status(fourth_).state, BirthState::kWaitingToJoin);
+  EXPECT_THAT(world_.Lacks(fourth_), HasSubstr("two clusters are found"));
+  EXPECT_THAT(world_.Lacks(fourth_), HasSubstr(ToHex(world_.ClusterOf(0))));
+  EXPECT_THAT(world_.Lacks(fourth_), HasSubstr(ToHex(world_.ClusterOf(second[0]))));
+  EXPECT_FALSE(world_.node(fourth_).birth->OnIdentify({}, world_.now()).waits_for);
+  EXPECT_TRUE(world_.node(fourth_).birth->OnIdentify({}, world_.now()).finds_two_clusters);
+  EXPECT_EQ(Invite(fourth_), Refusal::kClusterExists);
+  // With one of them gone it waits for the other one.
+  for (const size_t i : second) world_.Kill(i);
+  world_.Run(seconds(6));
+  EXPECT_EQ(world_.node(fourth_).birth->OnIdentify({}, world_.now()).waits_for,
+            world_.ClusterOf(0));
+  EXPECT_EQ(Invite(fourth_), Refusal::kNone);
 }
 
 // --- What is refused ---

@@ -71,12 +71,30 @@ Bench MakeLeader(size_t voters, size_t learners = 0) {
 
 TEST(PlanChange, AddsPromotesDemotesAndRemovesInOneStep) {
   const Membership from = Members({1, 2, 3}, {4});
-  EXPECT_EQ(Planned(from, {Remove(3), Promote(4), Demote(2)}), Members({1, 4}, {2}));
+  Membership changed = Members({1, 4}, {2});
+  changed.members[1].demoted = true;
+  EXPECT_EQ(Planned(from, {Remove(3), Promote(4), Demote(2)}), changed);
   Membership added = Members({1, 2, 3}, {4, 5});
   added.members[4].address = "host:7000";
   EXPECT_EQ(Planned(from, {Add(5, "n5")}), added);
   EXPECT_EQ(Planned(from, {}), from);
-  EXPECT_EQ(Planned(from, {Add(4, "n4"), Promote(1), Demote(4)}), from) << "already so";
+  EXPECT_EQ(Planned(from, {Add(4, "n4"), Promote(1)}), from) << "already so";
+}
+
+// What an operator wanted is told from what nobody has said yet.
+TEST(PlanChange, WhoIsDemotedIsSoUntilItIsPromoted) {
+  const Membership from = Members({1, 2, 3}, {4});
+  Membership demoted = from;
+  demoted.members[3].demoted = true;
+  EXPECT_EQ(Planned(from, {Demote(4)}), demoted);
+  EXPECT_EQ(Planned(demoted, {Demote(4)}), demoted);
+  EXPECT_EQ(Planned(demoted, {Add(4, "n4")}), demoted);
+  EXPECT_EQ(Planned(demoted, {Promote(4)}), Members({1, 2, 3, 4}, {}));
+  EXPECT_FALSE(EnterChange(from, demoted).joint);
+  // Through joint phases, too: its own and others'.
+  const Membership after = Planned(demoted, {Demote(3)});
+  EXPECT_TRUE(LeaveJoint(EnterChange(demoted, after)).Find(StoreId(3))->demoted);
+  EXPECT_TRUE(LeaveJoint(EnterChange(demoted, after)).Find(StoreId(4))->demoted);
 }
 
 TEST(PlanChange, AVoterIsReplacedByTheStoreThatLearnedUnderItsName) {
@@ -131,7 +149,11 @@ TEST(JointMembership, LeadsToWhatWasPlannedWhateverItIs) {
       const uint64_t before = random.Between(0, 2);
       const uint64_t after = random.Between(0, 2);
       if (before) from.members.push_back(Member{StoreId(store), name, "", before == 2, false});
-      if (after) to.members.push_back(Member{StoreId(store), name, "", after == 2, false});
+      // A voter that is to learn was demoted; who learned before may have been.
+      const bool demoted = after == 1 && (before == 2 || random.Between(0, 1) == 0);
+      if (after) {
+        to.members.push_back(Member{StoreId(store), name, "", after == 2, false, demoted});
+      }
     }
     if (from.Voters().empty() || to.Voters().empty()) continue;
     const Membership entry = EnterChange(from, to);

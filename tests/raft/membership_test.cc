@@ -89,6 +89,35 @@ TEST(MembershipCodec, ADemotedMemberAndASharedNameNeedVersionTwo) {
   EXPECT_EQ(DecodeMembership(EncodeMembership(membership)), membership);
 }
 
+TEST(MembershipCodec, ADemotedLearnerNeedsVersionThree) {
+  Membership membership;
+  membership.cluster = ClusterId(0x0102);
+  membership.members = {Member{StoreId(3), "ab", "", false, false, true}};
+  const std::string demoted(
+      "\x03"
+      "\x02\x01\0\0\0\0\0\0"
+      "\x00"
+      "\x01\x00"
+      "\x03\0\0\0\0\0\0\0"
+      "\x04"
+      "\x02\x00"
+      "ab"
+      "\x00\x00",
+      27);
+  EXPECT_EQ(EncodeMembership(membership), demoted);
+  EXPECT_EQ(DecodeMembership(demoted), membership);
+  for (const char version : {1, 2, 4}) {
+    std::string other = demoted;
+    other[0] = version;
+    EXPECT_FALSE(DecodeMembership(other)) << static_cast<int>(version);
+  }
+  // The first one that can say all of it.
+  membership.joint = true;
+  membership.members.push_back(Member{StoreId(4), "cd", "", false, true, true});
+  EXPECT_EQ(EncodeMembership(membership)[0], 3);
+  EXPECT_EQ(DecodeMembership(EncodeMembership(membership)), membership);
+}
+
 TEST(MembershipCodec, LongestNameAndAddress) {
   Membership membership = WithMembers(1);
   membership.members[0].name = std::string(255, 'n');

@@ -9,7 +9,12 @@ using Step = CaughtUp::Step;
 
 raft::NodeStatus Applied(uint64_t index, bool fresh) {
   raft::NodeStatus status;
-  status.applied = raft::Index(index);
+  status.applied = status.commit = raft::Index(index);
+  status.self = StoreId(1);
+  raft::Membership members;
+  members.members = {{.store = StoreId(1), .name = "n1", .address = {}}};
+  status.membership = std::make_shared<raft::Membership>(members);
+  status.membership_index = raft::Index(5);
   if (fresh) status.fresh_as_of = Instant(std::chrono::seconds(9));
   return status;
 }
@@ -37,6 +42,20 @@ TEST(CaughtUp, WithoutALeaderNothingIsKnown) {
 TEST(CaughtUp, APowerFailureMayTakeWhatIsNotDurable) {
   CaughtUp caught_up;
   EXPECT_EQ(caught_up.Look(Applied(7, true), raft::Index(0)), Step::kMakeDurable);
+}
+
+// Let in by a leader that falls before the others hear of it, it is none, and may come again.
+TEST(CaughtUp, OnlyAMemberByACommittedEntryHas) {
+  CaughtUp caught_up;
+  raft::NodeStatus status = Applied(7, true);
+  status.membership_index = raft::Index(8);
+  EXPECT_EQ(caught_up.Look(status, raft::Index(7)), Step::kWait);
+  status.membership_index = raft::Index(7);
+  status.self = StoreId(2);
+  EXPECT_EQ(caught_up.Look(status, raft::Index(7)), Step::kWait) << "the entries before its own";
+  status.membership = nullptr;
+  EXPECT_EQ(caught_up.Look(status, raft::Index(7)), Step::kWait);
+  EXPECT_EQ(caught_up.Look(Applied(9, true), raft::Index(9)), Step::kRecord);
 }
 
 }  // namespace

@@ -112,6 +112,13 @@ TEST(ClusterChangePlan, WhoBelongsElsewhereIsRefused) {
   EXPECT_EQ(PlanReason(plan), "OTHER_CLUSTER");
   EXPECT_THAT(plan.answer->error_message(), HasSubstr("waits for cluster"));
 
+  other = Waiting("n5", 0xB5);
+  other.reply.waits_for = ClusterId();
+  other.reply.finds_two_clusters = true;
+  plan = PlanAdd(PlanMembers(), other, nullptr);
+  EXPECT_EQ(PlanReason(plan), "OTHER_CLUSTER");
+  EXPECT_THAT(plan.answer->error_message(), HasSubstr("finds two clusters and joins neither"));
+
   Newcomer founder = Waiting("n5", 0xB5);
   founder.reply.state = raft::BirthState::kSearching;
   EXPECT_EQ(PlanReason(PlanAdd(PlanMembers(), founder, nullptr)), "NODE_NOT_WAITING");
@@ -202,6 +209,7 @@ TEST(ClusterChangePlan, SoIsAPromotionAndADemotion) {
   demote.set_node_id("n2");
   EXPECT_TRUE(PlanPromote(members, "n2", StoreId(0xA2)).answer.value().ok()) << "it votes";
   EXPECT_EQ(PlanPromote(members, "n2", StoreId(0xB2)).store, StoreId(0xB2));
+  members.members.back().demoted = true;
   EXPECT_TRUE(PlanDemote(members, demote, StoreId(0xB2)).answer.value().ok()) << "it learns";
   EXPECT_EQ(PlanReason(PlanDemote(members, demote, StoreId(0xA2))), "CHANGE_INVALID")
       << "there would be two learners of one name";
@@ -215,7 +223,14 @@ TEST(ClusterChangePlan, WhatIsAsAskedAlreadyIsDone) {
   EXPECT_TRUE(PlanPromote(PlanMembers(), "n1", StoreId()).answer.value().ok());
   v1::DemoteMemberRequest demote;
   demote.set_node_id("n4");
-  EXPECT_TRUE(PlanDemote(PlanMembers(), demote, StoreId()).answer.value().ok());
+  raft::Membership members = PlanMembers();
+  const auto n4 = std::find_if(members.members.begin(), members.members.end(),
+                               [](const raft::Member& member) { return member.name == "n4"; });
+  // A learner like any other would get a vote by itself.
+  EXPECT_FALSE(PlanDemote(members, demote, StoreId()).answer.has_value());
+  EXPECT_EQ(PlanDemote(members, demote, StoreId()).store, n4->store);
+  n4->demoted = true;
+  EXPECT_TRUE(PlanDemote(members, demote, StoreId()).answer.value().ok());
   EXPECT_FALSE(PlanTransfer(PlanMembers(), "").answer.has_value());
   EXPECT_FALSE(PlanTransfer(PlanMembers(), "").store);
 }

@@ -425,15 +425,28 @@ constexpr BadRaft kBadRafts[] = {
      "to 64GiB; write a whole number and KiB, MiB or GiB, such as 64MiB"},
     {"RaftNotBuiltYet",
      "    nodeId: a\n    bindAddress: :7000\n    peers: [a=a:7000]\n"
-     "    tls: {}\n    autopilot: {}\n    zone: b\n    nonVoter: true\n",
+     "    tls: {}\n    zone: b\n    nonVoter: true\n",
      "q.yaml:8:5: controlPlane.raft.tls: not in this build yet (peers would talk without "
      "encryption); remove it\n"
-     "q.yaml:9:5: controlPlane.raft.autopilot: not in this build yet (members are not added or "
-     "removed by themselves); remove it\n"
-     "q.yaml:10:5: controlPlane.raft.zone: not in this build yet (voters are not spread over "
+     "q.yaml:9:5: controlPlane.raft.zone: not in this build yet (voters are not spread over "
      "zones); remove it\n"
-     "q.yaml:11:5: controlPlane.raft.nonVoter: not in this build yet (every node votes); remove "
+     "q.yaml:10:5: controlPlane.raft.nonVoter: not in this build yet (every node votes); remove "
      "it"},
+    {"AutopilotOutOfRange",
+     "    nodeId: a\n    bindAddress: :7000\n    peers: [a=a:7000]\n"
+     "    autopilot:\n      stabilisation: 50ms\n      contact: 25h\n      lag: 0\n"
+     "      maxVoters: 8\n      cleanup: true\n",
+     "q.yaml:9:22: controlPlane.raft.autopilot.stabilisation: `50ms` is out of range; write a time "
+     "from 100ms to 24h\n"
+     "q.yaml:10:16: controlPlane.raft.autopilot.contact: `25h` is out of range; write a time from "
+     "100ms to 24h\n"
+     "q.yaml:11:12: controlPlane.raft.autopilot.lag: `0` is out of range; write a number from 1 to "
+     "1000000\n"
+     "q.yaml:12:18: controlPlane.raft.autopilot.maxVoters: `8` is out of range; write a number "
+     "from "
+     "1 to 7\n"
+     "q.yaml:13:7: controlPlane.raft.autopilot.cleanup: unknown key; known here: stabilisation, "
+     "contact, lag, maxVoters"},
     {"BindOnTheClientPort", "    nodeId: a\n    bindAddress: :8080\n    peers: [a=a:7000]\n",
      "q.yaml:6:18: controlPlane.raft.bindAddress: port 8080 is also that of controlPlane.address; "
      "give each a port of its own"},

@@ -15,12 +15,13 @@ raft::BirthOptions BirthOptionsOf(const BirthHost::Ports& ports, bool birth_comp
   raft::BirthOptions options;
   options.store = identity.store;
   options.name = ports.machine->name;
-  options.address = AddressOf(*ports.machine);
+  options.address = ports.machine->address;
   options.nonce = ports.context->random.Next() | 1;
   options.boot = identity.boot;
   options.seed = ports.context->random.Next();
   options.founders = ports.machine->founders;
   options.birth_complete = birth_complete;
+  options.caught_up_once = identity.caught_up_once;
   options.ask_first_max = Duration(ports.machine->election_min);
   return options;
 }
@@ -49,6 +50,16 @@ Reached ReachedBy(raft::BirthState state) {
   CHECK(false, "a state that no process without a double has");
 }
 
+raft::IdentifyRequest Myself(const raft::BirthOptions& options) {
+  return {options.store, options.nonce, options.boot, options.name, options.address};
+}
+
+// Calls of this file's own, not Birth's.
+constexpr uint64_t kOwnCall = uint64_t{1} << 63;
+constexpr Micros kCallTimeout = 2 * kSecond;
+constexpr Micros kAskAroundInterval = kSecond;
+constexpr Duration kOwnPlaceAsked = std::chrono::minutes(1);
+
 // What arrives at a process that stands still waits for it.
 bool Postponed(Context* context, size_t machine, const std::function<void()>& again) {
   Machine& there = *context->machines[machine];
@@ -60,20 +71,24 @@ bool Postponed(Context* context, size_t machine, const std::function<void()>& ag
 
 }  // namespace
 
-std::string AddressOf(const Machine& machine) { return machine.name + ":7000"; }
-
 BirthHost::BirthHost(const Ports& ports, raft::BirthRecord record, bool birth_complete)
     : BirthHost(ports, BirthOptionsOf(ports, birth_complete), std::move(record)) {}
 
 BirthHost::BirthHost(const Ports& ports, const raft::BirthOptions& options,
                      raft::BirthRecord record)
     : ports_(ports),
-      nonce_(options.nonce),
+      myself_(Myself(options)),
       birth_(options, std::move(record), Now()),
-      completion_passed_on_(options.birth_complete) {}
+      completion_passed_on_(options.birth_complete),
+      started_(Now()),
+      found_({}, Now()) {}
 
 void BirthHost::Start() {
   if (!Take()) return;
+  if (ports_.context->plan.dns) {
+    LookLater();
+    return KeepAsking();
+  }
   std::vector<raft::PeerAddress> peers;
   for (const auto& machine : ports_.context->machines) {
     // One founder alone is born only where nobody else is listed. Once there are others, they are.
@@ -81,7 +96,7 @@ void BirthHost::Start() {
         !ports_.context->birth_checker.complete() && ports_.machine->founders.size() == 1 &&
         ports_.machine->founders.front() == ports_.machine->name && !ports_.machine->wrong_founders;
     if (alone && machine.get() != ports_.machine) continue;
-    peers.push_back({AddressOf(*machine), machine->name});
+    peers.push_back({machine->address, machine->name});
   }
   birth_.SetAddresses(std::move(peers), Now());
   Take();
@@ -135,7 +150,7 @@ raft::BirthStatus BirthHost::Status() const { return birth_.Status(Now()); }
 
 raft::IdentifyReply BirthHost::Describe() {
   raft::IdentifyRequest myself;
-  myself.nonce = nonce_;  // a question of its own leaves no trace
+  myself.nonce = myself_.nonce;  // a question of its own leaves no trace
   return birth_.OnIdentify(myself, Now());
 }
 
@@ -189,6 +204,7 @@ void BirthHost::OnStatus(const raft::NodeStatus& status) {
   if (status.membership != nullptr && status.membership_index != membership_passed_on_) {
     membership_passed_on_ = status.membership_index;
     membership_ = *status.membership;
+    ports_.process->directory()->LearnMembership(*status.membership);
     any = true;
   }
   if (status.birth_complete && !completion_passed_on_) {
@@ -230,8 +246,18 @@ void BirthHost::LandReply(Context* context, const Caller& caller, const raft::Bi
   if (Postponed(context, caller.machine, again)) return;
   BirthHost* const host = Living(context, caller);
   if (host == nullptr) return;
-  host->birth_.OnReply(caller.call, reply, host->Now());
-  host->Take();
+  const auto* const identity = std::get_if<raft::IdentifyReply>(&reply);
+  if (identity != nullptr && identity->store != host->myself_.store) {
+    host->ports_.process->directory()->Learn(identity->store, identity->address,
+                                             services::PeerDirectory::Source::kDirect);
+  }
+  if ((caller.call & kOwnCall) != 0) {
+    host->EndAsked(caller.call, *identity);
+  } else {
+    host->NoteReachable(caller.address, true);
+    host->birth_.OnReply(caller.call, reply, host->Now());
+    host->Take();
+  }
   host->ports_.process->AfterStep();
 }
 
@@ -240,20 +266,29 @@ void BirthHost::LandFailure(Context* context, const Caller& caller, const char* 
   if (Postponed(context, caller.machine, again)) return;
   BirthHost* const host = Living(context, caller);
   if (host == nullptr) return;
-  host->birth_.OnCallFailed(caller.call, reason, host->Now());
-  host->Take();
+  if ((caller.call & kOwnCall) != 0) {
+    host->EndAsked(caller.call, std::nullopt);
+  } else {
+    host->NoteReachable(caller.address, false);
+    host->birth_.OnCallFailed(caller.call, reason, host->Now());
+    host->Take();
+  }
   host->ports_.process->AfterStep();
 }
 
 void BirthHost::Call(const raft::BirthCall& call) {
   Context* const context = ports_.context;
-  const Caller caller{ports_.machine->number, ports_.process->life(), call.id};
-  const auto to =
-      std::find_if(context->machines.begin(), context->machines.end(),
-                   [&](const auto& machine) { return AddressOf(*machine) == call.address; });
-  CHECK(to != context->machines.end(), "an address that nobody has told of");
-  Carry(context, caller.machine, (*to)->number, true,
-        [context, caller, number = (*to)->number, request = call.request](bool arrived) {
+  const Caller caller{ports_.machine->number, ports_.process->life(), call.id, call.address};
+  const Machine* const to = context->names.At(call.address);
+  if (to == nullptr) {
+    // Refused by somebody on the way, or silence.
+    if (context->random.OneIn(2)) return;
+    return context->events.After(context->random.Between(1, kSecond), [context, caller] {
+      LandFailure(context, caller, "no route to host");
+    });
+  }
+  Carry(context, caller.machine, to->number, true,
+        [context, caller, number = to->number, request = call.request](bool arrived) {
           if (!arrived) return LandFailure(context, caller, "connection reset");
           LandRequest(context, number, caller, request);
         });
@@ -278,6 +313,10 @@ void BirthHost::OnRequest(const Caller& caller, const raft::BirthRequest& reques
   const raft::Pledge before = birth_.record().reported();
   std::optional<raft::BirthReply> reply;
   if (const auto* identify = std::get_if<raft::IdentifyRequest>(&request)) {
+    if (identify->store != myself_.store) {
+      ports_.process->directory()->Learn(identify->store, identify->address,
+                                         services::PeerDirectory::Source::kDirect);
+    }
     reply = birth_.OnIdentify(*identify, Now());
   } else if (const auto* propose = std::get_if<raft::Propose>(&request)) {
     reply = birth_.OnPropose(*propose, Now());
@@ -297,7 +336,7 @@ void BirthHost::OnRequest(const Caller& caller, const raft::BirthRequest& reques
   const bool wrote = ports_.machine->disk.operations() != written;
   const Micros flush =
       wrote ? context->random.Between(context->plan.flush_min, 2 * context->plan.flush_max) : 1;
-  const Caller me{ports_.machine->number, ports_.process->life(), 0};
+  const Caller me{ports_.machine->number, ports_.process->life(), 0, ""};
   context->events.After(flush, [context, me, caller, reply = *std::move(reply)] {
     if (Living(context, me) == nullptr) return;
     Carry(context, me.machine, caller.machine, true, [context, caller, reply](bool arrived) {
@@ -305,6 +344,90 @@ void BirthHost::OnRequest(const Caller& caller, const raft::BirthRequest& reques
       LandReply(context, caller, reply);
     });
   });
+}
+
+void BirthHost::Identify(const std::string& address, Asked done) {
+  raft::BirthCall call;
+  call.id = kOwnCall | ++asked_count_;
+  call.address = address;
+  call.request = myself_;
+  asked_.emplace(call.id, std::move(done));
+  ports_.process->After(kCallTimeout, [this, id = call.id] { EndAsked(id, std::nullopt); });
+  Call(call);
+}
+
+void BirthHost::EndAsked(uint64_t call, const std::optional<raft::IdentifyReply>& reply) {
+  const auto found = asked_.find(call);
+  if (found == asked_.end()) return;
+  const Asked done = std::move(found->second);
+  asked_.erase(found);
+  done(reply);
+}
+
+// --- Discovery ---
+
+void BirthHost::NoteReachable(const std::string& address, bool reachable) {
+  if (!ports_.context->plan.dns) return;
+  if (reachable) {
+    reachable_.insert(address);
+  } else if (reachable_.erase(address) > 0) {
+    ports_.context->report.Count(Reached::kPeerLost);
+    found_.OnPeerLost(Now());
+    LookLater();
+  }
+}
+
+void BirthHost::KeepAsking() {
+  ports_.process->After(kAskAroundInterval, [this] { KeepAsking(); });
+  const auto status = ports_.process->status();
+  if (found_.SetEager(status == nullptr || !status->leader || !status->birth_complete, Now())) {
+    LookLater();
+  }
+  AskAround();
+}
+
+void BirthHost::AskAround() {
+  std::vector<raft::PeerAddress> ask;
+  const auto add = [&ask](const std::string& address) {
+    const bool there = std::any_of(ask.begin(), ask.end(), [&](const raft::PeerAddress& each) {
+      return each.address == address;
+    });
+    if (!there) ask.push_back({address, ""});
+  };
+  const auto members = ports_.process->membership();
+  const bool just_started = Now() - started_ < kOwnPlaceAsked;
+  if (members != nullptr) {
+    for (const raft::Member& member : members->members) {
+      if (member.store == myself_.store && !just_started) continue;
+      const auto address = ports_.process->directory()->Find(member.store);
+      if (address) add(*address);
+    }
+  }
+  bool known = !ask.empty();
+  if (found_.known()) {
+    known = true;
+    for (const std::string& address : found_.addresses()) add(address);
+  }
+  if (!known || (ask == asked_around_ && found_.whole() == asked_whole_)) return;
+  asked_around_ = ask;
+  asked_whole_ = found_.whole();
+  birth_.SetAddresses(std::move(ask), Now(), asked_whole_);
+  Take();
+}
+
+void BirthHost::Look() {
+  if (!found_.TakeQuestion(Now())) return;  // asked meanwhile
+  Names::Answer answer = ports_.context->names.Ask(ports_.machine->number);
+  ports_.process->After(answer.after, [this, resolution = std::move(answer.resolution)] {
+    if (found_.OnAnswer(resolution, Now())) AskAround();
+    LookLater();
+  });
+}
+
+void BirthHost::LookLater() {
+  const Micros at = ports_.machine->clock.WhenShows(found_.NextDeadline());
+  if (at == kNever) return;
+  ports_.process->After(std::max<Micros>(at - ports_.context->events.now(), 1), [this] { Look(); });
 }
 
 }  // namespace quorate::sim

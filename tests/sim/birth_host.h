@@ -1,7 +1,9 @@
-// Runs raft::Birth in a process, in place of services/birth_runner and birth_client: its record
-// goes into the identity file before anything is said, its calls over the simulated network as
-// unary calls (lost, repeated and late; an answer finds only the process that asked), and what the
-// birth thread does is a job of the process.
+// Runs raft::Birth in a process, in place of services/birth_runner, birth_client and
+// server_discovery: whom to ask DNS says, where the plan has it, by way of the production's
+// discovery::PeerAddresses, and the members do; its record goes into the identity file before
+// anything is said, its calls over the simulated network as unary calls (lost, repeated and late;
+// an answer finds only the process that asked), and what the birth thread does is a job of the
+// process.
 //
 // Every event that comes in here may end the process: its disk may stop at each write of the
 // identity file. The caller then calls Process::AfterStep, as behind every step.
@@ -9,10 +11,13 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
+#include "discovery/peer_addresses.h"
 #include "raft/birth.h"
 #include "raft/node.h"
 #include "storage/identity.h"
@@ -21,9 +26,6 @@
 namespace quorate::sim {
 
 class Process;
-
-// Where a machine's process listens for its peers.
-std::string AddressOf(const Machine& machine);
 
 class BirthHost {
  public:
@@ -50,7 +52,13 @@ class BirthHost {
   // What the node publishes, as the housekeeping passes it on: a while later.
   void OnStatus(const raft::NodeStatus& status);
 
+  // Asks who is there; `done` is told within two seconds, unless this process ends before.
+  using Asked = std::function<void(const std::optional<raft::IdentifyReply>&)>;
+  void Identify(const std::string& address, Asked done);
+
   raft::BirthStatus Status() const;
+  void OnCaughtUp() { birth_.OnCaughtUp(); }
+  std::vector<raft::Newcomer> Newcomers() const { return birth_.Newcomers(Now()); }
   // What this process would say to whoever asks who it is.
   raft::IdentifyReply Describe();
   const raft::BirthRecord& record() const { return birth_.record(); }
@@ -63,6 +71,7 @@ class BirthHost {
     size_t machine = 0;
     uint64_t life = 0;
     uint64_t call = 0;
+    std::string address;  // that it has called
   };
   static BirthHost* Living(Context* context, const Caller& caller);
   static void Carry(Context* context, size_t from, size_t to, bool twice,
@@ -77,10 +86,19 @@ class BirthHost {
   bool Take();
   void Call(const raft::BirthCall& call);
   void OnRequest(const Caller& caller, const raft::BirthRequest& request);
+  void EndAsked(uint64_t call, const std::optional<raft::IdentifyReply>& reply);
   void Note();
 
+  // --- Discovery ---
+  void NoteReachable(const std::string& address, bool reachable);
+  // Now and then: members come and go, and are heard of elsewhere.
+  void KeepAsking();
+  void AskAround();
+  void Look();
+  void LookLater();
+
   const Ports ports_;
-  const uint64_t nonce_;
+  const raft::IdentifyRequest myself_;
   raft::Birth birth_;
   // Work for the thread.
   std::vector<raft::BirthCall> calls_;
@@ -92,6 +110,14 @@ class BirthHost {
   raft::Index membership_passed_on_;
   bool completion_passed_on_ = false;
   std::optional<raft::BirthState> noted_;
+
+  const Instant started_;
+  discovery::PeerAddresses found_;
+  std::vector<raft::PeerAddress> asked_around_;
+  bool asked_whole_ = false;
+  std::set<std::string> reachable_;
+  std::map<uint64_t, Asked> asked_;
+  uint64_t asked_count_ = 0;
 };
 
 }  // namespace quorate::sim

@@ -19,6 +19,9 @@ constexpr Micros kFirstAnswer = 3 * kSecond;
 // perhaps more than once, and its ingress begins another one only so often
 // (IngressOptions::session_backoff).
 constexpr Micros kSessionGone = 2 * kSecond;
+// Where nodes find each other by DNS: a question that is open when the faults stop ends by itself
+// after 8 s, the next one comes a second later, and the addresses that it brings are asked.
+constexpr Micros kFound = 12 * kSecond;
 // How old the state that a local read shows may be, in those timeouts.
 constexpr Micros kLocalAges = 2;
 
@@ -94,7 +97,8 @@ void Calm::Begin() {
 void Calm::BecomeWell(const char* after, bool ttls) {
   const Micros begin = context_->events.now();
   const Micros leader_bound =
-      std::min(kElections * context_->plan.LongestElection(), context_->plan.calm_max);
+      std::min(kElections * context_->plan.LongestElection() + (context_->plan.dns ? kFound : 0),
+               context_->plan.calm_max);
   Micros unhindered = begin;
   Micros leader = kNever, answered = kNever, answer_bound = 0;
   std::string lacks;
@@ -133,7 +137,7 @@ void Calm::BecomeWell(const char* after, bool ttls) {
 // timeout, and behind all that the leader has taken before.
 Micros Calm::AnswerBound() const {
   const Plan& plan = context_->plan;
-  const Micros session = plan.Has(Fault::kMembership) ? kSessionGone : 0;
+  const Micros session = plan.Has(Fault::kMembership) || plan.dns ? kSessionGone : 0;
   const Status status = Operators::Leader(context_)->status();
   const uint64_t waiting = status->last_index.value() - status->commit.value();
   return plan.BySlowestClock(kFirstAnswer + session) + plan.LongestElection() +
@@ -231,6 +235,11 @@ std::string Calm::Lacks(bool ttls) const {
   if (leader == nullptr || !leader->status()->leader_ready) return "no leader";
   const auto members = leader->status()->membership;
   if (members->joint) return "a change of the members is under way";
+  const Plan& plan = context_->plan;
+  if (plan.dns && !plan.Has(Fault::kMembership) &&
+      members->Voters().size() > std::max(plan.nodes, plan.voters_max)) {
+    return "more vote than are wanted";
+  }
   for (const auto& machine : context_->machines) {
     const std::string lacks = LacksMember(*members, *machine);
     if (!lacks.empty()) return machine->name + " " + lacks;
@@ -252,8 +261,11 @@ std::string Calm::LacksMember(const raft::Membership& members, const Machine& ma
   }
   const raft::Member* const member = members.Find(machine.store);
   // Where members come and go for no reason anybody may have been sent away.
-  if (!context_->plan.Has(Fault::kMembership) && (member == nullptr || !member->voter)) {
-    return "is no voter";
+  if (!context_->plan.Has(Fault::kMembership)) {
+    if (member == nullptr) return "is no member";
+    // By themselves as many get a vote as are wanted.
+    const bool enough = context_->plan.dns && members.Voters().size() >= context_->plan.voters_max;
+    if (!member->voter && !enough) return "is no voter";
   }
   if (member == nullptr) return "";
   if (machine.process == nullptr) return "is down";

@@ -13,6 +13,7 @@
 #include "tests/sim/history.h"
 #include "tests/sim/identity_checker.h"
 #include "tests/sim/machine.h"
+#include "tests/sim/names.h"
 #include "tests/sim/network.h"
 #include "tests/sim/plan.h"
 #include "tests/sim/raft_checker.h"
@@ -36,6 +37,7 @@ struct Context {
         random(plan.seed * 0x9e3779b97f4a7c15ULL + 1),
         trace(&events, story),
         network(plan, &random, &events, &report),
+        names(plan, &random, &events, &report, &machines),
         raft_checker(&failure, &report),
         birth_checker(&failure),
         identity_checker(&failure),
@@ -48,6 +50,7 @@ struct Context {
   Failure failure;
   Trace trace;
   Network network;
+  Names names;
   RaftChecker raft_checker;
   BirthChecker birth_checker;
   IdentityChecker identity_checker;
@@ -68,6 +71,9 @@ struct Context {
   std::set<StreamKey> broken_streams;
   // Nothing more arrives on it; both ends are told, each in its own time (forwarding.cc).
   void BreakStream(const StreamKey& stream, size_t server, uint64_t server_life);
+
+  // Stores that operators have demoted, and not promoted since.
+  std::set<StoreId> demoted;
 
   // Of candidates, so far.
   uint64_t campaigns = 0;
@@ -102,6 +108,9 @@ struct Context {
     }
     return nullptr;
   }
+  // Where that machine's process reaches this store, as far as it knows; null: nowhere, it dials
+  // an address where nobody is, or somebody else.
+  Machine* Reach(size_t from, StoreId store);
 };
 
 }  // namespace quorate::sim

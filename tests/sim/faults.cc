@@ -56,6 +56,7 @@ void Faults::Again() {
 void Faults::Stop() {
   stopped_ = true;
   context_->network.Heal();
+  context_->names.Heal();
   for (const auto& machine : context_->machines) {
     machine->paused_until = machine->slow_until = machine->stalled_until = 0;
     machine->disk.SetCapacity(UINT64_MAX);

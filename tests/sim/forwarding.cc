@@ -219,7 +219,7 @@ void Forwarding::KeepLink() {
 }
 
 void Forwarding::Dial() {
-  Machine* const leader = ports_.context->MachineOf(leadership_.leader);
+  Machine* const leader = ports_.context->Reach(ports_.machine->number, leadership_.leader);
   if (leader == nullptr || leader->process == nullptr ||
       ports_.context->network.IsCut(ports_.machine->number, leader->number)) {
     redial_at_ = now_ + kRedialMax;

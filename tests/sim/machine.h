@@ -70,6 +70,8 @@ struct Machine {
   const size_t number;
   const std::string data;  // the data directory
   std::string name;
+  // Where its processes listen for their peers; empty while it has none (names.h).
+  std::string address, last_address;
   // Where the cluster begins born: its first store is so.
   bool founder = false;
   // The election timeouts that its next process, or the one that runs, is configured with.

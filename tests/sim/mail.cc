@@ -7,8 +7,17 @@
 
 namespace quorate::sim {
 
+Machine* Context::Reach(size_t from, StoreId store) {
+  if (!plan.dns) return MachineOf(store);
+  const auto address = machines[from]->process->directory()->Find(store);
+  Machine* const there = address ? names.At(*address) : nullptr;
+  if (there != nullptr && there->store == store) return there;
+  report.Count(there == nullptr ? Reached::kNobodyThere : Reached::kAnotherThere);
+  return nullptr;
+}
+
 void Mail::Send(size_t from, raft::Message message) {
-  const Machine* const to = context_->MachineOf(message.to);
+  const Machine* const to = context_->Reach(from, message.to);
   ++context_->report.messages;
   if (const auto* handed_over = std::get_if<raft::TimeoutNow>(&message.body)) {
     context_->handed_over = std::max(context_->handed_over, handed_over->term);

@@ -1,7 +1,8 @@
 // quorate-sim: runs seeds of the deterministic simulation.
 //
 //   quorate-sim --seed N [--trace]      one run; its trace hash is the last line
-//   quorate-sim --seeds A..B            many; stops at the first that fails
+//   quorate-sim --seeds A..B            many, until one fails; the last line is a hash
+//                                       of all their trace hashes
 //   quorate-sim --random N              N seeds from a random one on
 //   quorate-sim --hours H               random seeds for that long
 //   quorate-sim --sqlite ...            all of them with the production's state machine on the same
@@ -142,7 +143,7 @@ Plan PlanOf(uint64_t seed, const Arguments& arguments) {
   if (arguments.chaos != 0) plan.chaos = arguments.chaos;
   if (arguments.sqlite || arguments.memory) plan.sqlite = arguments.sqlite;
   if (arguments.clients != 0) plan.clients = arguments.clients;
-  if (arguments.nodes != 0) plan.nodes = arguments.nodes;
+  if (arguments.nodes != 0) plan.SetNodes(arguments.nodes);
   return plan;
 }
 
@@ -287,12 +288,12 @@ int Main(int argc, char** argv) {
     BeginRun(plan, arguments.shrink);
     const Result result = RunPlan(plan, arguments.trace ? stdout : nullptr);
     sum.Add(result.report);
-    hash = result.trace_hash;
+    hash = sum.runs == 1 ? result.trace_hash : hash * 0x9e3779b97f4a7c15ULL ^ result.trace_hash;
     if (arguments.verbose) {
       std::printf("seed %llu: %llu operations, hash %016llx\n",
                   static_cast<unsigned long long>(seed),
                   static_cast<unsigned long long>(result.report.operations),
-                  static_cast<unsigned long long>(hash));
+                  static_cast<unsigned long long>(result.trace_hash));
     }
     if (arguments.default_plan() && result.report.too_short > 0 && result.failure.empty()) {
       std::printf("seed %llu: too short: %llu operations\n", static_cast<unsigned long long>(seed),

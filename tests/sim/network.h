@@ -19,8 +19,6 @@
 
 namespace quorate::sim {
 
-inline constexpr size_t kMachinesMax = 10;
-
 class Network {
  public:
   Network(const Plan& plan, Random* random, EventQueue* events, Report* report);

@@ -130,10 +130,10 @@ void Operators::Act(bool change, std::optional<size_t> machine) {
   const raft::Membership members = *leader->status()->membership;
   if (members.joint) return;
   if (context_->random.OneIn(10)) CompactHistory(leader);
-  if (Repair(leader, members)) return;
+  if (!context_->plan.dns && Repair(leader, members)) return;
   if (context_->plan.Has(Fault::kMembership)) {
     if (!context_->calm && change) ChangeSomething(leader, members);
-  } else {
+  } else if (!context_->plan.dns) {
     LetIn(leader, members);
   }
 }
@@ -161,10 +161,10 @@ void Operators::LetIn(Process* leader, const raft::Membership& members) {
     raft::MemberStep step;
     step.store = machine->store;
     step.name = machine->name;
-    step.address = machine->name + ":7000";
+    step.address = machine->address;
     step.kind = member == nullptr ? StepKind::kAddLearner : StepKind::kPromote;
     if (member == nullptr && !MayAdd(machine.get(), members)) continue;
-    return Propose(leader, {{step}, false});
+    return Propose(context_, leader, {{step}, false});
   }
 }
 
@@ -183,7 +183,7 @@ bool Operators::Repair(Process* leader, const raft::Membership& members) {
     raft::MemberStep step;
     step.store = machine->store;
     step.name = machine->name;
-    step.address = machine->name + ":7000";
+    step.address = machine->address;
     if (itself != nullptr && former->voter) {
       step.kind = StepKind::kPromote;  // the former voter of this name leaves
     } else if (itself == nullptr && former->voter) {
@@ -194,7 +194,7 @@ bool Operators::Repair(Process* leader, const raft::Membership& members) {
       step.kind = StepKind::kRemove;
       step.store = former->store;
     }
-    Propose(leader, {{step}, false});
+    Propose(context_, leader, {{step}, false});
     return true;
   }
   return false;
@@ -218,7 +218,7 @@ void Operators::ChangeSomething(Process* leader, const raft::Membership& members
     raft::MemberStep step;
     step.store = machine.store;
     step.name = machine.name;
-    step.address = machine.name + ":7000";
+    step.address = machine.address;
     if (member == nullptr) {
       if (!MayAdd(&machine, members)) continue;
       step.kind = StepKind::kAddLearner;
@@ -235,7 +235,7 @@ void Operators::ChangeSomething(Process* leader, const raft::Membership& members
     change.steps.pop_back();
   }
   if (change.steps.empty()) return;
-  Propose(leader, std::move(change), true);
+  Propose(context_, leader, std::move(change), true);
 }
 
 // Old history goes: watches that need it are reset.
@@ -252,21 +252,29 @@ void Operators::CompactHistory(Process* leader) {
   leader->forwarding()->Write(std::move(command), deadline, [](const ingress::Outcome&) {});
 }
 
-void Operators::Propose(Process* leader, raft::MembershipChange change, bool for_no_reason) {
-  if (context_->trace.telling()) {
+void Operators::Propose(Context* context, Process* leader, raft::MembershipChange change,
+                        bool for_no_reason, std::function<void(bool)> done) {
+  if (context->trace.telling()) {
     static constexpr const char* kWhat[] = {"add", "promote", "demote", "remove"};
     std::string text;
     for (const raft::MemberStep& step : change.steps) {
       text += std::string(" ") + kWhat[static_cast<size_t>(step.kind)] + " " + step.name;
     }
-    context_->trace.Tell("operators:%s", text.c_str());
+    context->trace.Tell("operators:%s", text.c_str());
+  }
+  std::vector<StoreId> demotes;
+  for (const raft::MemberStep& step : change.steps) {
+    if (for_no_reason && step.kind == StepKind::kDemote) demotes.push_back(step.store);
+    // Removed and added again it is a learner like any other.
+    if (for_no_reason && step.kind != StepKind::kDemote) context->demoted.erase(step.store);
   }
   // Ends with the answer, or with the process.
-  ++context_->changes_open;
-  const std::shared_ptr<Context> open(context_, [](Context* of) { --of->changes_open; });
+  ++context->changes_open;
+  const std::shared_ptr<Context> open(context, [](Context* of) { --of->changes_open; });
   const raft::Term term = leader->status()->term;
-  leader->node()->ProposeMembership(std::move(change), [context = context_, open, for_no_reason,
-                                                        term](const raft::ChangeResult& result) {
+  leader->node()->ProposeMembership(std::move(change), [context, open, for_no_reason, term, demotes,
+                                                        done = std::move(done)](
+                                                           const raft::ChangeResult& result) {
     if (result.status == raft::ChangeStatus::kUnknown) {
       context->change_in_doubt = std::max(context->change_in_doubt, term);
     }
@@ -277,8 +285,13 @@ void Operators::Propose(Process* leader, raft::MembershipChange change, bool for
     if (result.status == raft::ChangeStatus::kAccepted) {
       context->report.Count(Reached::kMembershipChanged);
       if (for_no_reason) context->report.Count(Fault::kMembership);
+      context->demoted.insert(demotes.begin(), demotes.end());
       // Once the step that tells of it has ended, and its commit index is known.
       context->events.After(1, [context, result] { context->raft_checker.OnChangeDone(result); });
+    }
+    if (done != nullptr) {
+      done(result.status == raft::ChangeStatus::kAccepted ||
+           result.status == raft::ChangeStatus::kUnchanged);
     }
   });
   leader->Wake(Process::Job::kNode, 1);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 
 #include "tests/sim/context.h"
@@ -23,6 +24,10 @@ class Operators {
   static bool CanLose(const Context& context, size_t machine);
   // Whoever leads in the highest term; null: nobody known.
   static Process* Leader(Context* context);
+  // `for_no_reason`: it is a fault, and counts as one when it is done. `done`: perhaps while that
+  // process ends.
+  static void Propose(Context* context, Process* leader, raft::MembershipChange change,
+                      bool for_no_reason = false, std::function<void(bool)> done = nullptr);
 
  private:
   void Again();
@@ -37,8 +42,6 @@ class Operators {
   void LetIn(Process* leader, const raft::Membership& members);
   void ChangeSomething(Process* leader, const raft::Membership& members);
   void CompactHistory(Process* leader);
-  // `for_no_reason`: it is a fault, and counts as one when it is done.
-  void Propose(Process* leader, raft::MembershipChange change, bool for_no_reason = false);
 
   Context* const context_;
   bool here_ = false;

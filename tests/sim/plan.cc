@@ -11,7 +11,7 @@ const char* FaultName(Fault fault) {
       "loss",     "duplicate",   "reorder",    "partition",     "one-way",   "link-cut",
       "clog",     "power",       "kill",       "crash-in-disk", "pause",     "slow-node",
       "drift",    "long-uptime", "slow-flush", "disk-error",    "disk-full", "wipe",
-      "transfer", "membership",  "bit-flip",   "blackout"};
+      "transfer", "membership",  "bit-flip",   "blackout",      "dns",       "move"};
   return kNames[static_cast<size_t>(fault)];
 }
 
@@ -148,6 +148,29 @@ void DrawTrouble(Random* random, Plan* plan) {
   }
 }
 
+// (One founder alone is born only where nobody else is shown: then DNS is no matter of chance.)
+void DrawDns(Random* random, Plan* plan) {
+  if (!plan->birth || plan->nodes < 2 || random->OneIn(4)) return;
+  plan->dns = true;
+  if (random->OneIn(2)) plan->spares = 1 + random->Below(3);
+  plan->spares = std::min(plan->spares, kMachinesMax - plan->nodes);
+  plan->stabilisation = random->Skewed(200, 10'000) * kMillisecond;
+  plan->autopilot_contact =
+      std::max(4 * plan->heartbeat, random->Skewed(500, 10'000) * kMillisecond);
+  plan->autopilot_lag = static_cast<uint64_t>(random->Skewed(1, 1000));
+  plan->voters_max = static_cast<size_t>(random->Between(1, 7));
+  if (plan->faults != 0) {
+    plan->Set(Fault::kDns, !random->OneIn(4));
+    plan->Set(Fault::kMove, random->OneIn(2));
+  }
+  if (plan->Has(Fault::kDns)) {
+    plan->dns_wrong_permille = static_cast<uint32_t>(random->Skewed(20, 800));
+    plan->dns_stale = random->Skewed(100, 60'000) * kMillisecond;
+  }
+  // Everybody finds everybody; then one after the other is let in, and gets a vote.
+  plan->calm_max += 60 * kSecond + 3 * plan->stabilisation + plan->autopilot_contact;
+}
+
 }  // namespace
 
 void Plan::Remove(Fault fault) {
@@ -168,6 +191,9 @@ void Plan::Remove(Fault fault) {
       break;
     case Fault::kDrift:
       drift_ppm = 0;
+      break;
+    case Fault::kDns:
+      dns_wrong_permille = 0;
       break;
     case Fault::kMembership:
       spares = 0;
@@ -194,7 +220,8 @@ Plan DrawPlan(uint64_t seed) {
   // One run in sixteen has no fault at all: what is wrong there is wrong everywhere.
   if (!random.OneIn(16)) {
     const uint64_t how_many = random.Between(1, 3);
-    for (size_t i = 0; i < kFaults; ++i) {
+    // Those of discovery: DrawDns.
+    for (size_t i = 0; i < static_cast<size_t>(Fault::kDns); ++i) {
       plan.Set(static_cast<Fault>(i), random.Below(4) < how_many);
     }
   }
@@ -210,6 +237,8 @@ Plan DrawPlan(uint64_t seed) {
   DrawMix(&random, &plan);
   DrawTrouble(&random, &plan);
   plan.sqlite = random.OneIn(8);
+  Random of_dns(seed ^ 0x646e7300000000ULL);
+  DrawDns(&of_dns, &plan);
   DrawDisagreement(&random, &plan);
   // Somebody may have to get everything anew.
   plan.calm_max += plan.SendingTime(
@@ -228,6 +257,7 @@ std::string Describe(const Plan& plan) {
   }
   if (!any) text += " none";
   if (plan.birth) text += plan.wrong_founders ? "; to be born, founders differ" : "; to be born";
+  if (plan.dns) text += ", by DNS, " + std::to_string(plan.voters_max) + " votes";
   if (plan.spares > 0) text += ", " + std::to_string(plan.spares) + " spare";
   text += "; latency " + std::to_string(plan.latency_min) + "-" + std::to_string(plan.latency_max) +
           "us, window " + std::to_string(plan.window_bytes) + ", append " +

@@ -42,12 +42,16 @@ enum class Fault : uint8_t {
   kBitFlip,  // in old data of one disk that the others can do without
   // Machines again.
   kBlackout,  // the power of all, or of a majority, at one instant
+  // Discovery.
+  kDns,   // answers that are late, old, partial or wrong, other ones at each machine
+  kMove,  // a machine has another address after a restart
   kCount,
 };
 inline constexpr size_t kFaults = static_cast<size_t>(Fault::kCount);
 const char* FaultName(Fault fault);
 
 inline constexpr size_t kNodesMax = 7;
+inline constexpr size_t kMachinesMax = 10;
 
 struct Plan {
   uint64_t seed = 0;
@@ -63,6 +67,10 @@ struct Plan {
 
   size_t spares = 0;  // machines that are no founders, and may be let in
   size_t nodes = 3;   // founders
+  void SetNodes(size_t count) {
+    nodes = count;
+    if (count < 2) dns = false;
+  }
   // The founders begin with empty disks and found the cluster; else it begins born.
   bool birth = false;
   bool wrong_founders = false;     // one of them is configured with others, until somebody sees it
@@ -71,6 +79,15 @@ struct Plan {
   Micros calm_max = 30 * kSecond;  // and within this everything must be well
   bool minority_stays_down = false;  // also then
   bool power_fails_at_end = true;    // everybody's, when all are well again; not without faults
+
+  // Nodes find each other by DNS, and join and get their votes by themselves; not without a birth.
+  bool dns = false;
+  uint32_t dns_wrong_permille = 0;  // of answers
+  Micros dns_stale = kMillisecond;  // a resolver looks again after this, at most
+  Micros stabilisation = 10 * kSecond;
+  Micros autopilot_contact = 10 * kSecond;
+  uint64_t autopilot_lag = 1000;
+  size_t voters_max = 5;
 
   // Network.
   Micros latency_min = 100, latency_max = 500;

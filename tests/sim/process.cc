@@ -36,6 +36,7 @@ Process::Process(Context* context, Machine* machine)
 Process::~Process() {
   dead_ = true;
   if (forwarding_ != nullptr) forwarding_->AddTo(&context_->report);
+  autopilot_.reset();
   birth_.reset();
   node_.reset();  // it answers what it was asked: nobody listens any more
   forwarding_.reset();
@@ -254,7 +255,9 @@ void Process::RecordCaughtUp() {
   if (step != Step::kRecord) return;
   // Durable first.
   caught_up_ = Recorded(identity_->SetCaughtUpOnce(), "that it has caught up was not recorded");
-  if (caught_up_) context_->history.OnCaughtUpRecorded(store_, *whole_as_of_);
+  if (!caught_up_) return;
+  context_->history.OnCaughtUpRecorded(store_, *whole_as_of_);
+  if (birth_ != nullptr) birth_->OnCaughtUp();
 }
 
 void Process::RunNode() {

@@ -19,8 +19,10 @@
 
 #include "raft/node.h"
 #include "services/caught_up.h"
+#include "services/peer_directory.h"
 #include "storage/identity.h"
 #include "storage/log.h"
+#include "tests/sim/autopilot_host.h"
 #include "tests/sim/birth_host.h"
 #include "tests/sim/context.h"
 #include "tests/sim/forwarding.h"
@@ -70,6 +72,11 @@ class Process {
   // Null where the plan has no birth.
   BirthHost* birth() { return birth_.get(); }
   const BirthHost* birth() const { return birth_.get(); }
+  services::PeerDirectory* directory() { return &directory_; }
+  // Of its log, also while it does not take part; null: there is none.
+  std::shared_ptr<const raft::Membership> membership() const {
+    return node_ != nullptr ? node_->status()->membership : nullptr;
+  }
   StateBox* state() { return state_.get(); }
   bool dead() const { return dead_; }
   // Its log has written what is not durable yet.
@@ -159,7 +166,9 @@ class Process {
   bool caught_up_ = false;
   std::optional<Micros> whole_as_of_;  // when this process first saw its state whole
   services::CaughtUp first_caught_up_;
+  services::PeerDirectory directory_;
   std::unique_ptr<BirthHost> birth_;
+  std::unique_ptr<AutopilotHost> autopilot_;
   std::shared_ptr<const raft::NodeStatus> seen_;
 
   std::array<Micros, kJobs> due_;

@@ -275,6 +275,7 @@ bool Process::StartBirth() {
     record = *decoded;
   }
   if (record.log_created && !OpenEngine()) return false;
+  if (const auto members = membership()) directory_.LearnMembership(*members);
   BirthHost::Ports ports;
   ports.context = context_;
   ports.machine = machine_;
@@ -297,6 +298,10 @@ void Process::BeginRun() {
   running_ = true;
   TakeStatus();
   if (birth_ != nullptr) birth_->OnStatus(*seen_);
+  if (context_->plan.dns) {
+    autopilot_ = std::make_unique<AutopilotHost>(context_, this);
+    autopilot_->Start();
+  }
   forwarding_->Start(node_.get());
   context_->trace.Note(kTraceBoot, machine_->number, seen_->term.value(), seen_->last_index.value(),
                        seen_->applied.value());

@@ -52,6 +52,26 @@ TEST(ReachTest, BirthInAllItsStates) {
                  Reached::kBirthBegunAgain, Reached::kFoundersCorrected, Reached::kAnswered});
 }
 
+TEST(ReachTest, DnsInAllItsWays) {
+  const Report report = RunBent(SanitizerShare(40), [](Plan* plan) {
+    plan->birth = plan->dns = true;
+    plan->nodes = 2 + plan->seed % 4;
+    plan->spares = 1 + plan->seed % 3;
+    plan->dns_wrong_permille = 300;
+    plan->dns_stale = 5 * kSecond;
+    plan->stabilisation = kSecond;
+    plan->calm_max += 60 * kSecond;
+    for (Fault fault : {Fault::kWipe, Fault::kKill, Fault::kPowerFailure, Fault::kPartition,
+                        Fault::kDns, Fault::kMove}) {
+      plan->Set(fault, true);
+    }
+  });
+  ExpectReached(report, {Reached::kDnsFailed, Reached::kDnsPartial, Reached::kDnsIncomplete,
+                         Reached::kDnsStale, Reached::kAddressTakenOver, Reached::kNobodyThere,
+                         Reached::kAnotherThere, Reached::kPeerLost, Reached::kAutopilotLetIn,
+                         Reached::kAutopilotPromoted, Reached::kAutopilotReplaced});
+}
+
 TEST(ReachTest, FlippedBitsInTheLogAndTheIdentity) {
   const Report report = RunBent(SanitizerShare(25), [](Plan* plan) {
     plan->nodes = 3 + plan->seed % 3;

@@ -135,6 +135,18 @@ constexpr State kStates[] = {
     {"damage did no harm"},
     {"damaged disk emptied"},
     {"damaged disk put back"},
+    {"DNS: no answer"},
+    {"DNS: partial answer"},
+    {"DNS: incomplete answer that looks whole"},
+    {"DNS: old answer"},
+    {"address that another machine had"},
+    {"nobody at a store's address"},
+    {"another store at a store's address"},
+    {"peer lost"},
+    {"let in by itself"},
+    {"promoted by itself"},
+    {"replaced by itself"},
+    {"autopilot refused"},
 };
 static_assert(std::size(kStates) == kReached);
 

@@ -141,6 +141,19 @@ enum class Reached : uint8_t {
   kDamageHarmless,   // it started, and what was flipped is no part of what it holds
   kDamageEmptied,    // its disk was emptied, as it says
   kDamageUndone,     // the others could not do without it by then: it was put back as it was
+  // Discovery.
+  kDnsFailed,
+  kDnsPartial,     // and says so
+  kDnsIncomplete,  // and does not
+  kDnsStale,
+  kAddressTakenOver,  // a machine got one that another one had before
+  kNobodyThere,       // a call to a store: nobody is at its address
+  kAnotherThere,      // another store is
+  kPeerLost,          // one that had answered does not
+  kAutopilotLetIn,
+  kAutopilotPromoted,
+  kAutopilotReplaced,  // a voter by the new store of its name
+  kAutopilotRefused,
   kCount,
 };
 inline constexpr size_t kReached = static_cast<size_t>(Reached::kCount);

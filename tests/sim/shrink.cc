@@ -100,7 +100,7 @@ Plan Shrink(Plan plan) {
   }
   for (size_t nodes = 1; nodes < plan.nodes; ++nodes) {
     Plan smaller = plan;
-    smaller.nodes = nodes;
+    smaller.SetNodes(nodes);
     if (attempt(smaller)) break;
   }
   return plan;

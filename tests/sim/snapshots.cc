@@ -77,7 +77,7 @@ void Snapshots::Begin(uint64_t call) {
   Sending& sending = found->second;
   const raft::SnapshotRequest& request = sending.request;
   const auto status = process_->status();
-  Machine* const to = context_->MachineOf(request.peer);
+  Machine* const to = context_->Reach(process_->machine(), request.peer);
   if (status->role != raft::Role::kLeader || status->term != request.term || to == nullptr ||
       to->process == nullptr) {
     return Fail(call);

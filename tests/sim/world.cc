@@ -140,6 +140,7 @@ void World::MakeMachines() {
   for (size_t i = 0; i < plan.nodes + plan.spares; ++i) {
     auto machine = std::make_unique<Machine>(i, &random, &context_.events);
     machine->name = "cp-" + std::to_string(i);
+    context_.names.Assign(machine.get());
     machine->founder = i < plan.nodes;
     machine->store_limits = StoreChecker::LimitsOf(plan);
     Micros reading = random.Between(kSecond, 3600 * kSecond);
@@ -169,7 +170,7 @@ void World::MakeMachines() {
     if (!machine->founder) continue;
     membership.members.push_back({.store = machine->store,
                                   .name = machine->name,
-                                  .address = machine->name + ":7000",
+                                  .address = machine->address,
                                   .voter = true,
                                   .outgoing_voter = false});
   }
@@ -230,6 +231,7 @@ void World::StartProcess(size_t number) {
   if (machine.process != nullptr || machine.corrupt || machine.powered_off_for_good) return;
   ++machine.life;
   Configure(&machine);
+  context_.names.Assign(&machine);
   machine.process = std::make_unique<Process>(&context_, &machine);
   if (machine.process->Start()) return;
   context_.report.Count(Reached::kCrashWhileStarting);
@@ -255,6 +257,7 @@ void World::Bury(size_t number, bool power) {
   if (power) PowerFailure(&machine, AnyFate());
   machine.disk.Revive();
   machine.paused_until = 0;
+  context_.names.Release(&machine);
   const bool nobody =
       std::all_of(context_.machines.begin(), context_.machines.end(),
                   [](const auto& each) { return each->process == nullptr && each->life > 0; });

@@ -121,6 +121,15 @@ TEST_F(StatusTableTest, WithoutALeaderItSaysSo) {
                               "write needs 2\nno leader is known: writes are refused\n"));
 }
 
+// One follower alone knows that there is a leader, and not who else is up.
+TEST_F(StatusTableTest, WhoAsksAFollowerAloneIsNotFrightened) {
+  EXPECT_THAT(Show({Says(1, v1::NODE_ROLE_FOLLOWER, 7, "node-2")}),
+              HasSubstr("\n3 voters, node-2 leads: who of them is up it knows. Ask it, or all of "
+                        "them (--endpoints)\n"));
+  EXPECT_THAT(Show({Says(1, v1::NODE_ROLE_FOLLOWER, 7, "node-2"), Silent(2), Silent(3)}),
+              HasSubstr("no majority is known to be up"));
+}
+
 TEST_F(StatusTableTest, BeforeBirthItSaysWhatIsMissing) {
   NodeReport unborn;
   unborn.endpoint = "127.0.0.1:8081";

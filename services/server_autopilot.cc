@@ -1,0 +1,61 @@
+// What the leader does about its members by itself. raft::Autopilot decides; it is done as an
+// operator would, by the changes of the cluster (services/cluster_changes.h), which ask everybody
+// concerned first and refuse what is not safe.
+#include <utility>
+
+#include "services/errors.h"
+#include "services/logging.h"
+#include "services/server_impl.h"
+#include "services/system_clock.h"
+
+namespace quorate::services {
+namespace {
+
+constexpr Duration kAutopilotInterval = std::chrono::milliseconds(500);
+constexpr Duration kStepTime = std::chrono::seconds(20);
+
+}  // namespace
+
+void Server::Impl::RunAutopilot(Instant now, const raft::NodeStatus& status) {
+  if (!has_peer_port() || now < autopilot_at_) return;
+  autopilot_at_ = now + kAutopilotInterval;
+  std::optional<std::pair<raft::AutopilotStep, grpc::Status>> ended;
+  {
+    std::lock_guard lock(mutex_);
+    ended = std::exchange(autopilot_ended_, std::nullopt);
+  }
+  if (ended) {
+    autopilot_.OnEnded(ended->first, ended->second.ok(), now);
+    if (!ended->second.ok()) {
+      LogWarning(
+          "autopilot: not done, and will be tried again",
+          {{"what", ended->first.kind == raft::AutopilotStep::Kind::kLetIn ? "let in" : "promote"},
+           {"name", ended->first.name},
+           {"error", ended->second.error_message()}});
+    }
+  }
+  const auto step = autopilot_.Next(now, status, birth_->Newcomers());
+  if (!step) return;
+  const bool let_in = step->kind == raft::AutopilotStep::Kind::kLetIn;
+  LogInfo(let_in ? "autopilot: lets a node in" : "autopilot: gives a learner a vote",
+          {{"name", step->name}, {"store", step->store}});
+  std::string bytes;
+  if (let_in) {
+    v1::AddMemberRequest request;
+    request.set_address(step->address);
+    bytes = request.SerializeAsString();
+  } else {
+    v1::PromoteMemberRequest request;
+    request.set_node_id(step->name);
+    bytes = request.SerializeAsString();
+  }
+  changes_.HandleOwn(
+      let_in ? "AddMember" : "PromoteMember", bytes, step->store,
+      std::make_shared<CallContext>(now + kStepTime, std::map<std::string, std::string>()),
+      [this, step = *step](grpc::Status done) {
+        std::lock_guard lock(mutex_);
+        autopilot_ended_.emplace(step, std::move(done));
+      });
+}
+
+}  // namespace quorate::services

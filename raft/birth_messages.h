@@ -82,7 +82,7 @@ struct IdentifyReply {
   // Born: an encoded Membership, the latest it knows; without members as long as it has been let in
   // and knows none.
   std::string membership;
-  ClusterId waits_for;  // not born: the cluster that it has heard of; 0: none
+  ClusterId waits_for;              // not born: the cluster that it has heard of; 0: none
   bool finds_two_clusters = false;  // not born: it joins neither, and waits_for is 0
   // In a cluster, and it has never caught up with it as a member: if it is none it was let in by a
   // leader that fell before the others heard of that.

@@ -6,6 +6,7 @@
 
 #include "services/birth_codec.h"
 #include "services/open_calls.h"
+#include "services/system_clock.h"
 
 namespace quorate::services {
 namespace {
@@ -22,8 +23,8 @@ absl::Status FromGrpc(const grpc::Status& status) {
 
 class BirthClient::Impl : public std::enable_shared_from_this<BirthClient::Impl> {
  public:
-  Impl(StoreId self, PeerChannels* channels, PeerDirectory* directory)
-      : self_(self), channels_(channels), directory_(directory) {}
+  Impl(StoreId self, PeerChannels* channels, PeerDirectory* directory, Links* links)
+      : self_(self), channels_(channels), directory_(directory), links_(links) {}
 
   void Call(const raft::BirthCall& call, Duration timeout, Done done);
   void Stop() { open_.Stop(); }
@@ -36,6 +37,7 @@ class BirthClient::Impl : public std::enable_shared_from_this<BirthClient::Impl>
     v1::IdentifyResponse identify_response;
     v1::FoundRequest found_request;
     v1::FoundResponse found_response;
+    Instant began;
     bool is_propose = false;
     Done done;
   };
@@ -46,6 +48,7 @@ class BirthClient::Impl : public std::enable_shared_from_this<BirthClient::Impl>
   const StoreId self_;
   PeerChannels* const channels_;
   PeerDirectory* const directory_;
+  Links* const links_;
   OpenCalls<Open> open_;
 };
 
@@ -57,6 +60,8 @@ void BirthClient::Impl::Call(const raft::BirthCall& call, Duration timeout, Done
   if (!open_.Add(open)) return open->done(absl::CancelledError("this node is shutting down"));
   if (const auto* identify = std::get_if<raft::IdentifyRequest>(&call.request)) {
     ToProto(*identify, &open->identify_request);
+    open->began = BootNow();
+    ToProto(links_->Own(open->began), open->identify_request.mutable_links());
     open->stub->async()->Identify(&open->context, &open->identify_request, &open->identify_response,
                                   [self = shared_from_this(), open](grpc::Status status) mutable {
                                     self->OnIdentified(*open, status);
@@ -83,6 +88,9 @@ void BirthClient::Impl::OnIdentified(const Open& open, const grpc::Status& statu
   if (!reply) return open.done(UnknownAnswer());
   if (reply->store && reply->store != self_) {
     directory_->Learn(reply->store, reply->address, PeerDirectory::Source::kDirect);
+    const Instant now = BootNow();
+    links_->OnAnswer(reply->store, now - open.began, FromProto(open.identify_response.links()),
+                     now);
   }
   open.done(raft::BirthReply(std::move(*reply)));
 }
@@ -99,8 +107,9 @@ void BirthClient::Impl::OnFound(const Open& open, const grpc::Status& status) {
   open.done(raft::BirthReply(std::move(*reply)));
 }
 
-BirthClient::BirthClient(StoreId self, PeerChannels* channels, PeerDirectory* directory)
-    : impl_(std::make_shared<Impl>(self, channels, directory)) {}
+BirthClient::BirthClient(StoreId self, PeerChannels* channels, PeerDirectory* directory,
+                         Links* links)
+    : impl_(std::make_shared<Impl>(self, channels, directory, links)) {}
 BirthClient::~BirthClient() { Stop(); }
 
 void BirthClient::Call(const raft::BirthCall& call, Duration timeout, Done done) {

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "base/ids.h"
 #include "raft/birth.h"
+#include "services/links.h"
 #include "services/peer_channels.h"
 #include "services/peer_directory.h"
 
@@ -18,8 +19,9 @@ namespace quorate::services {
 
 class BirthClient {
  public:
-  // Both outlive this. Answers to Identify teach `directory` where their stores are.
-  BirthClient(StoreId self, PeerChannels* channels, PeerDirectory* directory);
+  // All of them outlive this. Answers to Identify teach `directory` where their stores are, and
+  // `links` how long they took.
+  BirthClient(StoreId self, PeerChannels* channels, PeerDirectory* directory, Links* links);
   ~BirthClient();  // Stop()s
 
   using Done = std::function<void(absl::StatusOr<raft::BirthReply>)>;

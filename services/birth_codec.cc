@@ -1,5 +1,8 @@
 #include "services/birth_codec.h"
 
+#include <algorithm>
+#include <limits>
+
 namespace quorate::services {
 namespace {
 
@@ -81,6 +84,25 @@ std::optional<raft::IdentifyReply> FromProto(const v1::IdentifyResponse& proto) 
   reply.finds_two_clusters = proto.finds_two_clusters();
   reply.asker_also_at.assign(proto.asker_also_at().begin(), proto.asker_also_at().end());
   return reply;
+}
+
+void ToProto(const std::vector<Link>& links,
+             google::protobuf::RepeatedPtrField<v1::PeerLink>* proto) {
+  for (const Link& link : links) {
+    v1::PeerLink* const out = proto->Add();
+    out->set_store_id(link.to.value());
+    out->set_reached(link.reached);
+    out->set_round_trip_us(static_cast<uint32_t>(
+        std::clamp<int64_t>(link.round_trip.count(), 0, std::numeric_limits<uint32_t>::max())));
+  }
+}
+
+std::vector<Link> FromProto(const google::protobuf::RepeatedPtrField<v1::PeerLink>& proto) {
+  std::vector<Link> links;
+  for (const v1::PeerLink& link : proto) {
+    links.push_back({StoreId(link.store_id()), link.reached(), Duration(link.round_trip_us())});
+  }
+  return links;
 }
 
 void ToProto(const raft::Propose& request, StoreId from, v1::FoundRequest* proto) {

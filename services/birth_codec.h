@@ -8,6 +8,7 @@
 
 #include "quorate/v1/raft.pb.h"
 #include "raft/birth_messages.h"
+#include "services/links.h"
 
 namespace quorate::services {
 
@@ -16,6 +17,10 @@ raft::IdentifyRequest FromProto(const v1::IdentifyRequest& proto);
 void ToProto(const raft::IdentifyReply& reply, v1::IdentifyResponse* proto);
 // nullopt: a state that this build does not know.
 std::optional<raft::IdentifyReply> FromProto(const v1::IdentifyResponse& proto);
+
+void ToProto(const std::vector<Link>& links,
+             google::protobuf::RepeatedPtrField<v1::PeerLink>* proto);
+std::vector<Link> FromProto(const google::protobuf::RepeatedPtrField<v1::PeerLink>& proto);
 
 void ToProto(const raft::Propose& request, StoreId from, v1::FoundRequest* proto);
 void ToProto(const raft::Born& request, StoreId from, v1::FoundRequest* proto);

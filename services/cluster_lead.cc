@@ -67,13 +67,9 @@ ChangePlan ClusterChanges::Plan(const OpPtr& op, const ClusterView& view) {
     return PlanRemove(members, *remove, op->maybe_done, op->meant);
   }
   if (const auto* promote = std::get_if<v1::PromoteMemberRequest>(&op->request)) {
-    const raft::Member* const member = members.Find(op->meant);
-    if (op->own && member != nullptr && member->demoted) {
-      ChangePlan plan;
-      plan.answer = grpc::Status(StatusCode::ABORTED, "it was demoted meanwhile");
-      return plan;
-    }
-    return PlanPromote(members, promote->node_id(), op->meant);
+    ChangePlan plan = PlanPromote(members, promote->node_id(), op->meant);
+    for (raft::MemberStep& step : plan.change.steps) step.by_itself = op->own;
+    return plan;
   }
   if (const auto* demote = std::get_if<v1::DemoteMemberRequest>(&op->request)) {
     return PlanDemote(members, *demote, op->meant);

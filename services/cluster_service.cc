@@ -19,7 +19,7 @@ void ClusterService::Handle(std::string_view method, const std::string& request,
     if (grpc::Status status = ParseRequest(request, &parsed); !status.ok()) {
       return done(std::move(status), "");
     }
-    return done(grpc::Status::OK, MakeMembers(view_()).SerializeAsString());
+    return done(grpc::Status::OK, MakeMembers(view_(), parsed.links()).SerializeAsString());
   }
   if (method == "GetSettings") {
     v1::GetSettingsRequest parsed;

@@ -58,6 +58,20 @@ std::string HashText(const storage::StateHash& hash) {
   return ToHex(halves[0]) + ToHex(halves[1]);
 }
 
+void AddLinks(const ClusterView& view, StoreId from, v1::MemberStatus* out) {
+  const auto known = view.links.find(from);
+  if (known == view.links.end()) return;
+  for (const Link& link : known->second) {
+    const raft::Member* const to = view.node->membership->Find(link.to);
+    if (to == nullptr) continue;
+    v1::LinkStatus* const status = out->add_links();
+    status->set_node_id(to->name);
+    status->set_store_id(ToHex(to->store));
+    status->set_reached(link.reached);
+    if (link.reached) SetDuration(link.round_trip, status->mutable_round_trip());
+  }
+}
+
 }  // namespace
 
 v1::ResponseHeader HeaderOf(const ClusterView& view) {
@@ -108,6 +122,7 @@ v1::StatusResponse MakeStatus(const ClusterView& view) {
   status.set_version(view.version);
   status.set_healthy(view.healthy);
   status.set_draining(view.draining);
+  for (const std::string& warning : view.warnings) status.add_warnings(warning);
   status.set_log_bytes(view.log_bytes);
   status.set_database_bytes(view.database_bytes);
   if (view.node != nullptr) {
@@ -132,15 +147,18 @@ v1::StatusResponse MakeStatus(const ClusterView& view) {
   return status;
 }
 
-v1::ListMembersResponse MakeMembers(const ClusterView& view) {
+v1::ListMembersResponse MakeMembers(const ClusterView& view, bool links) {
   v1::ListMembersResponse response;
   *response.mutable_header() = HeaderOf(view);
   if (view.node == nullptr || view.node->membership == nullptr) return response;
   uint32_t voters = 0;
   for (const raft::Member& member : view.node->membership->members) {
-    *response.add_members() = MakeMember(view, member);
+    v1::MemberStatus* const status = response.add_members();
+    *status = MakeMember(view, member);
+    if (links) AddLinks(view, member.store, status);
     voters += member.voter ? 1 : 0;
   }
+  for (const std::string& warning : view.warnings) response.add_warnings(warning);
   response.set_failures_tolerated(voters == 0 ? 0 : (voters - 1) / 2);
   return response;
 }

@@ -15,6 +15,7 @@
 #include "quorate/v1/cluster.pb.h"
 #include "raft/birth.h"
 #include "raft/node.h"
+#include "services/links.h"
 #include "storage/state.h"
 
 namespace quorate::services {
@@ -39,6 +40,8 @@ struct ClusterView {
   uint64_t database_bytes = 0;
   std::string own_address;                   // as advertised; empty without a peer port
   std::map<StoreId, std::string> addresses;  // where peers were last heard of
+  LinksByStore links;
+  std::vector<std::string> warnings;
 };
 
 v1::StatusResponse MakeStatus(const ClusterView& view);
@@ -46,7 +49,8 @@ v1::StatusResponse MakeStatus(const ClusterView& view);
 grpc::Status CheckSettingsKnown(const ClusterView& view);
 // REQUIRES: CheckSettingsKnown.
 v1::GetSettingsResponse MakeSettings(const ClusterView& view);
-v1::ListMembersResponse MakeMembers(const ClusterView& view);
+// `links`: who reaches whom, too.
+v1::ListMembersResponse MakeMembers(const ClusterView& view, bool links = false);
 v1::MemberStatus MakeMember(const ClusterView& view, const raft::Member& member);
 // The header of this node's answers; `revision` is the applied one.
 v1::ResponseHeader HeaderOf(const ClusterView& view);

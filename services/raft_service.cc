@@ -10,6 +10,7 @@
 #include "services/errors.h"
 #include "services/grpc_dispatch.h"
 #include "services/peer_codec.h"
+#include "services/system_clock.h"
 #include "storage/command_format.h"
 
 namespace quorate::services {
@@ -454,6 +455,14 @@ grpc::ServerUnaryReactor* RaftService::Identify(grpc::CallbackServerContext* con
     shared_->directory()->Learn(question.store, question.address, PeerDirectory::Source::kDirect);
   }
   ToProto(shared_->birth().identify(question), response);
+  if (Links* const links = shared_->birth().links) {
+    const Instant now = BootNow();
+    // Not every question carries them.
+    if (request->links_size() > 0) {
+      links->OnQuestion(question.store, FromProto(request->links()), now);
+    }
+    ToProto(links->Own(now), response->mutable_links());
+  }
   response->mutable_header()->set_to_store(question.store.value());
   response->set_command_format(storage::kCommandFormat);
   if (const auto& pinned = shared_->birth().pinned_revision) {

@@ -40,6 +40,7 @@ class RaftService final : public v1::Raft::CallbackService {
     std::function<raft::Refusal(const raft::Invitation&)> invited = nullptr;
     // IdentifyResponse.pinned_revision; may be null.
     std::function<uint64_t()> pinned_revision = nullptr;
+    Links* links = nullptr;  // outlives the service; may be null
   };
   // `directory` outlives this: inbound Identify calls teach it addresses.
   RaftService(StoreId self, BirthHandlers birth, PeerDirectory* directory);

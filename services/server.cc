@@ -23,6 +23,7 @@ constexpr Duration kBusyInterval = std::chrono::milliseconds(10);
 constexpr Duration kIdleInterval = std::chrono::milliseconds(100);
 constexpr Duration kSizeInterval = std::chrono::seconds(5);
 constexpr Duration kAskAroundInterval = std::chrono::seconds(1);
+constexpr Duration kLinksInterval = std::chrono::seconds(1);
 
 uint64_t BytesBelow(const std::string& directory) {
   uint64_t bytes = 0;
@@ -100,6 +101,7 @@ absl::Status Server::Impl::OpenDirectory() {
   if (auto boot = directory_->identity()->NextBoot(); !boot.ok()) return boot.status();
   identity_ = directory_->identity()->current();
   caught_up_ = identity_.caught_up_once;
+  links_ = std::make_unique<Links>(identity_.store);
   nonce_ = storage::RandomId();
   const auto record = raft::DecodeBirthRecord(identity_.birth);
   if (!identity_.birth.empty() && !record) {
@@ -160,7 +162,8 @@ void Server::Impl::MakeBirth() {
     options.address = configuration_.raft->advertise_address;
     options.ask_first_max = configuration_.raft->election_timeout_min;
     options.founders = configuration_.raft->founders;
-    birth_client_ = std::make_unique<BirthClient>(identity_.store, &channels_, &addresses_);
+    birth_client_ =
+        std::make_unique<BirthClient>(identity_.store, &channels_, &addresses_, links_.get());
   } else {
     options.founders = {node_id_};
   }
@@ -205,7 +208,8 @@ absl::Status Server::Impl::StartServers() {
             .propose = [this](const auto& request) { return birth_->Propose(request); },
             .born = [this](const auto& request) { return birth_->Born(request); },
             .invited = [this](const auto& invitation) { return birth_->Invited(invitation); },
-            .pinned_revision = [this] { return config_.pinned_revision().value(); }},
+            .pinned_revision = [this] { return config_.pinned_revision().value(); },
+            .links = links_.get()},
         &addresses_);
     grpc::ServerBuilder builder;
     SetPeerServerOptions(&builder);
@@ -402,9 +406,13 @@ void Server::Impl::HousekeepOnce(const std::shared_ptr<const raft::NodeStatus>& 
     health_->Set(ready, ready && status != nullptr && status->leader_ready);
   }
   // Members come, go, and are heard of elsewhere.
-  if (by_dns() && now - asked_around_at_ >= kAskAroundInterval) {
+  if (now - asked_around_at_ >= kAskAroundInterval) {
     asked_around_at_ = now;
     AskAround();
+  }
+  if (status != nullptr && status->membership != nullptr &&
+      now - links_looked_at_ >= kLinksInterval) {
+    NameOneWayLinks(now, *status->membership);
   }
   // Before there is an engine nothing has a size.
   if (status != nullptr && now - sized_at_ >= kSizeInterval) {
@@ -447,6 +455,7 @@ void Server::Impl::PassOn(const raft::NodeStatus& status) {
   if (status.membership != nullptr && status.membership_index != membership_passed_on_) {
     membership_passed_on_ = status.membership_index;
     addresses_.LearnMembership(*status.membership);
+    links_->SetMembers(*status.membership, BootNow());
     birth_->OnMembership(*status.membership);
   }
   if (status.birth_complete && !completion_passed_on_) {

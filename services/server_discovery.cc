@@ -63,6 +63,8 @@ std::vector<raft::PeerAddress> Server::Impl::MemberAddresses() const {
   Engine* const engine = this->engine();
   const auto status = engine != nullptr ? engine->node()->status() : nullptr;
   if (status == nullptr || status->membership == nullptr) return addresses;
+  // Static peers are all that there is until the cluster is born; then others may come by hand.
+  if (!by_dns() && !status->birth_complete) return addresses;
   const bool just_started = BootNow() - serving_since_ < kOwnPlaceAsked;
   for (const raft::Member& member : status->membership->members) {
     // Where this store was last: the original of a copied directory may be there. Later that place
@@ -78,7 +80,7 @@ void Server::Impl::AskAround() {
   std::lock_guard ask_lock(ask_mutex_);
   // First of all the members: birth takes so many addresses and no more.
   Asked ask;
-  if (by_dns()) ask.addresses = MemberAddresses();
+  ask.addresses = MemberAddresses();
   bool known = !ask.addresses.empty();
   {
     std::lock_guard lock(mutex_);
@@ -95,6 +97,30 @@ void Server::Impl::AskAround() {
   if (!known || ask == asked_) return;
   asked_ = ask;
   birth_->SetAddresses(std::move(ask.addresses), ask.whole);
+}
+
+// The two directions are heard of at different times: what shows for a moment when a node stops,
+// starts or wakes up is nothing. One that stays so is named.
+void Server::Impl::NameOneWayLinks(Instant now, const raft::Membership& membership) {
+  const bool stood_still = now - links_looked_at_ > Links::kFresh / 2;
+  links_looked_at_ = now;
+  std::map<std::string, Instant> seen;
+  std::vector<std::string> named;
+  for (const std::string& sentence : OneWayLinks(links_->All(now), membership)) {
+    const auto before = one_way_since_.find(sentence);
+    const bool known = before != one_way_since_.end() && !stood_still;
+    const Instant since = known ? before->second : now;
+    seen.emplace(sentence, since);
+    if (now - since > Links::kFresh) named.push_back(sentence);
+  }
+  one_way_since_ = std::move(seen);
+  {
+    std::lock_guard lock(mutex_);
+    if (named == one_way_links_) return;
+    one_way_links_ = named;
+  }
+  for (const std::string& sentence : named) LogWarning(sentence, {});
+  if (named.empty()) LogInfo("no link is known to work one way only", {});
 }
 
 raft::BirthStatus Server::Impl::BirthView() const {

@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -28,6 +29,7 @@
 #include "services/engine.h"
 #include "services/health.h"
 #include "services/leave.h"
+#include "services/links.h"
 #include "services/metrics.h"
 #include "services/node_log.h"
 #include "services/ops_server.h"
@@ -79,6 +81,9 @@ class Server::Impl {
   void MeasureSizes();  // also when the engine opens, before housekeeping sees it
   void GiveUpLeadership(Instant now, const raft::NodeStatus* status);  // also Stop's, before that
 
+  // server_discovery.cc
+  void NameOneWayLinks(Instant now, const raft::Membership& membership);
+
   // server_autopilot.cc
   void RunAutopilot(Instant now, const raft::NodeStatus& status);
 
@@ -123,6 +128,7 @@ class Server::Impl {
   const std::unique_ptr<storage::Disk> disk_;
   std::unique_ptr<storage::DataDirectory> directory_;
   PeerDirectory addresses_;
+  std::unique_ptr<Links> links_;  // from OpenDirectory on
   PeerChannels channels_;
   PeerAsker asker_;
   std::unique_ptr<BirthClient> birth_client_;
@@ -181,6 +187,7 @@ class Server::Impl {
   std::vector<DrainCall> drain_calls_;
   // A step of the autopilot's that has ended, and housekeeping has not told it yet.
   std::optional<std::pair<raft::AutopilotStep, grpc::Status>> autopilot_ended_;
+  std::vector<std::string> one_way_links_;                         // a sentence each
   std::optional<std::vector<discovery::PeerAddress>> discovered_;  // nullopt: nothing known yet
   bool discovered_whole_ = false;
   std::string discovery_failure_;  // empty: it works
@@ -188,6 +195,8 @@ class Server::Impl {
   // Housekeeping's own.
   Instant sized_at_;
   Instant asked_around_at_;
+  Instant links_looked_at_;
+  std::map<std::string, Instant> one_way_since_;
   raft::Autopilot autopilot_;
   Instant autopilot_at_;  // not before
   TtlExpirer ttl_expirer_;

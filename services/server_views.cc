@@ -68,6 +68,11 @@ ClusterView Server::Impl::View() const {
   view.database_bytes = database_bytes_;
   if (configuration_.raft) view.own_address = configuration_.raft->advertise_address;
   for (auto& [store, address] : addresses_.All()) view.addresses.emplace(store, address);
+  view.links = links_->All(view.now);
+  {
+    std::lock_guard lock(mutex_);
+    view.warnings = one_way_links_;
+  }
   if (Engine* engine = this->engine()) {
     view.node = engine->node()->status();
     view.state = engine->state()->Summary();

@@ -1,5 +1,7 @@
 #include "services/yaml_reader.h"
 
+#include <arpa/inet.h>
+
 #include <algorithm>
 #include <cctype>
 #include <set>
@@ -33,6 +35,15 @@ size_t Distance(std::string_view first, std::string_view second) {
 // A typing mistake of `name`: at most a third of the letters differ, and at most two.
 bool IsNear(std::string_view written, std::string_view name) {
   return Distance(written, name) <= std::min<size_t>(2, name.size() / 3);
+}
+
+// Of `${POD_IP}:7000` with an IPv6 address: that it needs brackets is no business of whoever writes
+// the file for pods of either kind. `after`: what follows the variable, to the end.
+bool NeedsBrackets(const std::string& value, std::string_view before, std::string_view after) {
+  in6_addr ignored;
+  const bool port = after.size() > 1 && after[0] == ':' &&
+                    after.find_first_not_of("0123456789", 1) == std::string_view::npos;
+  return port && !before.ends_with('[') && inet_pton(AF_INET6, value.c_str(), &ignored) == 1;
 }
 
 std::string_view LeafOf(std::string_view path) {
@@ -184,7 +195,8 @@ std::optional<std::string> YamlReader::ReadScalar(const YAML::Node& node, const 
       return std::nullopt;
     }
     variables += (variables.empty() ? "" : ", ") + name;
-    text += *value;
+    const bool brackets = NeedsBrackets(*value, text, std::string_view(raw).substr(end + 1));
+    text += brackets ? "[" + *value + "]" : *value;
     i = end;
   }
   if (text.empty()) {

@@ -43,7 +43,8 @@ class YamlReader {
   std::optional<Section> ReadSection(const YAML::Node& node, const std::string& path,
                                      std::span<const Key> keys);
 
-  // A scalar's text with ${NAME} expanded; nullopt (and a problem) when it is something else, is
+  // A scalar's text with ${NAME} expanded (an IPv6 address in front of `:PORT` gets its brackets);
+  // nullopt (and a problem) when it is something else, is
   // empty, or names an unset variable. `write` is an example of what to write instead.
   std::optional<std::string> ReadScalar(const YAML::Node& node, const std::string& path,
                                         std::string_view write);

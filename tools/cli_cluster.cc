@@ -92,13 +92,15 @@ int Status(Invocation& invocation, const StatusFlags& flags) {
 
 // --- member list ---
 
-int MemberList(Invocation& invocation) {
+int MemberList(Invocation& invocation, bool links) {
   int exit = kExitOk;
   Client* client = invocation.client(&exit);
   if (client == nullptr) return exit;
+  v1::ListMembersRequest request;
+  request.set_links(links);
   v1::ListMembersResponse response;
   const CallResult result = client->Read([&](Endpoint& endpoint, grpc::ClientContext* context) {
-    return endpoint.cluster->ListMembers(context, v1::ListMembersRequest(), &response);
+    return endpoint.cluster->ListMembers(context, request, &response);
   });
   if (!result.ok()) return Report(invocation.io.err, "member list", result);
   std::ostream& out = invocation.io.out;
@@ -108,6 +110,11 @@ int MemberList(Invocation& invocation) {
   }
   if (invocation.format == OutputFormat::kRaw) {
     for (const v1::MemberStatus& member : response.members()) out << member.node_id() << '\n';
+    return kExitOk;
+  }
+  if (links) {
+    LinkTable(response).Print(out);
+    out << LinkSummary(response);
     return kExitOk;
   }
   Table table({"NODE", "STORE", "ADDRESS", "VOTER", "LEADER"});
@@ -191,8 +198,11 @@ void AddClusterCommands(CLI::App& app, Invocation& invocation) {
 
   CLI::App* member = app.add_subcommand("member", "the cluster's members");
   member->require_subcommand(1);
-  member->add_subcommand("list", "names, stores and addresses")->callback([&invocation] {
-    invocation.action = [&invocation] { return MemberList(invocation); };
+  CLI::App* list = member->add_subcommand("list", "names, stores and addresses");
+  auto links = std::make_shared<bool>(false);
+  list->add_flag("--links", *links, "who reaches whom, and how fast");
+  list->callback([&invocation, links] {
+    invocation.action = [&invocation, links] { return MemberList(invocation, *links); };
   });
 
   CLI::App* drain = app.add_subcommand(

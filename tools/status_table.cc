@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <utility>
+#include <vector>
 
 #include "tools/text.h"
 
@@ -179,6 +181,7 @@ std::string StatusSummary(const std::vector<NodeReport>& reports) {
       text += Printable(report.response.header().node_id()) + ": " + Printable(lack) + '\n';
     }
   }
+  for (const std::string& warning : view->warnings()) text += Printable(warning) + '\n';
   std::set<std::string> clusters;
   for (const NodeReport& report : reports) {
     if (report.result.ok() && !report.response.header().cluster_id().empty()) {
@@ -189,6 +192,68 @@ std::string StatusSummary(const std::vector<NodeReport>& reports) {
     text += "the endpoints belong to " + std::to_string(clusters.size()) +
             " different clusters: name those of one\n";
   }
+  return text;
+}
+
+namespace {
+
+std::string RoundTrip(const google::protobuf::Duration& time) {
+  const int64_t us = time.seconds() * 1'000'000 + time.nanos() / 1000;
+  if (us < 1000) return std::to_string(us) + "us";
+  if (us < 10'000) return std::to_string(us / 1000) + "." + std::to_string(us % 1000 / 100) + "ms";
+  return FormatDuration(std::chrono::milliseconds(us / 1000));
+}
+
+// Null: nothing is known.
+const v1::LinkStatus* LinkTo(const v1::MemberStatus& from, const v1::MemberStatus& to) {
+  for (const v1::LinkStatus& link : from.links()) {
+    if (link.store_id() == to.store_id()) return &link;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+Table LinkTable(const v1::ListMembersResponse& response) {
+  std::vector<const v1::MemberStatus*> members;
+  for (const v1::MemberStatus& member : response.members()) members.push_back(&member);
+  std::sort(members.begin(), members.end(), [](const auto* one, const auto* other) {
+    return std::pair(one->node_id(), one->store_id()) <
+           std::pair(other->node_id(), other->store_id());
+  });
+  std::vector<std::string> headings = {"FROM"};
+  for (const v1::MemberStatus* to : members) headings.push_back(Printable(to->node_id()));
+  Table table(std::move(headings));
+  for (const v1::MemberStatus* from : members) {
+    std::vector<std::string> row = {Printable(from->node_id())};
+    for (const v1::MemberStatus* to : members) {
+      const v1::LinkStatus* const link = LinkTo(*from, *to);
+      row.push_back(from == to        ? ""
+                    : link == nullptr ? "?"
+                    : link->reached() ? RoundTrip(link->round_trip())
+                                      : "no");
+    }
+    table.Add(std::move(row));
+  }
+  return table;
+}
+
+std::string LinkSummary(const v1::ListMembersResponse& response) {
+  const size_t members = static_cast<size_t>(response.members_size());
+  size_t reached = 0, unknown = 0;
+  for (const v1::MemberStatus& from : response.members()) {
+    for (const v1::MemberStatus& to : response.members()) {
+      if (from.store_id() == to.store_id()) continue;
+      const v1::LinkStatus* const link = LinkTo(from, to);
+      unknown += link == nullptr ? 1 : 0;
+      reached += link != nullptr && link->reached() ? 1 : 0;
+    }
+  }
+  std::string text = std::to_string(reached) + " of " +
+                     std::to_string(members == 0 ? 0 : members * (members - 1)) + " ways work";
+  if (unknown > 0) text += ", of " + std::to_string(unknown) + " nothing is known here";
+  text += '\n';
+  for (const std::string& warning : response.warnings()) text += Printable(warning) + '\n';
   return text;
 }
 

@@ -27,6 +27,12 @@ Table StatusTable(const std::vector<NodeReport>& reports, bool color);
 // birth lacks); one or more lines, each with a line end.
 std::string StatusSummary(const std::vector<NodeReport>& reports);
 
+// Of a response with links: a row for each member, by name, with the round trip to each other one;
+// `no` where it does not reach that, `?` where nothing is known.
+Table LinkTable(const v1::ListMembersResponse& response);
+// How many of the ways work, and its warnings; one or more lines, each with a line end.
+std::string LinkSummary(const v1::ListMembersResponse& response);
+
 // `leader`, `follower`, ...
 std::string RoleName(v1::NodeRole role);
 

@@ -52,6 +52,9 @@ std::optional<ChangeResult> Apply(std::vector<Member>* members, const MemberStep
   switch (step.kind) {
     case MemberStep::Kind::kPromote: {
       if (member->voter) break;
+      if (step.by_itself && member->demoted) {
+        return Refuse(ChangeStatus::kInvalid, step.store, "it was demoted");
+      }
       member->voter = true;
       member->demoted = false;
       const std::string name = member->name;

@@ -37,6 +37,8 @@ struct MemberStep {
   StoreId store;
   std::string name;     // kAddLearner: 1 to 255 bytes
   std::string address;  // kAddLearner: a hint, at most 512 bytes
+  // kPromote: nobody has asked for it, so it is refused (kInvalid) of a member that was demoted.
+  bool by_itself = false;
 };
 
 struct MembershipChange {

@@ -81,6 +81,12 @@ class Host:
         for other in others:
             run(*self.command("iptables", "-w", "-A", "INPUT", "-s", other.address, "-j", "DROP"))
 
+    def refuse_from(self, other):
+        """Connections that it begins are refused; those that there are go on, and this one may begin
+        some."""
+        run(*self.command("iptables", "-w", "-A", "INPUT", "-p", "tcp", "--syn", "-s",
+                          other.address, "-j", "REJECT"))
+
     def heal(self):
         run("ip", "link", "set", self.link, "up")
         run(*self.command("iptables", "-w", "-F", "INPUT"))

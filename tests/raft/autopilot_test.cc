@@ -12,17 +12,17 @@ namespace {
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
-using Kind = AutopilotStep::Kind;
+using Step = AutopilotStep::Kind;
 
-constexpr StoreId kSelf{1};
+constexpr StoreId kLeaderStore{1};
 
 // A leader, cp-0, with two followers that vote: cp-1 and cp-2.
 class AutopilotTest : public testing::Test {
  protected:
   AutopilotTest() {
-    status_.self = kSelf;
+    status_.self = kLeaderStore;
     status_.role = Role::kLeader;
-    status_.leader = kSelf;
+    status_.leader = kLeaderStore;
     status_.leader_ready = true;
     status_.birth_complete = true;
     status_.term = Term(2);
@@ -34,7 +34,7 @@ class AutopilotTest : public testing::Test {
   void Add(uint64_t id, const std::string& name, bool voter) {
     membership_.members.push_back(
         {.store = StoreId(id), .name = name, .address = {}, .voter = voter});
-    if (StoreId(id) == kSelf) return;
+    if (StoreId(id) == kLeaderStore) return;
     PeerView peer;
     peer.store = StoreId(id);
     peer.match = Index(5000);
@@ -82,7 +82,7 @@ class AutopilotTest : public testing::Test {
   }
   void Make(const AutopilotOptions& options) { autopilot_ = std::make_unique<Autopilot>(options); }
   static AutopilotStep Promote(uint64_t id, const std::string& name) {
-    return {Kind::kPromote, StoreId(id), name, ""};
+    return {Step::kPromote, StoreId(id), name, ""};
   }
 
   Instant now_{seconds(1000)};
@@ -219,7 +219,7 @@ TEST_F(AutopilotTest, AReplacementComesFirst) {
 
 TEST_F(AutopilotTest, WhoWaitsIsLetIn) {
   newcomers_ = {{"h:4", StoreId(4), "cp-3"}};
-  EXPECT_EQ(Next(), (AutopilotStep{Kind::kLetIn, StoreId(4), "cp-3", "h:4"}));
+  EXPECT_EQ(Next(), (AutopilotStep{Step::kLetIn, StoreId(4), "cp-3", "h:4"}));
   Make({.lets_in = false});
   EXPECT_EQ(Next(), std::nullopt);
 }
@@ -235,7 +235,7 @@ TEST_F(AutopilotTest, ANameIsOneStores) {
   newcomers_ = {{"h:4", StoreId(4), "cp-1"}};
   EXPECT_EQ(Within(seconds(9)), std::vector<AutopilotStep>()) << "a pause is not the end";
   Wait(seconds(1));
-  EXPECT_EQ(Next(), (AutopilotStep{Kind::kLetIn, StoreId(4), "cp-1", "h:4"}));
+  EXPECT_EQ(Next(), (AutopilotStep{Step::kLetIn, StoreId(4), "cp-1", "h:4"}));
 }
 
 TEST_F(AutopilotTest, WhoIsAMemberAlreadyIsNotLetInAgain) {
@@ -272,7 +272,7 @@ TEST_F(AutopilotTest, WhoWasAMemberByAnUncommittedEntryOnlyIsLetIn) {
   status_.membership_index = Index(10);
   status_.role = Role::kLeader;
   newcomers_ = {{"h:4", StoreId(4), "cp-3"}};
-  EXPECT_EQ(Next(), (AutopilotStep{Kind::kLetIn, StoreId(4), "cp-3", "h:4"}));
+  EXPECT_EQ(Next(), (AutopilotStep{Step::kLetIn, StoreId(4), "cp-3", "h:4"}));
 }
 
 // Many learners that are no more do not keep a voter's new store out.
@@ -284,7 +284,7 @@ TEST_F(AutopilotTest, AFullClusterTakesReplacementsOnly) {
   Silence(2);
   newcomers_.push_back({"h:91", StoreId(91), "cp-1"});
   Wait(seconds(10));
-  EXPECT_EQ(Next(), (AutopilotStep{Kind::kLetIn, StoreId(91), "cp-1", "h:91"}));
+  EXPECT_EQ(Next(), (AutopilotStep{Step::kLetIn, StoreId(91), "cp-1", "h:91"}));
 }
 
 TEST_F(AutopilotTest, WhatFailsIsTriedAgainLaterAndLater) {

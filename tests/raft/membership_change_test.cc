@@ -91,6 +91,11 @@ TEST(PlanChange, WhoIsDemotedIsSoUntilItIsPromoted) {
   EXPECT_EQ(Planned(demoted, {Add(4, "n4")}), demoted);
   EXPECT_EQ(Planned(demoted, {Promote(4)}), Members({1, 2, 3, 4}, {}));
   EXPECT_FALSE(EnterChange(from, demoted).joint);
+  // Not by itself: whoever judged it a moment ago may not have heard of that.
+  MemberStep by_itself = Promote(4);
+  by_itself.by_itself = true;
+  EXPECT_EQ(Refused(demoted, {by_itself}).status, ChangeStatus::kInvalid);
+  EXPECT_EQ(Planned(from, {by_itself}), Members({1, 2, 3, 4}, {}));
   // Through joint phases, too: its own and others'.
   const Membership after = Planned(demoted, {Demote(3)});
   EXPECT_TRUE(LeaveJoint(EnterChange(demoted, after)).Find(StoreId(3))->demoted);

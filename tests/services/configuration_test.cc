@@ -16,8 +16,11 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 
-const std::map<std::string, std::string, std::less<>> kEnvironment = {
-    {"POD_NAME", "quorate-1"}, {"POD_IP", "10.1.2.3"}, {"NOTHING", ""}, {"ODD", "a: [b"}};
+const std::map<std::string, std::string, std::less<>> kEnvironment = {{"POD_NAME", "quorate-1"},
+                                                                      {"POD_IP", "10.1.2.3"},
+                                                                      {"POD_IP6", "fd00::2"},
+                                                                      {"NOTHING", ""},
+                                                                      {"ODD", "a: [b"}};
 
 absl::StatusOr<Configuration> Parse(std::string_view text) {
   return ParseConfiguration(text, "q.yaml",
@@ -167,6 +170,13 @@ TEST(Configuration, VariablesAreTextAndNeverYaml) {
         .store_path;
   };
   EXPECT_EQ(path("/data/${POD_NAME}/${POD_IP}x"), "/data/quorate-1/10.1.2.3x");
+  // In front of a port an IPv6 address has brackets, whoever writes them; nowhere else.
+  EXPECT_EQ(path("${POD_IP6}:7000"), "[fd00::2]:7000");
+  EXPECT_EQ(path("[${POD_IP6}]:7000"), "[fd00::2]:7000");
+  EXPECT_EQ(path("a=${POD_IP6}:7000"), "a=[fd00::2]:7000");
+  EXPECT_EQ(path("/data/${POD_IP6}"), "/data/fd00::2");
+  EXPECT_EQ(path("${POD_IP6}:x"), "fd00::2:x");
+  EXPECT_EQ(path("${POD_IP}:7000"), "10.1.2.3:7000");
   EXPECT_EQ(path("${ODD}"), "a: [b");
   EXPECT_EQ(path("$${POD_NAME}/$HOME/$"), "${POD_NAME}/$HOME/$");
 }

@@ -83,7 +83,8 @@ TEST_F(RaftServiceTest, BeforeBirthOnlyIdentifyAndFoundAnswer) {
 }
 
 TEST_F(RaftServiceTest, BirthsCallsArriveAndTeachAddresses) {
-  BirthClient client(StoreId(555), &channels_, &cluster_.node(1).directory);
+  Links links(StoreId(555));
+  BirthClient client(StoreId(555), &channels_, &cluster_.node(1).directory, &links);
   std::mutex mutex;
   std::condition_variable ended;
   std::vector<absl::StatusOr<raft::BirthReply>> replies;

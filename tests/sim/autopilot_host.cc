@@ -11,7 +11,7 @@
 namespace quorate::sim {
 namespace {
 
-using StepKind = raft::MemberStep::Kind;
+using ChangeKind = raft::MemberStep::Kind;
 
 constexpr Micros kAutopilotInterval = 500 * kMillisecond;
 
@@ -51,8 +51,9 @@ void AutopilotHost::Look() {
 
 void AutopilotHost::Promote(const raft::AutopilotStep& step) {
   raft::MemberStep promote;
-  promote.kind = StepKind::kPromote;
+  promote.kind = ChangeKind::kPromote;
   promote.store = step.store;
+  promote.by_itself = true;
   const raft::MembershipChange change{{promote}, false};
   const auto planned = raft::PlanChange(*process_->status()->membership, change);
   const auto* const after = std::get_if<raft::Membership>(&planned);
@@ -145,12 +146,12 @@ void AutopilotHost::Add(const raft::AutopilotStep& step, const raft::IdentifyRep
     // A voter of that name goes when the newcomer is promoted; a learner now.
     if (member.name != newcomer.name || member.voter) continue;
     raft::MemberStep remove;
-    remove.kind = StepKind::kRemove;
+    remove.kind = ChangeKind::kRemove;
     remove.store = member.store;
     change.steps.push_back(remove);
   }
   raft::MemberStep add;
-  add.kind = StepKind::kAddLearner;
+  add.kind = ChangeKind::kAddLearner;
   add.store = newcomer.store;
   add.name = newcomer.name;
   add.address = newcomer.address;

@@ -262,18 +262,20 @@ void Operators::Propose(Context* context, Process* leader, raft::MembershipChang
     }
     context->trace.Tell("operators:%s", text.c_str());
   }
-  std::vector<StoreId> demotes;
+  std::vector<StoreId> demotes, pardoned;
   for (const raft::MemberStep& step : change.steps) {
     if (for_no_reason && step.kind == StepKind::kDemote) demotes.push_back(step.store);
     // Removed and added again it is a learner like any other.
-    if (for_no_reason && step.kind != StepKind::kDemote) context->demoted.erase(step.store);
+    if (for_no_reason && step.kind != StepKind::kDemote && context->demoted.erase(step.store) > 0) {
+      pardoned.push_back(step.store);
+    }
   }
   // Ends with the answer, or with the process.
   ++context->changes_open;
   const std::shared_ptr<Context> open(context, [](Context* of) { --of->changes_open; });
   const raft::Term term = leader->status()->term;
   leader->node()->ProposeMembership(std::move(change), [context, open, for_no_reason, term, demotes,
-                                                        done = std::move(done)](
+                                                        pardoned, done = std::move(done)](
                                                            const raft::ChangeResult& result) {
     if (result.status == raft::ChangeStatus::kUnknown) {
       context->change_in_doubt = std::max(context->change_in_doubt, term);
@@ -289,6 +291,10 @@ void Operators::Propose(Context* context, Process* leader, raft::MembershipChang
       // Once the step that tells of it has ended, and its commit index is known.
       context->events.After(1, [context, result] { context->raft_checker.OnChangeDone(result); });
     }
+    const bool nothing = result.status != raft::ChangeStatus::kAccepted &&
+                         result.status != raft::ChangeStatus::kUnchanged &&
+                         result.status != raft::ChangeStatus::kUnknown;
+    if (nothing) context->demoted.insert(pardoned.begin(), pardoned.end());
     if (done != nullptr) {
       done(result.status == raft::ChangeStatus::kAccepted ||
            result.status == raft::ChangeStatus::kUnchanged);

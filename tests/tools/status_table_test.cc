@@ -152,5 +152,44 @@ TEST_F(StatusTableTest, TwoClustersAreNotOne) {
 
 TEST_F(StatusTableTest, NobodyAnswers) { EXPECT_EQ(StatusSummary({Silent(1)}), ""); }
 
+// --- Links ---
+
+v1::ListMembersResponse LinkedMembers() {
+  v1::ListMembersResponse response;
+  for (const char* name : {"cp-1", "cp-0", "cp-2"}) {
+    v1::MemberStatus* const member = response.add_members();
+    member->set_node_id(name);
+    member->set_store_id(name);
+  }
+  const auto link = [&](int from, int to, bool reached, int64_t us) {
+    v1::LinkStatus* const link = response.mutable_members(from)->add_links();
+    link->set_node_id(response.members(to).node_id());
+    link->set_store_id(response.members(to).store_id());
+    link->set_reached(reached);
+    link->mutable_round_trip()->set_seconds(us / 1'000'000);
+    link->mutable_round_trip()->set_nanos(static_cast<int32_t>(us % 1'000'000 * 1000));
+  };
+  link(1, 0, true, 412);
+  link(1, 2, true, 1390);
+  link(0, 1, false, 0);
+  link(0, 2, true, 35'100);
+  response.add_warnings("one-way link: cp-0 reaches cp-1, cp-1 does not reach cp-0");
+  return response;
+}
+
+TEST(LinkTable, ShowsWhoReachesWhom) {
+  std::ostringstream out;
+  LinkTable(LinkedMembers()).Print(out);
+  EXPECT_EQ(out.str(),
+            "FROM  cp-0  cp-1   cp-2\n"
+            "cp-0  -     412us  1.3ms\n"
+            "cp-1  no    -      35ms\n"
+            "cp-2  ?     ?      -\n");
+  EXPECT_EQ(LinkSummary(LinkedMembers()),
+            "3 of 6 ways work, of 2 nothing is known here\n"
+            "one-way link: cp-0 reaches cp-1, cp-1 does not reach cp-0\n");
+  EXPECT_EQ(LinkSummary(v1::ListMembersResponse()), "0 of 0 ways work\n");
+}
+
 }  // namespace
 }  // namespace quorate::tools

@@ -33,8 +33,10 @@ std::optional<AutopilotStep> Autopilot::Next(Instant now, const NodeStatus& stat
     healthy_since_.clear();
     failed_.clear();
   }
+  not_let_in_.clear();
   if (!leads) return std::nullopt;
   Observe(now, status);
+  Explain(now, status, newcomers);
   const bool settled = !status.membership->joint && status.membership_index <= status.commit;
   if (under_way_ || !settled || status.transfer_target) return std::nullopt;
   std::optional<AutopilotStep> step = Promote(now, status);
@@ -133,33 +135,57 @@ std::optional<AutopilotStep> Autopilot::Promote(Instant now, const NodeStatus& s
   return AutopilotStep{AutopilotStep::Kind::kPromote, best->store, best->name, ""};
 }
 
+std::string Autopilot::WhyNot(Instant now, const NodeStatus& status, const Newcomer& newcomer,
+                              const std::vector<Newcomer>& newcomers) const {
+  const auto store = [](StoreId id) { return "store " + ToHex(id); };
+  if (std::find(removed_.begin(), removed_.end(), newcomer.store) != removed_.end()) {
+    return "it was removed: to bring it back run `quorate member add " + newcomer.asked_at + "`";
+  }
+  for (const Newcomer& other : newcomers) {
+    if (other.name != newcomer.name || other.store == newcomer.store) continue;
+    return store(other.store) + " at " + other.asked_at + " calls itself " + other.name +
+           ", too: stop one of the two, or give it another nodeId and an empty data directory";
+  }
+  bool replaces = false;
+  for (const Member& member : status.membership->members) {
+    if (member.name != newcomer.name) continue;
+    replaces = true;
+    if (Silent(now, status, member.store)) continue;
+    return "member " + member.name + ", " + store(member.store) +
+           ", has that name and was heard of lately: it takes its place when that one is silent; "
+           "if both are to be there, give one another nodeId";
+  }
+  // Room for both halves of a change in which all of them take part.
+  const size_t room = kMembersMax / 2;
+  if (!replaces && status.membership->members.size() >= room) {
+    return "there are " + std::to_string(room) +
+           " members already, the most there can be: remove one (`quorate member remove`)";
+  }
+  return "";
+}
+
 std::optional<AutopilotStep> Autopilot::LetIn(Instant now, const NodeStatus& status,
                                               const std::vector<Newcomer>& newcomers) const {
-  const std::vector<Member>& members = status.membership->members;
   if (!options_.lets_in) return std::nullopt;
   for (const Newcomer& newcomer : newcomers) {
-    const bool removed =
-        std::find(removed_.begin(), removed_.end(), newcomer.store) != removed_.end();
-    if (status.membership->Find(newcomer.store) != nullptr || removed ||
-        Pauses(newcomer.store, now)) {
+    if (status.membership->Find(newcomer.store) != nullptr || Pauses(newcomer.store, now) ||
+        !WhyNot(now, status, newcomer, newcomers).empty()) {
       continue;
     }
-    const bool alone = std::none_of(newcomers.begin(), newcomers.end(), [&](const Newcomer& other) {
-      return other.name == newcomer.name && other.store != newcomer.store;
-    });
-    bool replaces = false, free = true;
-    for (const Member& member : members) {
-      if (member.name != newcomer.name) continue;
-      replaces = true;
-      free = free && Silent(now, status, member.store);
-    }
-    // Room for both halves of a change in which all of them take part.
-    if (!replaces && members.size() >= kMembersMax / 2) continue;
-    if (!alone || !free) continue;
     return AutopilotStep{AutopilotStep::Kind::kLetIn, newcomer.store, newcomer.name,
                          newcomer.asked_at};
   }
   return std::nullopt;
+}
+
+void Autopilot::Explain(Instant now, const NodeStatus& status,
+                        const std::vector<Newcomer>& newcomers) {
+  if (!options_.lets_in) return;
+  for (const Newcomer& newcomer : newcomers) {
+    if (status.membership->Find(newcomer.store) != nullptr) continue;
+    std::string why = WhyNot(now, status, newcomer, newcomers);
+    if (!why.empty()) not_let_in_.push_back({newcomer.store, newcomer.name, std::move(why)});
+  }
 }
 
 }  // namespace quorate::raft

@@ -63,6 +63,14 @@ struct AutopilotStep {
   friend bool operator==(const AutopilotStep&, const AutopilotStep&) = default;
 };
 
+// Somebody who waits to be let in and is not, until something else changes.
+struct NotLetIn {
+  StoreId store;
+  std::string name;
+  std::string why;  // for people; says what to do
+  friend bool operator==(const NotLetIn&, const NotLetIn&) = default;
+};
+
 class Autopilot {
  public:
   explicit Autopilot(const AutopilotOptions& options) : options_(options) {}
@@ -73,6 +81,8 @@ class Autopilot {
                                     const std::vector<Newcomer>& newcomers);
   // A step that failed is not tried again at once: after a second, and twice as long each time.
   void OnEnded(const AutopilotStep& step, bool done, Instant now);
+  // As of the latest Next; empty where this node does not lead. At most as many as newcomers.
+  const std::vector<NotLetIn>& not_let_in() const { return not_let_in_; }
 
   static constexpr Duration kPauseMin = std::chrono::seconds(1);
   static constexpr Duration kPauseMax = std::chrono::minutes(1);
@@ -89,9 +99,13 @@ class Autopilot {
   bool Healthy(Instant now, const NodeStatus& status, const PeerView& peer) const;
   bool Stable(StoreId store, Instant now) const;
   bool Pauses(StoreId store, Instant now) const;
+  void Explain(Instant now, const NodeStatus& status, const std::vector<Newcomer>& newcomers);
   std::optional<AutopilotStep> Promote(Instant now, const NodeStatus& status) const;
   std::optional<AutopilotStep> LetIn(Instant now, const NodeStatus& status,
                                      const std::vector<Newcomer>& newcomers) const;
+  // Why that one may not be let in now, whatever else there is to do; empty: it may.
+  std::string WhyNot(Instant now, const NodeStatus& status, const Newcomer& newcomer,
+                     const std::vector<Newcomer>& newcomers) const;
 
   const AutopilotOptions options_;
   Term term_;  // that this node leads in; 0: it does not
@@ -100,6 +114,7 @@ class Autopilot {
   std::set<StoreId> members_;                 // by the latest committed membership
   std::deque<StoreId> removed_;               // were members, and are not; the latest kRemovedMax
   std::map<StoreId, Failed> failed_;
+  std::vector<NotLetIn> not_let_in_;
   bool under_way_ = false;
 };
 

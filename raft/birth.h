@@ -247,6 +247,7 @@ class Birth {
   std::vector<std::string> LacksToJoin(const IdentifyReply& cluster, Instant now) const;
   std::vector<std::string> LacksUnborn(Instant now) const;
   std::vector<std::string> LacksBorn(Instant now) const;
+  std::vector<std::string> SayNoMember(Instant now) const;
   std::string LacksJoined(Instant now) const;
   // Somebody of this cluster who says that birth is complete; null: nobody does.
   const IdentifyReply* CompleteIn(ClusterId cluster, Instant now) const;

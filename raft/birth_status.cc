@@ -103,6 +103,9 @@ BirthStatus Birth::Status(Instant now) const {
       status.lacks = {*halted_};
       break;
     case BirthState::kComplete:
+      // Also who was let in, and then not or no more, learns that birth is complete.
+      if (record_.joined && !caught_up_ && !SayNoMember(now).empty())
+        status.lacks = {LacksJoined(now)};
       break;
     case BirthState::kBorn:
     case BirthState::kFounderLost:
@@ -175,6 +178,17 @@ std::vector<std::string> Birth::LacksToJoin(const IdentifyReply& cluster, Instan
               options_.address + "` at a node of the cluster"};
     }
     return {changed + StartAgain(now)};
+  }
+  for (const auto& [address, peer] : peers_) {
+    if (!Fresh(peer, now) || peer.answer->name != options_.name ||
+        peer.answer->store == options_.store) {
+      continue;
+    }
+    return {which + ", and " + Store(peer.answer->store) + " at " + address + " calls itself " +
+            options_.name +
+            ", too: a name belongs to one store. This node "
+            "neither votes nor serves. Stop one of the two, or give it another nodeId and an "
+            "empty data directory"};
   }
   for (const Member& member : membership->members) {
     if (member.name != options_.name) continue;
@@ -311,23 +325,26 @@ std::vector<std::string> Birth::LostFounders(Instant now) const {
   return lines;
 }
 
-// A leader lets a store in as soon as it has appended that; the entry may be lost with it, or the
-// member removed before it has heard anything.
-std::string Birth::LacksJoined(Instant now) const {
+// Who of its cluster says that this store is no member. Its own log does not count: the entry that
+// let it in may be there alone.
+std::vector<std::string> Birth::SayNoMember(Instant now) const {
   std::vector<std::string> without;
-  bool member = DecodeMembership(membership_)->Find(options_.store) != nullptr;
   for (const auto& [address, peer] : peers_) {
     const bool asked_since = Fresh(peer, now) && peer.answered_at >= joined_at_ + kJoinedGrace;
     if (!asked_since || peer.answer->cluster != record_.joined) continue;
     const std::optional<Membership> membership = DecodeMembership(peer.answer->membership);
-    if (membership->members.empty()) continue;
-    member = member || membership->Find(options_.store) != nullptr;
-    without.push_back(peer.answer->name);
+    if (membership->Find(options_.store) != nullptr) return {};
+    if (!membership->members.empty()) without.push_back(peer.answer->name);
   }
+  return without;
+}
+
+// A leader lets a store in as soon as it has appended that; the entry may be lost with it, or the
+// member removed before it has heard anything.
+std::string Birth::LacksJoined(Instant now) const {
+  const std::vector<std::string> without = SayNoMember(now);
   const std::string let_in = "let into cluster " + ToHex(record_.joined);
-  if (member || without.empty()) {
-    return let_in + ": waiting for its leader to bring this node up to date";
-  }
+  if (without.empty()) return let_in + ": waiting for its leader to bring this node up to date";
   return let_in + ", whose members no longer include this store, or never did (" + List(without) +
          (without.size() == 1 ? " says" : " say") +
          " so): its leader was lost before it could commit that, or the member was removed. To be "

@@ -422,6 +422,7 @@ std::shared_ptr<const NodeStatus> Node::Impl::MakeStatus() {
   status->birth_complete = birth_complete_;
   status->installing = core_.installing();
   status->dropped_messages = inbox_.dropped();
+  status->ignored_messages = core_.ignored_messages();
   status->leases = core_.leases();
   status->lease_answers = core_.lease_answers();
   status->lease_until = core_.lease_until();

@@ -62,6 +62,7 @@ struct NodeStatus {
   bool birth_complete = false;  // applied here
   bool installing = false;      // a received snapshot is being made the state
   uint64_t dropped_messages = 0;
+  uint64_t ignored_messages = 0;  // see Core::ignored_messages
   bool leases = false;
   uint64_t lease_answers = 0;          // see Core::lease_answers
   std::optional<Instant> lease_until;  // see Core::lease_until

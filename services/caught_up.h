@@ -27,6 +27,11 @@ class CaughtUp {
     kMakeDurable,  // Node::MakeDurable, and look again
     kRecord,       // it may be recorded
   };
+  // By a committed entry.
+  static bool IsMember(const raft::NodeStatus& status) {
+    return status.membership != nullptr && status.membership->Find(status.self) != nullptr &&
+           status.membership_index <= status.commit;
+  }
   // `durable_applied`: the state's. Of one process: the next one begins with a new object.
   Step Look(const raft::NodeStatus& status, raft::Index durable_applied) {
     if (!status.fresh_as_of || !IsMember(status)) return Step::kWait;
@@ -35,11 +40,6 @@ class CaughtUp {
   }
 
  private:
-  static bool IsMember(const raft::NodeStatus& status) {
-    return status.membership != nullptr && status.membership->Find(status.self) != nullptr &&
-           status.membership_index <= status.commit;
-  }
-
   std::optional<raft::Index> whole_at_;  // the state that was whole first
 };
 

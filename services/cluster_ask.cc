@@ -105,6 +105,13 @@ ChangePlan ClusterChanges::PlanNewcomer(const OpPtr& op, const std::string& addr
   if (op->own && reply->store != op->meant) {
     return NoPlan(grpc::Status(StatusCode::ABORTED, "another store answers at " + address));
   }
+  // What this node has heard of it before may be from a moment in which it had not caught up yet.
+  const bool was_member = reply->cluster && !reply->never_caught_up;
+  if (op->own && was_member && members.Find(reply->store) == nullptr) {
+    return NoPlan(grpc::Status(StatusCode::ABORTED,
+                               "it has been a member and was removed: `quorate member add " +
+                                   address + "` brings it back"));
+  }
   const Newcomer newcomer{address, *reply};
   const std::vector<raft::Member> holders = NameHolders(members, *reply);
   const auto alive = std::find_if(holders.begin(), holders.end(), [&](const raft::Member& holder) {
@@ -156,6 +163,20 @@ std::map<StoreId, v1::IdentifyResponse> ClusterChanges::AskAll(
     if (IsStore(answers[i], stores[i])) by_store.emplace(stores[i], *std::move(answers[i]));
   }
   return by_store;
+}
+
+// Only what says more of the members than has been said before needs everybody's build: the first
+// demotion, say.
+std::optional<grpc::Status> ClusterChanges::CheckReadable(const OpPtr& op, const ChangePlan& plan,
+                                                          const ClusterView& view) {
+  const raft::Membership& before = *view.node->membership;
+  const auto planned = raft::PlanChange(before, plan.change);
+  const auto* after = std::get_if<raft::Membership>(&planned);
+  if (after == nullptr) return std::nullopt;
+  const uint32_t needed = raft::VersionOf(*after);
+  if (needed <= raft::VersionOf(before) || needed < raft::kMembershipVersion) return std::nullopt;
+  return CheckBuilds(
+      op, [needed](const auto& answer) { return answer.membership_version() >= needed; });
 }
 
 // The core judges by whom it has heard within an election timeout. A voter that has died since

@@ -119,13 +119,15 @@ void ClusterChanges::HandleForwarded(const v1::ForwardCallRequest& request, cons
 }
 
 void ClusterChanges::HandleOwn(std::string_view method, const std::string& request, StoreId store,
-                               const CallPtr& call, std::function<void(grpc::Status)> done) {
+                               raft::Term term, const CallPtr& call,
+                               std::function<void(grpc::Status)> done) {
   auto op = std::make_shared<Op>();
   op->method = method;
   op->bytes = request;
   op->request = *EmptyChangeRequest(method);
   op->call = call;
   op->forwarded = op->own = true;
+  op->own_term = term;
   op->meant = store;
   op->ends = EndOf(op->request, call->deadline());
   if (grpc::Status status = ParseChangeRequest(request, &op->request); !status.ok()) {

@@ -97,10 +97,11 @@ class ClusterChanges {
   void HandleForwarded(const v1::ForwardCallRequest& request, const CallPtr& call,
                        ForwardedDone done);
 
-  // What this node as the leader wants itself (raft::Autopilot): of that store and no other, in
-  // this term of leadership or not at all, and no vote for a member that was demoted meanwhile.
+  // What this node as the leader of that term wants itself (raft::Autopilot): of that store and no
+  // other, in that term or not at all (once it is proposed the log decides), and no vote for a
+  // member that was demoted meanwhile.
   void HandleOwn(std::string_view method, const std::string& request, StoreId store,
-                 const CallPtr& call, std::function<void(grpc::Status)> done);
+                 raft::Term term, const CallPtr& call, std::function<void(grpc::Status)> done);
 
   // Ends calls that wait for a thread and whose time is over. Now and then.
   void Tick();
@@ -158,8 +159,11 @@ class ClusterChanges {
   Try Pass(const OpPtr& op, StoreId leader, v1::ForwardCallRequest request);
   Try Compact(const OpPtr& op);
   Try SetSettings(const OpPtr& op);
-  // Whether a member that answers is of a build that cannot apply the command.
-  std::optional<grpc::Status> CheckBuilds(const OpPtr& op, const v1::Command& command);
+  // Refuses if a member that answers is of a build that does not understand what comes of it.
+  std::optional<grpc::Status> CheckBuilds(
+      const OpPtr& op, const std::function<bool(const v1::IdentifyResponse&)>& understands);
+  std::optional<grpc::Status> CheckReadable(const OpPtr& op, const ChangePlan& plan,
+                                            const ClusterView& view);
   // Writes, and waits for the outcome; nullopt: none came in time.
   std::optional<ingress::Outcome> Write(const OpPtr& op, const v1::Command& command);
   // This node is part of a cluster that is born; otherwise why it takes no changes.

@@ -41,6 +41,7 @@ struct ClusterChanges::Op {
   Instant ends;             // the caller's deadline, or earlier
   bool forwarded = false;   // not to be passed on
   bool own = false;         // nobody has asked for it but this leader; forwarded, too
+  raft::Term own_term;      // in which it leads; in another one nothing is done
   bool name_first = false;  // forwarded: the store is to be named, and nothing done
   std::function<void(Try)> done;
 

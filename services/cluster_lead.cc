@@ -38,7 +38,8 @@ ClusterChanges::Try ClusterChanges::Lead(const OpPtr& op) {
     const bool settled =
         !view.node->membership->joint && view.node->membership_index <= view.node->commit;
     if (view.node->leader_ready && (transfer || settled)) {
-      const ChangePlan plan = Plan(op, view);
+      ChangePlan plan = Plan(op, view);
+      plan.change.in_term = op->own_term;
       if (!op->Wanted()) break;
       if (plan.answer && !plan.answer->ok()) return Answered(*plan.answer);
       if (plan.answer) return Done(op, plan.store, raft::Index());
@@ -80,7 +81,8 @@ ChangePlan ClusterChanges::Plan(const OpPtr& op, const ClusterView& view) {
 std::optional<ClusterChanges::Try> ClusterChanges::TryChange(const OpPtr& op,
                                                              const ChangePlan& plan,
                                                              const ClusterView& view) {
-  std::optional<grpc::Status> refused = CheckAlive(op, plan, view);
+  std::optional<grpc::Status> refused = CheckReadable(op, plan, view);
+  if (!refused) refused = CheckAlive(op, plan, view);
   // Whoever asked may have been told something else meanwhile. (What goes away between here and the
   // node's queue may still be proposed.)
   if (!op->Wanted()) return std::nullopt;

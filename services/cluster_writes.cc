@@ -84,21 +84,21 @@ ClusterChanges::Try ClusterChanges::Compact(const OpPtr& op) {
 
 // --- Settings ---
 
-// Such a member would end when it has to apply the command, and again at each start: with a
-// majority of them this call would be an outage. Who does not answer is not waited for: what is set
-// must be taken back while a node is down, too.
-std::optional<grpc::Status> ClusterChanges::CheckBuilds(const OpPtr& op,
-                                                        const v1::Command& command) {
+// Such a member would end when it has to apply that command, and again at each start (or, of new
+// members, take nothing any more from the leader): with a majority of them this call would be an
+// outage. Who does not answer is not waited for: what is set must be taken back while a node is
+// down, too.
+std::optional<grpc::Status> ClusterChanges::CheckBuilds(
+    const OpPtr& op, const std::function<bool(const v1::IdentifyResponse&)>& understands) {
   const ClusterView view = ports_.view();
   const auto answers =
       AskAll(op, view.node->membership->members, view, [](StoreId) { return false; });
-  const uint32_t needed = ingress::FormatOf(command);
   for (const auto& [store, answer] : answers) {
-    if (answer.command_format() >= needed) continue;
+    if (understands(answer)) continue;
     return MakeError(grpc::StatusCode::FAILED_PRECONDITION, ingress::kReasonNotUnderstood,
                      answer.name() +
-                         " runs an older build, which would end when it has to apply this: finish "
-                         "the upgrade first",
+                         " runs an older build, which does not understand this: finish the "
+                         "upgrade first",
                      {{"node_id", answer.name()}});
   }
   return std::nullopt;
@@ -108,7 +108,9 @@ ClusterChanges::Try ClusterChanges::SetSettings(const OpPtr& op) {
   const auto& request = std::get<v1::SetSettingsRequest>(op->request);
   v1::Command command;
   command.mutable_set_settings()->set_leases(request.leases());
-  std::optional<grpc::Status> refused = CheckBuilds(op, command);
+  const uint32_t needed = ingress::FormatOf(command);
+  std::optional<grpc::Status> refused =
+      CheckBuilds(op, [needed](const auto& answer) { return answer.command_format() >= needed; });
   if (!op->Wanted()) return Unfinished(*op);
   if (refused) return Answered(*std::move(refused));
   const auto outcome = Write(op, command);

@@ -104,7 +104,7 @@ class Parser {
   void ReadMembers(const Section& section, const YAML::Node& node);
   void ReadPeers(const YAML::Node& node);
   void ReadDiscovery(const YAML::Node& node);
-  void ReadAutopilot(const YAML::Node& node);
+  void ReadAutopilot(const YAML::Node& node, Duration contact_min);
   void ReadFoundersOfDns(const Section& section, const YAML::Node& node);
   void ReadAdvertiseAddress(const Section& section, const YAML::Node& node);
   void CheckPorts(const Section& section, const YAML::Node& node);
@@ -190,7 +190,10 @@ void Parser::ReadRaft(const YAML::Node& node) {
   }
   ReadTiming(*section);
   ReadMembers(*section, node);
-  if (section->contains("autopilot")) ReadAutopilot(section->at("autopilot"));
+  // A member that is there is heard within two of these.
+  const Duration contact_min = 2 * raft_.election_timeout_max;
+  raft_.autopilot.contact = std::max(raft_.autopilot.contact, contact_min);
+  if (section->contains("autopilot")) ReadAutopilot(section->at("autopilot"), contact_min);
   ReadAdvertiseAddress(*section, node);
   configuration_.raft = raft_;
 }
@@ -362,7 +365,7 @@ void Parser::ReadDiscovery(const YAML::Node& node) {
   }
 }
 
-void Parser::ReadAutopilot(const YAML::Node& node) {
+void Parser::ReadAutopilot(const YAML::Node& node, Duration contact_min) {
   const std::string path = std::string(kRaft) + ".autopilot";
   const auto section = reader_.ReadSection(node, path, kAutopilotKeys);
   if (!section) return;
@@ -390,6 +393,12 @@ void Parser::ReadAutopilot(const YAML::Node& node) {
   };
   read_time("stabilisation", &raft_.autopilot.stabilisation);
   read_time("contact", &raft_.autopilot.contact);
+  if (raft_.autopilot.contact < contact_min) {
+    reader_.Problem(section->at("contact"), path + ".contact",
+                    "shorter than two of the longest election timeouts, within which a member that "
+                    "is there may be silent: write at least " +
+                        Show(contact_min));
+  }
   read_number("lag", 1'000'000, &raft_.autopilot.lag_max);
   read_number("maxVoters", static_cast<int>(kPeersMax), &raft_.autopilot.voters_max);
 }

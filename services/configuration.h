@@ -64,7 +64,8 @@ struct RaftConfiguration {
   // for longer gets the whole state. A whole number and KiB, MiB or GiB, from 64KiB to 64GiB.
   uint64_t log_tail_bytes = 64u << 20;
   // autopilot: when the leader gives a learner a vote (raft/autopilot.h). stabilisation and contact
-  // from 100ms to 24h, lag from 1 to 1,000,000 entries, maxVoters from 1 to 7. Give every node the
+  // from 100ms to 24h, contact no less than two of the longest election timeouts (unless set it is
+  // 10 s, or those), lag from 1 to 1,000,000 entries, maxVoters from 1 to 7. Give every node the
   // same: whoever leads goes by its own.
   raft::AutopilotOptions autopilot;
 };

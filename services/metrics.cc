@@ -130,6 +130,9 @@ std::vector<MetricFamily> Sampled(const std::string& node, const MetricsSample& 
           s.lease_answers);
   counter("quorate_peer_messages_dropped_total", "Messages of peers dropped: inbox full.",
           s.dropped_messages);
+  counter("quorate_peer_messages_ignored_total",
+          "Messages that no peer of this build sends: a newer one does, or something is broken.",
+          s.ignored_messages);
   counter("quorate_log_lines_dropped_total", "Log lines dropped: queue full.", s.dropped_log_lines);
   counter("quorate_writes_found_applied_total",
           "Writes of this node that a lost leader had got applied: answered with the kept answer.",

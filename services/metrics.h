@@ -47,6 +47,7 @@ struct MetricsSample {
   bool leases = false;            // as raft::NodeStatus
   uint64_t lease_answers = 0;     // the same
   uint64_t dropped_messages = 0;  // from peers, inbox full
+  uint64_t ignored_messages = 0;  // raft::Core::ignored_messages
   uint64_t dropped_log_lines = 0;
   // Exactly once, seen from three sides (ingress, leader, state machine).
   uint64_t writes_found_applied = 0;  // of this node, in a lost leader's log: found applied

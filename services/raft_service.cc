@@ -465,6 +465,7 @@ grpc::ServerUnaryReactor* RaftService::Identify(grpc::CallbackServerContext* con
   }
   response->mutable_header()->set_to_store(question.store.value());
   response->set_command_format(storage::kCommandFormat);
+  response->set_membership_version(raft::kMembershipVersion);
   if (const auto& pinned = shared_->birth().pinned_revision) {
     response->set_pinned_revision(pinned());
   }

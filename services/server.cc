@@ -394,7 +394,8 @@ void Server::Impl::HousekeepOnce(const std::shared_ptr<const raft::NodeStatus>& 
     if (!caught_up_) RecordCaughtUp(*status, now);
   }
   GiveUpLeadership(now, status.get());
-  if (status != nullptr && !stopping_) RunAutopilot(now, *status);
+  if (status != nullptr && !stopping_ && !Halted()) RunAutopilot(now, *status);
+  if (status != nullptr) SayWhatIsIgnored(now, *status);
   if (!promise_lowered_ && engine() != nullptr) LowerPromise(now);
   discovery_->SetEager(status == nullptr || !status->leader || !status->birth_complete);
   config_.Tick();
@@ -419,6 +420,21 @@ void Server::Impl::HousekeepOnce(const std::shared_ptr<const raft::NodeStatus>& 
     sized_at_ = now;
     MeasureSizes();
   }
+}
+
+// Once a minute at most, however many there are.
+void Server::Impl::SayWhatIsIgnored(Instant now, const raft::NodeStatus& status) {
+  const uint64_t more = status.ignored_messages - ignored_messages_;
+  if (more == 0 || (ignored_messages_ != 0 && now - ignored_told_at_ < std::chrono::minutes(1))) {
+    return;
+  }
+  ignored_messages_ = status.ignored_messages;
+  ignored_told_at_ = now;
+  LogWarning(
+      "messages of a peer are ignored, because no peer of this build sends them: if it runs a "
+      "newer "
+      "version (`quorate status` shows that), upgrade this node",
+      {{"messages", more}});
 }
 
 // The election timeout may be configured shorter than it was. What an earlier process has promised

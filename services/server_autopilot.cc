@@ -1,7 +1,10 @@
 // What the leader does about its members by itself. raft::Autopilot decides; it is done as an
 // operator would, by the changes of the cluster (services/cluster_changes.h), which ask everybody
 // concerned first and refuse what is not safe.
+#include <algorithm>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "services/errors.h"
 #include "services/logging.h"
@@ -35,6 +38,7 @@ void Server::Impl::RunAutopilot(Instant now, const raft::NodeStatus& status) {
     }
   }
   const auto step = autopilot_.Next(now, status, birth_->Newcomers());
+  SayWhoIsNotLetIn();
   if (!step) return;
   const bool let_in = step->kind == raft::AutopilotStep::Kind::kLetIn;
   LogInfo(let_in ? "autopilot: lets a node in" : "autopilot: gives a learner a vote",
@@ -50,12 +54,29 @@ void Server::Impl::RunAutopilot(Instant now, const raft::NodeStatus& status) {
     bytes = request.SerializeAsString();
   }
   changes_.HandleOwn(
-      let_in ? "AddMember" : "PromoteMember", bytes, step->store,
+      let_in ? "AddMember" : "PromoteMember", bytes, step->store, status.term,
       std::make_shared<CallContext>(now + kStepTime, std::map<std::string, std::string>()),
       [this, step = *step](grpc::Status done) {
         std::lock_guard lock(mutex_);
         autopilot_ended_.emplace(step, std::move(done));
       });
+}
+
+void Server::Impl::SayWhoIsNotLetIn() {
+  std::vector<std::string> sentences;
+  for (const raft::NotLetIn& each : autopilot_.not_let_in()) {
+    sentences.push_back(each.name + " (store " + ToHex(each.store) +
+                        ") waits and is not let in: " + each.why);
+  }
+  std::vector<std::string> before;
+  {
+    std::lock_guard lock(mutex_);
+    before = std::exchange(not_let_in_, sentences);
+  }
+  for (const std::string& sentence : sentences) {
+    const bool told = std::find(before.begin(), before.end(), sentence) != before.end();
+    if (!told) LogWarning("autopilot: " + sentence, {});
+  }
 }
 
 }  // namespace quorate::services

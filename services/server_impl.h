@@ -86,6 +86,8 @@ class Server::Impl {
 
   // server_autopilot.cc
   void RunAutopilot(Instant now, const raft::NodeStatus& status);
+  void SayWhoIsNotLetIn();
+  void SayWhatIsIgnored(Instant now, const raft::NodeStatus& status);
 
   // server_leave.cc: what clients and peers hear of this node's end, in this order.
   void HandOver();
@@ -103,6 +105,7 @@ class Server::Impl {
   raft::BirthStatus BirthView() const;                    // with what discovery lacks
   std::string NotLive() const;
   ClusterView View() const;
+  bool Halted() const;
   bool Leads() const;
   void Drain(bool undo, Instant deadline, std::function<void(bool leads)> done);
   // server_changes.cc: what the changes of the cluster work with.
@@ -188,6 +191,7 @@ class Server::Impl {
   // A step of the autopilot's that has ended, and housekeeping has not told it yet.
   std::optional<std::pair<raft::AutopilotStep, grpc::Status>> autopilot_ended_;
   std::vector<std::string> one_way_links_;                         // a sentence each
+  std::vector<std::string> not_let_in_;                            // the same
   std::optional<std::vector<discovery::PeerAddress>> discovered_;  // nullopt: nothing known yet
   bool discovered_whole_ = false;
   std::string discovery_failure_;  // empty: it works
@@ -198,7 +202,9 @@ class Server::Impl {
   Instant links_looked_at_;
   std::map<std::string, Instant> one_way_since_;
   raft::Autopilot autopilot_;
-  Instant autopilot_at_;  // not before
+  Instant autopilot_at_;           // not before
+  uint64_t ignored_messages_ = 0;  // as many were told of
+  Instant ignored_told_at_;
   TtlExpirer ttl_expirer_;
   raft::Index membership_passed_on_;
   bool completion_passed_on_ = false;

@@ -33,11 +33,13 @@ constexpr size_t kDrainCallsMax = 64;
 
 }  // namespace
 
+bool Server::Impl::Halted() const {
+  std::lock_guard lock(mutex_);
+  return halted_.has_value();
+}
+
 bool Server::Impl::Leads() const {
-  {
-    std::lock_guard lock(mutex_);
-    if (halted_) return false;  // whatever its node said last
-  }
+  if (Halted()) return false;  // whatever its node said last
   Engine* const engine = this->engine();
   return engine != nullptr && engine->node()->status()->role == raft::Role::kLeader;
 }

@@ -30,14 +30,15 @@ std::string Server::Impl::NotReady() const {
     return WithLacks(std::string("not born: ") + raft::ToString(birth.state), birth);
   }
   const auto status = engine->node()->status();
-  if (!caught_up_) {
-    return status->fresh_as_of ? "has caught up with the cluster, and makes its state durable"
-                               : "has not caught up with the cluster yet";
-  }
   if (status->removed) {
     return "removed: the cluster's members no longer include this node's store. To bring it back "
            "run "
            "`quorate member add` with its peer address";
+  }
+  if (!caught_up_) {
+    return status->fresh_as_of && CaughtUp::IsMember(*status)
+               ? "has caught up with the cluster, and makes its state durable"
+               : WithLacks("has not caught up with the cluster yet", BirthView());
   }
   if (!status->leader) return "no leader is known";
   if (!status->birth_complete) return WithLacks("birth is not complete", BirthView());
@@ -72,6 +73,7 @@ ClusterView Server::Impl::View() const {
   {
     std::lock_guard lock(mutex_);
     view.warnings = one_way_links_;
+    view.warnings.insert(view.warnings.end(), not_let_in_.begin(), not_let_in_.end());
   }
   if (Engine* engine = this->engine()) {
     view.node = engine->node()->status();
@@ -120,6 +122,7 @@ MetricsSample Server::Impl::Sample() const {
   sample.leases = status->leases;
   sample.lease_answers = status->lease_answers;
   sample.dropped_messages = status->dropped_messages;
+  sample.ignored_messages = status->ignored_messages;
   sample.writes_found_applied = writes.ingress.found_applied;
   sample.intake_duplicates = writes.duplicates_applied + writes.duplicates_pending;
   sample.apply_duplicates = state.duplicates;

@@ -37,15 +37,6 @@ bool IsNear(std::string_view written, std::string_view name) {
   return Distance(written, name) <= std::min<size_t>(2, name.size() / 3);
 }
 
-// Of `${POD_IP}:7000` with an IPv6 address: that it needs brackets is no business of whoever writes
-// the file for pods of either kind. `after`: what follows the variable, to the end.
-bool NeedsBrackets(const std::string& value, std::string_view before, std::string_view after) {
-  in6_addr ignored;
-  const bool port = after.size() > 1 && after[0] == ':' &&
-                    after.find_first_not_of("0123456789", 1) == std::string_view::npos;
-  return port && !before.ends_with('[') && inet_pton(AF_INET6, value.c_str(), &ignored) == 1;
-}
-
 std::string_view LeafOf(std::string_view path) {
   const size_t dot = path.rfind('.');
   return dot == std::string_view::npos ? path : path.substr(dot + 1);
@@ -55,6 +46,19 @@ bool IsVariableName(std::string_view name) {
   if (name.empty() || std::isdigit(static_cast<unsigned char>(name[0]))) return false;
   return std::all_of(name.begin(), name.end(),
                      [](unsigned char c) { return c < 0x80 && (std::isalnum(c) || c == '_'); });
+}
+
+// Of `${POD_IP}:7000` with an IPv6 address: that it needs brackets is no business of whoever writes
+// the file for pods of either kind. `after`: what follows the variable, to the end.
+bool NeedsBrackets(const std::string& value, std::string_view before, std::string_view after) {
+  in6_addr ignored;
+  const std::string_view port_text = after.substr(after.empty() ? 0 : 1);
+  const bool number =
+      !port_text.empty() && port_text.find_first_not_of("0123456789") == std::string_view::npos;
+  const bool variable = port_text.starts_with("${") && port_text.ends_with('}') &&
+                        IsVariableName(port_text.substr(2, port_text.size() - 3));
+  const bool port = after.starts_with(':') && (number || variable);
+  return port && !before.ends_with('[') && inet_pton(AF_INET6, value.c_str(), &ignored) == 1;
 }
 
 std::string_view KindOf(const YAML::Node& node) {

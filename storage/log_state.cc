@@ -10,6 +10,14 @@ namespace {
 
 absl::Status Wrong(const std::string& what) { return absl::DataLossError(what); }
 
+absl::Status Unreadable(const std::string& whose, std::string_view membership) {
+  return Wrong(raft::IsOfNewerVersion(membership)
+                   ? whose +
+                         " names the members in a form that this build does not know: a newer "
+                         "version wrote it; start that version or newer"
+                   : whose + " holds no readable membership");
+}
+
 }  // namespace
 
 absl::StatusOr<LogState> LogState::FromHeader(const SegmentHeader& header) {
@@ -21,7 +29,7 @@ absl::StatusOr<LogState> LogState::FromHeader(const SegmentHeader& header) {
   state.generation_ = header.generation;
   if (header.membership_index) {
     if (!raft::DecodeMembership(header.membership)) {
-      return Wrong("the segment's header holds no readable membership");
+      return Unreadable("the segment's header", header.membership);
     }
     state.memberships_.push_back({header.membership_index, header.membership});
   }
@@ -70,7 +78,7 @@ absl::Status LogState::ApplyEntry(raft::Index index, raft::Term term, raft::Entr
   }
   if (type == raft::EntryType::kMembership) {
     if (!raft::DecodeMembership(payload)) {
-      return Wrong(absl::StrCat("entry ", index.value(), " holds no readable membership"));
+      return Unreadable(absl::StrCat("entry ", index.value()), payload);
     }
     memberships_.push_back({index, std::string(payload)});
   }
@@ -103,6 +111,9 @@ absl::Status LogState::ApplyCut(raft::Index from) {
 }
 
 absl::Status LogState::ApplyGeneration(const Generation& generation) {
+  if (raft::IsOfNewerVersion(generation.membership)) {
+    return Unreadable(absl::StrCat("generation ", generation.generation), generation.membership);
+  }
   if (generation.generation <= generation_.generation || !generation.index ||
       generation.index < prev_index_ || !raft::DecodeMembership(generation.membership)) {
     return Wrong(absl::StrCat("generation ", generation.generation, " at entry ",

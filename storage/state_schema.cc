@@ -429,6 +429,12 @@ absl::StatusOr<StateMeta> LoadStateMeta(Database& database) {
   meta.membership_index = raft::Index(select->Uint(0));
   meta.membership_bytes = std::string(select->Bytes(1));
   std::optional<raft::Membership> membership = raft::DecodeMembership(meta.membership_bytes);
+  if (raft::IsOfNewerVersion(meta.membership_bytes)) {
+    return absl::FailedPreconditionError("the state database " + path +
+                                         " names the members in a form that this build does not "
+                                         "know: a newer version wrote it; start that version or "
+                                         "newer");
+  }
   if (!membership || membership->cluster != meta.cluster || !meta.membership_index ||
       meta.membership_index > meta.applied) {
     return DamagedState(path, "its membership cannot be what a log entry said");

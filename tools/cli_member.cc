@@ -106,11 +106,14 @@ int MemberAdd(Invocation& invocation, const MemberFlags& flags) {
   const v1::MemberStatus& member = response.member();
   const std::string name = Printable(member.node_id());
   Confirm(invocation,
-          member.voter()
-              ? name + " is a member already, and votes"
+          member.voter() ? name + " is a member already, and votes"
+          : member.demoted()
+              ? name + " (store " + Printable(member.store_id()) +
+                    ") is a member already and was demoted; `quorate member promote " + name +
+                    "` gives it a vote"
               : name + " (store " + Printable(member.store_id()) +
-                    ") is a member and learns; it gets a vote once it has kept up for a while, or "
-                    "at once by `quorate member promote " +
+                    ") is a member and learns; it gets a vote once it has kept up for a while, "
+                    "unless raft.autopilot.maxVoters vote, or at once by `quorate member promote " +
                     name + "`");
   return kExitOk;
 }

@@ -222,8 +222,8 @@ class Core {
   // Local reads: this node's applied state contains everything acknowledged before this instant
   // of its own clock. nullopt: unknown (nothing heard yet since the start).
   std::optional<Instant> fresh_as_of(Instant now) const;
-  // Messages that no correct peer sends (entries with gaps, descending terms, an unreadable
-  // membership, a wrong receiver), dropped without an answer since the start.
+  // Messages that no correct peer of this build sends (entries with gaps, descending terms, an
+  // unreadable membership, a wrong receiver), dropped without an answer since the start.
   uint64_t ignored_messages() const;
   // A received snapshot is being made this node's state.
   bool installing() const;

@@ -244,7 +244,7 @@ class Core::Impl {
   bool AnswersLately(StoreId store) const;
   void NoteRound(Progress* peer);
   bool CaughtUp(const Progress& peer) const;
-  std::optional<ChangeResult> RefuseChangeNow() const;
+  std::optional<ChangeResult> RefuseChangeNow(Term in_term) const;
   std::optional<ChangeResult> RefuseName(const Membership& from, const Member& member,
                                          const MembershipChange& change) const;
   std::optional<ChangeResult> RefuseChange(const Membership& from, const Membership& to,

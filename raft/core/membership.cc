@@ -26,24 +26,12 @@ namespace {
 constexpr uint8_t kVersion = 1;
 constexpr uint8_t kVersionOfJointNames = 2;
 constexpr uint8_t kVersionOfDemotedLearners = 3;
+static_assert(kVersionOfDemotedLearners == kMembershipVersion);
 constexpr uint8_t kVoterFlag = 1;
 constexpr uint8_t kOutgoingFlag = 2;
 constexpr uint8_t kDemotedFlag = 4;
 constexpr size_t kNameBytesMax = 255;
 constexpr size_t kAddressBytesMax = 512;
-
-// Version 1 knew neither demoted members nor one name for two of them, version 2 no demoted
-// learners. What they can say is still written as it was, so that there is one encoding of each
-// membership.
-uint8_t VersionOf(const Membership& membership) {
-  uint8_t version = kVersion;
-  std::set<std::string_view> names;
-  for (const Member& member : membership.members) {
-    if (member.demoted && member.learner()) return kVersionOfDemotedLearners;
-    if (member.demoted || !names.insert(member.name).second) version = kVersionOfJointNames;
-  }
-  return version;
-}
 
 uint8_t FlagsOf(const Member& member) {
   return static_cast<uint8_t>((member.voter ? kVoterFlag : 0) |
@@ -129,6 +117,23 @@ std::vector<StoreId> Membership::Voters() const { return Select(*this, &Member::
 
 std::vector<StoreId> Membership::OutgoingVoters() const {
   return Select(*this, &Member::outgoing_voter);
+}
+
+// Version 1 knew neither demoted members nor one name for two of them, version 2 no demoted
+// learners. What they can say is still written as it was, so that there is one encoding of each
+// membership.
+uint32_t VersionOf(const Membership& membership) {
+  uint32_t version = kVersion;
+  std::set<std::string_view> names;
+  for (const Member& member : membership.members) {
+    if (member.demoted && member.learner()) return kVersionOfDemotedLearners;
+    if (member.demoted || !names.insert(member.name).second) version = kVersionOfJointNames;
+  }
+  return version;
+}
+
+bool IsOfNewerVersion(std::string_view bytes) {
+  return !bytes.empty() && static_cast<uint8_t>(bytes[0]) > kMembershipVersion;
 }
 
 std::string EncodeMembership(const Membership& membership) {

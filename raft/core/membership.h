@@ -51,5 +51,11 @@ inline constexpr size_t kMembersMax = 64;
 const char* BrokenRule(const Membership& membership);
 std::string EncodeMembership(const Membership& membership);
 std::optional<Membership> DecodeMembership(std::string_view bytes);
+// The version that Encode gives it, the lowest that can say it; and the highest that this build
+// reads. A build before that reads an entry of a later one as damage, and takes nothing after it.
+inline constexpr uint32_t kMembershipVersion = 3;
+uint32_t VersionOf(const Membership& membership);
+// Not decoded because a newer build wrote it.
+bool IsOfNewerVersion(std::string_view bytes);
 
 }  // namespace quorate::raft

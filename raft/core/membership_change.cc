@@ -147,11 +147,11 @@ bool Core::Impl::CaughtUp(const Progress& peer) const {
          now_ - peer.round_began <= options_.election_timeout_min;
 }
 
-std::optional<ChangeResult> Core::Impl::RefuseChangeNow() const {
+std::optional<ChangeResult> Core::Impl::RefuseChangeNow(Term in_term) const {
   ChangeResult result;
   result.term = term_;
   result.index = membership_index();
-  if (role_ != Role::kLeader) {
+  if (role_ != Role::kLeader || (in_term != Term() && in_term != term_)) {
     result.status = ChangeStatus::kNotLeader;
   } else if (commit_ < term_start_) {
     // Until then an earlier leader's change may still come true: two of them, each on a majority of
@@ -212,7 +212,7 @@ std::optional<ChangeResult> Core::Impl::RefuseChange(const Membership& from, con
 
 ChangeResult Core::Impl::ProposeMembership(const MembershipChange& change, Instant now) {
   Advance(now);
-  if (auto refused = RefuseChangeNow()) return *std::move(refused);
+  if (auto refused = RefuseChangeNow(change.in_term)) return *std::move(refused);
   const Membership from = membership();
   auto planned = PlanChange(from, change);
   if (auto* refused = std::get_if<ChangeResult>(&planned)) {

@@ -46,6 +46,9 @@ struct MembershipChange {
   // Goes ahead although the voters that answer lately are too few for the new membership. No other
   // rule is waived.
   bool force = false;
+  // Not 0: of a leader of this term, or of nobody (kNotLeader): what it was decided by may be
+  // otherwise in a later one.
+  Term in_term{};
 };
 
 enum class ChangeStatus : uint8_t {

@@ -185,7 +185,13 @@ class Join(unittest.TestCase):
             eventually(lambda: time.monotonic() > until, "time passes", 4 * STABILISATION_S + 5)
             self.assertEqual(len(members(cluster.nodes[0])), 3)
             self.assertNotIn(demoted.name, voters(cluster.nodes[0]))
-            story("a demoted member stays a learner, and neither of two with one name is let in")
+            said = eventually(lambda: next((w for w in cluster.leader().status().warnings
+                                            if "waits and is not let in" in w), None),
+                              "the leader says who is not let in")
+            self.assertIn(f"calls itself {twins[0].name}, too", said)
+            for pod in twins:
+                self.assertIn(f"calls itself {pod.name}, too", " ".join(pod.status().lacks))
+            story(f"a demoted member stays a learner, and neither of two with one name is let in: {said}")
             twins[1].kill()
             eventually(lambda: twins[0].name in voters(cluster.nodes[0]), "the one that is left joins",
                        3 * PATIENCE_S)

@@ -238,6 +238,38 @@ TEST_F(AutopilotTest, ANameIsOneStores) {
   EXPECT_EQ(Next(), (AutopilotStep{Step::kLetIn, StoreId(4), "cp-1", "h:4"}));
 }
 
+// Whoever looks at the leader finds out what the newcomer waits for.
+TEST_F(AutopilotTest, WhoIsNotLetInAndWhyIsSaid) {
+  const auto why = [this](size_t i) {
+    (void)Next();
+    return i < autopilot_->not_let_in().size() ? autopilot_->not_let_in()[i].why : "";
+  };
+  newcomers_ = {{"h:4", StoreId(4), "cp-3"}, {"h:5", StoreId(5), "cp-3"}};
+  EXPECT_NE(why(0).find("store 0000000000000005 at h:5 calls itself cp-3, too"), std::string::npos)
+      << why(0);
+  EXPECT_NE(why(1).find("store 0000000000000004 at h:4 calls itself cp-3, too"), std::string::npos);
+  newcomers_ = {{"h:4", StoreId(4), "cp-1"}};
+  EXPECT_NE(why(0).find("member cp-1, store 0000000000000002, has that name"), std::string::npos)
+      << why(0);
+  EXPECT_EQ(autopilot_->not_let_in()[0].name, "cp-1");
+  Silence(2);
+  Wait(seconds(10));
+  EXPECT_EQ(why(0), "");
+  autopilot_->OnEnded({}, false, now_);
+
+  Add(6, "cp-5", false);
+  (void)Next();
+  membership_.members.pop_back();
+  status_.peers.pop_back();
+  newcomers_ = {{"h:6", StoreId(6), "cp-5"}};
+  EXPECT_NE(why(0).find("`quorate member add h:6`"), std::string::npos) << why(0);
+  status_.role = Role::kFollower;
+  EXPECT_EQ(why(0), "") << "not of who does not lead";
+  status_.role = Role::kLeader;
+  Make({.lets_in = false});
+  EXPECT_EQ(why(0), "");
+}
+
 TEST_F(AutopilotTest, WhoIsAMemberAlreadyIsNotLetInAgain) {
   Add(4, "cp-3", false);
   newcomers_ = {{"h:4", StoreId(4), "cp-3"}};

@@ -257,6 +257,14 @@ TEST(NoChange, AtAFollower) {
   EXPECT_EQ(bench.Change({Remove(2)}).status, ChangeStatus::kNotLeader);
 }
 
+TEST(NoChange, InAnotherTermThanItWasDecidedIn) {
+  Bench bench = MakeLeader(3, 1);
+  MembershipChange change{{Remove(4)}, false, Term(bench.core().term().value() - 1)};
+  EXPECT_EQ(bench.core().ProposeMembership(change, bench.now).status, ChangeStatus::kNotLeader);
+  change.in_term = bench.core().term();
+  EXPECT_EQ(bench.core().ProposeMembership(change, bench.now).status, ChangeStatus::kAccepted);
+}
+
 TEST(NoChange, WhenTheMembersAreAsAsked) {
   Bench bench = MakeLeader(3);
   EXPECT_EQ(bench.Change({Promote(2)}).status, ChangeStatus::kUnchanged);

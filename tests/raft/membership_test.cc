@@ -110,7 +110,9 @@ TEST(MembershipCodec, ADemotedLearnerNeedsVersionThree) {
     std::string other = demoted;
     other[0] = version;
     EXPECT_FALSE(DecodeMembership(other)) << static_cast<int>(version);
+    EXPECT_EQ(IsOfNewerVersion(other), version == 4);
   }
+  EXPECT_EQ(VersionOf(membership), kMembershipVersion);
   // The first one that can say all of it.
   membership.joint = true;
   membership.members.push_back(Member{StoreId(4), "cd", "", false, true, true});

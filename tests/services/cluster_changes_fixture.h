@@ -277,6 +277,7 @@ class ClusterChangesFixture : public testing::Test {
     node.set_name(name);
     node.set_nonce(1);
     node.set_command_format(3);
+    node.set_membership_version(raft::kMembershipVersion);
     node.set_address(name + ":7000");
     node.set_state(static_cast<uint32_t>(raft::BirthState::kWaitingToJoin));
     return node;

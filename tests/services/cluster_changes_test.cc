@@ -231,6 +231,49 @@ TEST_F(ClusterChangesTest, WhatWasPassedOnIsDoneHereOrNotAtAll) {
   EXPECT_EQ(status.code(), grpc::StatusCode::UNIMPLEMENTED);
 }
 
+// --- The leader's own ---
+
+TEST_F(ClusterChangesTest, WhatTheLeaderWantsItselfIsDoneInItsTermAndSaysThatNobodyAsked) {
+  const auto own = [this](const std::string& name, uint64_t store, uint64_t term) {
+    v1::PromoteMemberRequest request;
+    request.set_node_id(name);
+    auto ended = std::make_shared<std::promise<grpc::Status>>();
+    changes_->HandleOwn("PromoteMember", request.SerializeAsString(), StoreId(store),
+                        raft::Term(term), NewCall(),
+                        [ended](grpc::Status done) { ended->set_value(std::move(done)); });
+    return Get(ended->get_future());
+  };
+  nodes_["n4:7000"] = Node(0xA4, "n4");
+  EXPECT_TRUE(own("n4", 0xA4, 3).ok());
+  ASSERT_EQ(proposed_.size(), 1u);
+  EXPECT_TRUE(proposed_[0].steps.at(0).by_itself);
+  EXPECT_EQ(own("n4", 0xA5, 3).error_code(), grpc::StatusCode::NOT_FOUND) << "another store";
+  EXPECT_EQ(proposed_[0].in_term, raft::Term(3)) << "the core refuses it in another term";
+
+  // It had not caught up when it was heard of; now it has, and is no member.
+  v1::AddMemberRequest add;
+  add.set_address("n5:7000");
+  const auto let_in = [&] {
+    auto ended = std::make_shared<std::promise<grpc::Status>>();
+    changes_->HandleOwn("AddMember", add.SerializeAsString(), StoreId(0xA5), raft::Term(3),
+                        NewCall(),
+                        [ended](grpc::Status done) { ended->set_value(std::move(done)); });
+    return Get(ended->get_future());
+  };
+  nodes_["n5:7000"] = Node(0xA5, "n5");
+  nodes_["n5:7000"].mutable_header()->set_cluster_id(0xC1);
+  EXPECT_EQ(let_in().error_code(), grpc::StatusCode::ABORTED);
+  EXPECT_EQ(proposed_.size(), 1u);
+  nodes_["n5:7000"].set_never_caught_up(true);
+  EXPECT_TRUE(let_in().ok());
+  EXPECT_EQ(proposed_.size(), 2u);
+  proposed_.pop_back();
+  Follow(0xA2);
+  EXPECT_EQ(own("n4", 0xA4, 3).error_code(), grpc::StatusCode::ABORTED);
+  EXPECT_EQ(proposed_.size(), 1u);
+  EXPECT_TRUE(forwarded_.empty());
+}
+
 // --- Compaction ---
 
 TEST_F(ClusterChangesTest, ACompactionIsDoneInPieces) {
@@ -308,6 +351,21 @@ TEST_F(ClusterChangesTest, ASettingThatIsNotWrittenSaysWhy) {
   EXPECT_EQ(cancelled_, 1);
   unborn_ = true;
   EXPECT_EQ(Call("SetSettings", request).reason(), "NOT_BORN");
+}
+
+// Such a member would take nothing any more from a leader that says who was demoted.
+TEST_F(ClusterChangesTest, ADemotionWaitsForTheLastOfTheOlderBuilds) {
+  v1::DemoteMemberRequest request;
+  request.set_node_id("n2");
+  request.set_force(true);
+  nodes_["n3:7000"].clear_membership_version();
+  const AnsweredCall answer = Call("DemoteMember", request);
+  EXPECT_EQ(answer.reason(), "WRITE_NOT_UNDERSTOOD");
+  EXPECT_EQ(DetailsOf(answer.status).metadata.at("node_id"), "n3");
+  EXPECT_TRUE(proposed_.empty());
+  EXPECT_TRUE(Call("RemoveMember", Remove("n4")).status.ok()) << "that says nothing new";
+  nodes_["n3:7000"].set_membership_version(raft::kMembershipVersion);
+  EXPECT_TRUE(Call("DemoteMember", request).status.ok());
 }
 
 // Such a member ends when it has to apply what it does not know, and again at each start.

@@ -16,11 +16,9 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 
-const std::map<std::string, std::string, std::less<>> kEnvironment = {{"POD_NAME", "quorate-1"},
-                                                                      {"POD_IP", "10.1.2.3"},
-                                                                      {"POD_IP6", "fd00::2"},
-                                                                      {"NOTHING", ""},
-                                                                      {"ODD", "a: [b"}};
+const std::map<std::string, std::string, std::less<>> kEnvironment = {
+    {"POD_NAME", "quorate-1"}, {"POD_IP", "10.1.2.3"}, {"POD_IP6", "fd00::2"},
+    {"PORT", "7000"},          {"NOTHING", ""},        {"ODD", "a: [b"}};
 
 absl::StatusOr<Configuration> Parse(std::string_view text) {
   return ParseConfiguration(text, "q.yaml",
@@ -173,6 +171,7 @@ TEST(Configuration, VariablesAreTextAndNeverYaml) {
   // In front of a port an IPv6 address has brackets, whoever writes them; nowhere else.
   EXPECT_EQ(path("${POD_IP6}:7000"), "[fd00::2]:7000");
   EXPECT_EQ(path("[${POD_IP6}]:7000"), "[fd00::2]:7000");
+  EXPECT_EQ(path("${POD_IP6}:${PORT}"), "[fd00::2]:7000");
   EXPECT_EQ(path("a=${POD_IP6}:7000"), "a=[fd00::2]:7000");
   EXPECT_EQ(path("/data/${POD_IP6}"), "/data/fd00::2");
   EXPECT_EQ(path("${POD_IP6}:x"), "fd00::2:x");
@@ -457,6 +456,11 @@ constexpr BadRaft kBadRafts[] = {
      "1 to 7\n"
      "q.yaml:13:7: controlPlane.raft.autopilot.cleanup: unknown key; known here: stabilisation, "
      "contact, lag, maxVoters"},
+    {"AutopilotContactShorterThanElections",
+     "    nodeId: a\n    bindAddress: :7000\n    peers: [a=a:7000]\n"
+     "    autopilot:\n      contact: 500ms\n",
+     "q.yaml:9:16: controlPlane.raft.autopilot.contact: shorter than two of the longest election "
+     "timeouts, within which a member that is there may be silent: write at least 600ms"},
     {"BindOnTheClientPort", "    nodeId: a\n    bindAddress: :8080\n    peers: [a=a:7000]\n",
      "q.yaml:6:18: controlPlane.raft.bindAddress: port 8080 is also that of controlPlane.address; "
      "give each a port of its own"},

@@ -35,6 +35,7 @@ constexpr Instant kWalkStart{std::chrono::seconds(1000)};
 // is tested where it is implemented (config_service_test, validate_test, storage).
 const std::map<std::string, std::string> kHandled = {
     {"DrainRequest.undo", "undo: true"},
+    {"ListMembersRequest.links", "links: true"},
     {"GetRequest.key", "key: 'a'"},
     {"GetRequest.read.max_staleness.seconds", "key: 'a' read { max_staleness { seconds: 1 } }"},
     {"GetRequest.read.max_staleness.nanos", "key: 'a' read { max_staleness { nanos: 999999999 } }"},

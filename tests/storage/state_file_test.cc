@@ -250,6 +250,8 @@ TEST_F(StateFile, AMembershipThatNoEntrySaidIsALoss) {
   Begin();
   Edit("UPDATE membership SET bytes = x'0102'");
   ExpectRefused(absl::StatusCode::kDataLoss, "membership");
+  Edit("UPDATE membership SET bytes = x'0402'");
+  ExpectRefused(absl::StatusCode::kFailedPrecondition, "newer version");
 }
 
 TEST_F(StateFile, AnOverwrittenHeaderIsALoss) {

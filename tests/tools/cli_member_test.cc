@@ -35,6 +35,7 @@ class FakeChanges final : public v1::Cluster::Service {
     return calls_;
   }
   void set_voter(bool voter) { voter_ = voter; }
+  void set_demoted(bool demoted) { demoted_ = demoted; }
   void set_compacted(std::vector<uint64_t> compacted) {
     const std::lock_guard lock(mutex_);
     compacted_.assign(compacted.begin(), compacted.end());
@@ -59,6 +60,7 @@ class FakeChanges final : public v1::Cluster::Service {
     response->mutable_member()->set_node_id("n4");
     response->mutable_member()->set_store_id("00000000000000a4");
     response->mutable_member()->set_voter(voter_);
+    response->mutable_member()->set_demoted(demoted_);
     return Take("Add", *request, response);
   }
   grpc::Status RemoveMember(grpc::ServerContext*, const v1::RemoveMemberRequest* request,
@@ -109,6 +111,7 @@ class FakeChanges final : public v1::Cluster::Service {
   std::vector<std::string> calls_;
   std::deque<uint64_t> compacted_;
   std::atomic<bool> voter_ = false;
+  std::atomic<bool> demoted_ = false;
   std::atomic<bool> leases_ = false;
   int port_ = 0;
   std::unique_ptr<grpc::Server> server_;
@@ -139,16 +142,23 @@ class CliMemberTest : public testing::Test {
 
 TEST_F(CliMemberTest, EachSaysWhatItHasDoneAndWhatComesNext) {
   ASSERT_EQ(Quorate({"member", "add", "10.0.0.4:7000"}), 0) << err_;
+  EXPECT_EQ(
+      out_,
+      "n4 (store 00000000000000a4) is a member and learns; it gets a vote once it has kept up "
+      "for a while, unless raft.autopilot.maxVoters vote, or at once by `quorate member "
+      "promote n4`\n");
+  node_.set_demoted(true);
+  ASSERT_EQ(Quorate({"member", "add", "10.0.0.4:7000"}), 0);
   EXPECT_EQ(out_,
-            "n4 (store 00000000000000a4) is a member and learns; once it is caught up `quorate "
-            "member promote n4` makes it vote\n");
+            "n4 (store 00000000000000a4) is a member already and was demoted; `quorate member "
+            "promote n4` gives it a vote\n");
   node_.set_voter(true);
   ASSERT_EQ(Quorate({"member", "add", "10.0.0.4:7000"}), 0);
   EXPECT_EQ(out_, "n4 is a member already, and votes\n");
   ASSERT_EQ(Quorate({"member", "promote", "n4"}), 0);
   EXPECT_EQ(out_, "n4 votes\n");
   ASSERT_EQ(Quorate({"member", "demote", "n4", "--force"}), 0);
-  EXPECT_EQ(out_, "n4 learns and does not vote\n");
+  EXPECT_EQ(out_, "n4 learns and does not vote until it is promoted\n");
   ASSERT_EQ(Quorate({"member", "remove", "n4", "--store", "00000000000000a4"}), 0);
   EXPECT_THAT(out_, HasSubstr("n4 is no member any more"));
   ASSERT_EQ(Quorate({"leader", "transfer", "n2"}), 0);
@@ -160,7 +170,8 @@ TEST_F(CliMemberTest, EachSaysWhatItHasDoneAndWhatComesNext) {
   EXPECT_THAT(node_.calls(),
               testing::ElementsAre(
                   "Add{address: \"10.0.0.4:7000\"}", "Add{address: \"10.0.0.4:7000\"}",
-                  "Promote{node_id: \"n4\"}", "Demote{node_id: \"n4\" force: true}",
+                  "Add{address: \"10.0.0.4:7000\"}", "Promote{node_id: \"n4\"}",
+                  "Demote{node_id: \"n4\" force: true}",
                   "Remove{node_id: \"n4\" store_id: \"00000000000000a4\"}",
                   "Transfer{node_id: \"n2\"}", "Transfer{}", "Compact{revision: 41 force: true}"));
   ASSERT_EQ(Quorate({"-q", "member", "remove", "n4"}), 0);

@@ -39,6 +39,7 @@ void AutopilotHost::Look() {
   const auto step = autopilot_.Next(now, *process_->status(), process_->birth()->Newcomers());
   if (!step) return;
   const bool lets_in = step->kind == raft::AutopilotStep::Kind::kLetIn;
+  term_ = process_->status()->term;
   if (context_->trace.telling()) {
     context_->trace.Tell("autopilot: %s %s", lets_in ? "let in" : "promote", step->name.c_str());
   }
@@ -50,6 +51,7 @@ void AutopilotHost::Look() {
 }
 
 void AutopilotHost::Promote(const raft::AutopilotStep& step) {
+  context_->promoted_next = step.store;
   raft::MemberStep promote;
   promote.kind = ChangeKind::kPromote;
   promote.store = step.store;
@@ -83,7 +85,7 @@ void AutopilotHost::Promote(const raft::AutopilotStep& step) {
   if (asked.empty()) return ended();
   for (const auto& [store, address] : asked) {
     process_->birth()->Identify(
-        address, [store, count, ended](const std::optional<raft::IdentifyReply>& reply) {
+        address, [store = store, count, ended](const std::optional<raft::IdentifyReply>& reply) {
           if (reply && reply->store == store) ++count->there;
           if (--count->open == 0) ended();
         });
@@ -93,7 +95,8 @@ void AutopilotHost::Promote(const raft::AutopilotStep& step) {
 void AutopilotHost::LetIn(const raft::AutopilotStep& step) {
   process_->birth()->Identify(step.address,
                               [this, step](const std::optional<raft::IdentifyReply>& reply) {
-                                if (!reply || !Waits(*reply)) return End(step, false);
+                                const bool is_it = reply && reply->store == step.store;
+                                if (!is_it || !Waits(*reply)) return End(step, false);
                                 AskHolder(step, *reply);
                               });
 }
@@ -101,7 +104,10 @@ void AutopilotHost::LetIn(const raft::AutopilotStep& step) {
 bool AutopilotHost::Waits(const raft::IdentifyReply& reply) const {
   const ClusterId other = reply.cluster ? reply.cluster : reply.waits_for;
   if (other && other != process_->status()->membership->cluster) return false;
-  if (reply.cluster) return true;
+  if (reply.cluster) {
+    const bool member = process_->status()->membership->Find(reply.store) != nullptr;
+    return reply.never_caught_up || member;
+  }
   if (reply.pledge.round != 0) return false;
   return other || reply.state == raft::BirthState::kWaitingToJoin;
 }
@@ -160,6 +166,7 @@ void AutopilotHost::Add(const raft::AutopilotStep& step, const raft::IdentifyRep
 }
 
 void AutopilotHost::Propose(const raft::AutopilotStep& step, raft::MembershipChange change) {
+  change.in_term = term_;
   const auto status = process_->status();
   const raft::Member* const member = status->membership->Find(step.store);
   const bool replaces =
@@ -175,6 +182,9 @@ void AutopilotHost::Propose(const raft::AutopilotStep& step, raft::MembershipCha
           const bool lets_in = step.kind == raft::AutopilotStep::Kind::kLetIn;
           if (!lets_in && context->demoted.contains(step.store)) {
             context->failure.Fail(step.name + " was demoted, and gets a vote by itself");
+          }
+          if (lets_in && context->taken_out.contains(step.store)) {
+            context->failure.Fail(step.name + " was removed, and is let in by itself");
           }
           context->report.Count(lets_in    ? Reached::kAutopilotLetIn
                                 : replaces ? Reached::kAutopilotReplaced

@@ -43,6 +43,7 @@ class AutopilotHost {
   Context* const context_;
   Process* const process_;
   raft::Autopilot autopilot_;
+  raft::Term term_;  // in which the step under way was decided
 };
 
 }  // namespace quorate::sim

@@ -290,16 +290,22 @@ void BirthHost::Call(const raft::BirthCall& call) {
   Carry(context, caller.machine, to->number, true,
         [context, caller, number = to->number, request = call.request](bool arrived) {
           if (!arrived) return LandFailure(context, caller, "connection reset");
-          LandRequest(context, number, caller, request);
+          LandRequest(context, number, std::nullopt, caller, request);
         });
 }
 
-void BirthHost::LandRequest(Context* context, size_t to, const Caller& caller,
-                            const raft::BirthRequest& request) {
-  const auto again = [context, to, caller, request] { LandRequest(context, to, caller, request); };
-  if (Postponed(context, to, again)) return;
+// `life`: the process's for which it has waited.
+void BirthHost::LandRequest(Context* context, size_t to, std::optional<uint64_t> life,
+                            const Caller& caller, const raft::BirthRequest& request) {
   Process* const process = context->machines[to]->process.get();
-  if (process == nullptr || process->dead() || process->birth() == nullptr) {
+  const bool there = process != nullptr && !process->dead() && process->birth() != nullptr;
+  // With a process goes what it has not taken yet.
+  if (there && life.value_or(process->life()) == process->life()) {
+    const auto again = [context, to, caller, request, now = process->life()] {
+      LandRequest(context, to, now, caller, request);
+    };
+    if (Postponed(context, to, again)) return;
+  } else {
     return Carry(context, to, caller.machine, false, [context, caller](bool arrived) {
       if (arrived) LandFailure(context, caller, "connection refused");
     });

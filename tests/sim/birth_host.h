@@ -76,8 +76,8 @@ class BirthHost {
   static BirthHost* Living(Context* context, const Caller& caller);
   static void Carry(Context* context, size_t from, size_t to, bool twice,
                     const std::function<void(bool arrived)>& land);
-  static void LandRequest(Context* context, size_t to, const Caller& caller,
-                          const raft::BirthRequest& request);
+  static void LandRequest(Context* context, size_t to, std::optional<uint64_t> life,
+                          const Caller& caller, const raft::BirthRequest& request);
   static void LandReply(Context* context, const Caller& caller, const raft::BirthReply& reply);
   static void LandFailure(Context* context, const Caller& caller, const char* reason);
 

@@ -5,6 +5,7 @@
 
 #include "tests/sim/operators.h"
 #include "tests/sim/process.h"
+#include "tests/sim/snapshots.h"
 
 namespace quorate::sim {
 namespace {
@@ -134,13 +135,19 @@ void Calm::BecomeWell(const char* after, bool ttls) {
 }
 
 // Behind a transfer to who has just gone away, which holds writes up for the longest election
-// timeout, and behind all that the leader has taken before.
+// timeout, and behind all that the leader has taken before. Where somebody is sent a whole state
+// that may be needed for a majority, and its pieces may be on their way since before the faults
+// stopped.
 Micros Calm::AnswerBound() const {
   const Plan& plan = context_->plan;
   const Micros session = plan.Has(Fault::kMembership) || plan.dns ? kSessionGone : 0;
   const Status status = Operators::Leader(context_)->status();
   const uint64_t waiting = status->last_index.value() - status->commit.value();
-  return plan.BySlowestClock(kFirstAnswer + session) + plan.LongestElection() +
+  const bool sends_state = std::any_of(
+      status->peers.begin(), status->peers.end(),
+      [](const raft::PeerView& peer) { return peer.needs_snapshot || peer.snapshot_sent; });
+  const Micros state = sends_state ? kTransferPatience : 0;
+  return plan.BySlowestClock(kFirstAnswer + session + state) + plan.LongestElection() +
          2 * plan.SendingTime(waiting);
 }
 

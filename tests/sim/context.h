@@ -74,6 +74,11 @@ struct Context {
 
   // Stores that operators have demoted, and not promoted since.
   std::set<StoreId> demoted;
+  // Stores that had recorded that they caught up, and that operators have removed and not added
+  // since.
+  std::set<StoreId> taken_out;
+  // Of whom a leader asks just now whether it can have a vote, unasked by any operator.
+  StoreId promoted_next;
 
   // Of candidates, so far.
   uint64_t campaigns = 0;

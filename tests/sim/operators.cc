@@ -19,6 +19,15 @@ bool IsThere(const Context& context, StoreId store) {
   });
 }
 
+// Whoever asks that store who it is hears that it has caught up once.
+bool SaysItCaughtUp(const Context& context, StoreId store) {
+  return std::any_of(context.machines.begin(), context.machines.end(), [&](const auto& machine) {
+    const Process* const process = machine->process.get();
+    return machine->store == store && process != nullptr && !process->dead() &&
+           process->caught_up_once();
+  });
+}
+
 }  // namespace
 
 Process* Operators::Leader(Context* context) {
@@ -213,7 +222,7 @@ void Operators::ChangeSomething(Process* leader, const raft::Membership& members
   raft::MembershipChange change;
   const uint64_t steps = random.OneIn(4) ? 2 : 1;
   for (uint64_t i = 0; i < steps; ++i) {
-    Machine& machine = *context_->machines[random.Below(context_->machines.size())];
+    Machine& machine = SomeMachine();
     const raft::Member* const member = members.Find(machine.store);
     raft::MemberStep step;
     step.store = machine.store;
@@ -223,7 +232,9 @@ void Operators::ChangeSomething(Process* leader, const raft::Membership& members
       if (!MayAdd(&machine, members)) continue;
       step.kind = StepKind::kAddLearner;
     } else if (member->learner()) {
-      step.kind = random.OneIn(4) ? StepKind::kRemove : StepKind::kPromote;
+      static constexpr StepKind kKinds[] = {StepKind::kRemove, StepKind::kDemote,
+                                            StepKind::kPromote, StepKind::kPromote};
+      step.kind = kKinds[random.Below(4)];
     } else {
       // Mostly so that many voters stay.
       if (members.Voters().size() <= 2 && !random.OneIn(10)) continue;
@@ -236,6 +247,16 @@ void Operators::ChangeSomething(Process* leader, const raft::Membership& members
   }
   if (change.steps.empty()) return;
   Propose(context_, leader, std::move(change), true);
+}
+
+// Any; or the one of which a leader thinks now that it should have a vote: whoever decides
+// something else of it then has decided later.
+Machine& Operators::SomeMachine() {
+  Random& random = context_->random;
+  for (const auto& machine : context_->machines) {
+    if (machine->store == context_->promoted_next && random.OneIn(2)) return *machine;
+  }
+  return *context_->machines[random.Below(context_->machines.size())];
 }
 
 // Old history goes: watches that need it are reset.
@@ -262,9 +283,13 @@ void Operators::Propose(Context* context, Process* leader, raft::MembershipChang
     }
     context->trace.Tell("operators:%s", text.c_str());
   }
-  std::vector<StoreId> demotes, pardoned;
+  std::vector<StoreId> demotes, pardoned, removes;
   for (const raft::MemberStep& step : change.steps) {
     if (for_no_reason && step.kind == StepKind::kDemote) demotes.push_back(step.store);
+    if (for_no_reason && step.kind == StepKind::kRemove && SaysItCaughtUp(*context, step.store)) {
+      removes.push_back(step.store);
+    }
+    if (for_no_reason && step.kind == StepKind::kAddLearner) context->taken_out.erase(step.store);
     // Removed and added again it is a learner like any other.
     if (for_no_reason && step.kind != StepKind::kDemote && context->demoted.erase(step.store) > 0) {
       pardoned.push_back(step.store);
@@ -275,7 +300,7 @@ void Operators::Propose(Context* context, Process* leader, raft::MembershipChang
   const std::shared_ptr<Context> open(context, [](Context* of) { --of->changes_open; });
   const raft::Term term = leader->status()->term;
   leader->node()->ProposeMembership(std::move(change), [context, open, for_no_reason, term, demotes,
-                                                        pardoned, done = std::move(done)](
+                                                        pardoned, removes, done = std::move(done)](
                                                            const raft::ChangeResult& result) {
     if (result.status == raft::ChangeStatus::kUnknown) {
       context->change_in_doubt = std::max(context->change_in_doubt, term);
@@ -288,6 +313,7 @@ void Operators::Propose(Context* context, Process* leader, raft::MembershipChang
       context->report.Count(Reached::kMembershipChanged);
       if (for_no_reason) context->report.Count(Fault::kMembership);
       context->demoted.insert(demotes.begin(), demotes.end());
+      context->taken_out.insert(removes.begin(), removes.end());
       // Once the step that tells of it has ended, and its commit index is known.
       context->events.After(1, [context, result] { context->raft_checker.OnChangeDone(result); });
     }

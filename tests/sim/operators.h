@@ -41,6 +41,7 @@ class Operators {
   bool MayAdd(Machine* machine, const raft::Membership& members);
   void LetIn(Process* leader, const raft::Membership& members);
   void ChangeSomething(Process* leader, const raft::Membership& members);
+  Machine& SomeMachine();
   void CompactHistory(Process* leader);
 
   Context* const context_;

@@ -10,7 +10,6 @@
 namespace quorate::sim {
 namespace {
 
-constexpr Micros kPatience = 8 * kSecond;  // of a sender for one transfer
 constexpr Micros kTransferMax = 2 * kSecond;
 constexpr size_t kPiecesMin = 3, kPiecesMax = 10;
 // When an end of a stream looks whether the other one is still there.
@@ -58,7 +57,7 @@ void Snapshots::Send(const raft::SnapshotRequest& request) {
   // The copy takes its time, and shows what is applied when it is made.
   const Micros copying = context_->random.Between(kMillisecond, 300 * kMillisecond);
   process_->After(copying, [this, call] { Begin(call); });
-  process_->After(kPatience, [this, call] { Fail(call); });
+  process_->After(kTransferPatience, [this, call] { Fail(call); });
 }
 
 void Snapshots::Fail(uint64_t call) {

@@ -27,6 +27,9 @@ namespace quorate::sim {
 
 class Process;
 
+// Of a sender for one transfer.
+inline constexpr Micros kTransferPatience = 8 * kSecond;
+
 class Snapshots final : public raft::SnapshotSender {
  public:
   Snapshots(Context* context, Process* process) : context_(context), process_(process) {}

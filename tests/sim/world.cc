@@ -203,7 +203,10 @@ void World::MakeFounders() {
   if (!context_.plan.birth || !context_.plan.wrong_founders) return;
   Machine& wrong = *context_.machines[random.Below(context_.plan.nodes)];
   wrong.wrong_founders = true;
-  if (random.OneIn(2)) {
+  // Who is told that it founds alone does so where DNS shows nobody else (DESIGN.md, "Birth"): a
+  // wrong configuration and a wrong answer together.
+  const bool would_be_alone = context_.plan.dns && wrong.founders.size() == 2;
+  if (random.OneIn(2) || would_be_alone) {
     wrong.founders.push_back("cp-9");
   } else {
     wrong.founders.erase(wrong.founders.begin() +

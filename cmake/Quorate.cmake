@@ -36,6 +36,8 @@ endfunction()
 # subfolders' (helpers included), each test one ctest test with the label `unit`; nothing as
 # long as there is no *_test.cc. The *_benchmark.cc files make `FOLDER_benchmark` where the
 # preset builds benchmarks.
+# A list ${folder}_one_thread names tests (patterns of GoogleTest) that take long and have one
+# thread: the thread sanitizer would see nothing there, the address sanitizer runs them.
 function(quorate_test folder)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS *.cc)
   set(benchmarks ${sources})
@@ -55,9 +57,15 @@ function(quorate_test folder)
     quorate_program(${name})
     target_compile_definitions(${name} PRIVATE QUORATE_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
     quorate_warnings(${name})
+    set(filter "*")
+    if(QUORATE_SANITIZER STREQUAL "thread" AND DEFINED ${folder}_one_thread)
+      list(JOIN ${folder}_one_thread ":" filter)
+      set(filter "-${filter}")
+    endif()
     # Listed when ctest runs, so that a build needs to start none of them.
     gtest_discover_tests(${name}
       TEST_PREFIX ${folder}.
+      TEST_FILTER "${filter}"
       WORKING_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}
       NO_PRETTY_VALUES
       DISCOVERY_MODE PRE_TEST

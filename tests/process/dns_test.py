@@ -115,6 +115,52 @@ class Dns(unittest.TestCase):
                 self.assertEqual(pod.get("kept").item.text, "value")
             cluster.wait_equal()
 
+    def test_ipv6_both_families_at_once_and_from_one_to_the_other(self):
+        with PodCluster() as cluster:
+            for pod in cluster.nodes:
+                pod.use_ipv6(True)
+            cluster.show()
+            cluster.start().wait_ready()
+            cluster.nodes[1].put("six", "by AAAA alone")
+            cluster.wait_equal()
+            before = voters(cluster.nodes[0])
+            members = cluster.nodes[2].control.ListMembers(cluster_pb2.ListMembersRequest(),
+                                                           timeout=5).members
+            self.assertEqual({m.address for m in members},
+                             {f"[{pod.host.address6}]:7000" for pod in cluster.nodes})
+            story("born by IPv6 alone: " + ", ".join(sorted(m.address for m in members)))
+
+            # Each of them is seen at two addresses, and is one.
+            cluster.network.show(cluster.DNS, [a for pod in cluster.nodes
+                                               for a in (pod.host.address, pod.host.address6)])
+            for pod in cluster.nodes:
+                eventually(lambda: "count=6" in pod.log_text(), f"{pod.name} finds six addresses")
+            for pod, ipv6 in zip(cluster.nodes, (False, True, False)):
+                self.assertEqual(pod.stop(), 0)
+                pod.use_ipv6(ipv6)
+                pod.start()
+                cluster.wait_ready()
+                pod.put(f"two/{pod.name}", "seen twice")
+                self.assertEqual(voters(pod), before)
+            cluster.wait_equal()
+            for pod in cluster.nodes:
+                self.assertEqual(list(pod.status().warnings), [])
+            story("two addresses each: three voters")
+
+            for pod in cluster.nodes:
+                self.assertEqual(pod.stop(), 0)
+                pod.use_ipv6(False)
+                cluster.move(pod)
+            cluster.show()
+            for pod in cluster.nodes:
+                pod.start()
+            cluster.wait_ready()
+            cluster.nodes[0].put("four", "by A alone")
+            cluster.wait_equal()
+            self.assertEqual(voters(cluster.nodes[1]), before)
+            self.assertEqual(cluster.nodes[2].get("six").item.text, "by AAAA alone")
+            story("all at once to IPv4: the same three voters")
+
     def test_dns_goes_away_and_nobody_minds(self):
         with PodCluster() as cluster:
             cluster.show()

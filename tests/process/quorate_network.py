@@ -18,7 +18,7 @@ import unittest
 import quorate_cluster
 from quorate_cluster import BINARY, MULTIPLIER, Cluster, Node, eventually
 
-HUB = "10.77.0.1"
+HUB, HUB6 = "10.77.0.1", "fd77::1"
 TOOLS = ("ip", "iptables", "dnsmasq", "unshare")
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 
@@ -42,12 +42,12 @@ def run(*words, check=True):
 
 
 class Host:
-    """A namespace with one address."""
+    """A namespace with one address of each family."""
 
     def __init__(self, network, name):
         self.network, self.name = network, name
         self.namespace = f"quorate-{os.getpid()}-{name}"
-        self.address = None
+        self.address = self.address6 = None
         self.link = f"v{len(network.hosts)}"
         self.files = pathlib.Path("/etc/netns") / self.namespace  # `ip netns exec` shows them in /etc
         run("ip", "netns", "add", self.namespace)
@@ -67,10 +67,11 @@ class Host:
         return ["ip", "netns", "exec", self.namespace, *words]
 
     def move(self, number):
-        """Gives it the address 10.77.0.NUMBER, in place of the one that it has."""
+        """Gives it the addresses 10.77.0.NUMBER and fd77::NUMBER, in place of those that it has."""
         self.ip("address", "flush", "dev", "eth0", "scope", "global")
-        self.address = f"10.77.0.{number}"
+        self.address, self.address6 = f"10.77.0.{number}", f"fd77::{number}"
         self.ip("address", "add", f"{self.address}/24", "dev", "eth0")
+        self.ip("address", "add", f"{self.address6}/64", "dev", "eth0", "nodad")
 
     def cut(self):
         """Nobody reaches it and it reaches nobody; its own processes still do."""
@@ -107,6 +108,7 @@ class Network:
         run("ip", "link", "set", "lo", "up")
         run("ip", "link", "add", "bridge", "type", "bridge")
         run("ip", "address", "add", f"{HUB}/24", "dev", "bridge")
+        run("ip", "address", "add", f"{HUB6}/64", "dev", "bridge", "nodad")
         run("ip", "link", "set", "bridge", "up")
         self.dns = None
         try:
@@ -124,14 +126,14 @@ class Network:
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         eventually(lambda: self.count_of("a.name") is not None, "DNS answers")
 
-    def count_of(self, name):
-        """How many addresses DNS shows; None: it does not answer."""
+    def count_of(self, name, kind=1):
+        """How many addresses DNS shows, of A records (28: AAAA); None: it does not answer."""
         labels = b"".join(bytes([len(word)]) + word.encode() for word in name.split("."))
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
             asker.settimeout(0.2)
             try:
-                asker.sendto(struct.pack("!6H", 1, 0x0100, 1, 0, 0, 0) + labels + b"\0\0\1\0\1",
-                             (HUB, 53))
+                asker.sendto(struct.pack("!6H", 1, 0x0100, 1, 0, 0, 0) + labels +
+                             struct.pack("!BHH", 0, kind, 1), (HUB, 53))
                 return struct.unpack("!6H", asker.recv(4096)[:12])[3]
             except OSError:
                 return None
@@ -147,7 +149,10 @@ class Network:
         self.records.write_text("".join(f"{address} {name}\n" for address in addresses))
         if self.dns is not None:
             self.dns.send_signal(signal.SIGHUP)
-            eventually(lambda: self.count_of(name) == len(addresses), f"DNS shows {addresses}")
+            of_six = sum(":" in address for address in addresses)
+            shown = (len(addresses) - of_six, of_six)
+            eventually(lambda: (self.count_of(name), self.count_of(name, 28)) == shown,
+                       f"DNS shows {addresses}")
 
     def add_host(self, name):
         self.hosts.append(Host(self, name))
@@ -166,14 +171,24 @@ class Pod(Node):
     def __init__(self, cluster, name, directory, host):
         super().__init__(cluster, name, directory, (8080, 7000, 8081))
         self.host = host
+        self.ipv6 = False  # which of its host's two addresses is its own
+
+    @property
+    def pod_ip(self):
+        return self.host.address6 if self.ipv6 else self.host.address
 
     @property
     def address(self):
-        return f"{self.host.address}:{self.client_port}"
+        return f"[{self.pod_ip}]:{self.client_port}" if self.ipv6 else f"{self.pod_ip}:{self.client_port}"
 
     def move(self, number):
         self.close_channel()
         self.host.move(number)
+
+    def use_ipv6(self, ipv6):
+        """From its next start on."""
+        self.close_channel()
+        self.ipv6 = ipv6
 
     def write_pod_config(self, dns, extra_raft=""):
         """The configuration of a pod as README has it, but for the folder."""
@@ -199,11 +214,11 @@ class Pod(Node):
             self.process = subprocess.Popen(
                 self.host.command(BINARY, "serve", "--config", str(self.config_path)),
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.directory,
-                env={**os.environ, "POD_NAME": self.name, "POD_IP": self.host.address})
+                env={**os.environ, "POD_NAME": self.name, "POD_IP": self.pod_ip})
         return self
 
     def http(self, path, timeout=5):
-        return quorate_cluster.http_get(self.host.address, self.ops_port, path, timeout)
+        return quorate_cluster.http_get(self.pod_ip, self.ops_port, path, timeout)
 
 
 class PodCluster(Cluster):
@@ -240,7 +255,7 @@ class PodCluster(Cluster):
 
     def show(self, pods=None):
         pods = self.nodes if pods is None else pods
-        self.network.show(self.DNS, [pod.host.address for pod in pods])
+        self.network.show(self.DNS, [pod.pod_ip for pod in pods])
 
     def __exit__(self, kind, value, trace):
         try:

@@ -10,7 +10,7 @@ RUN tools/setup --packages && tools/configure release && ninja -C build/release 
     strip -o /quorate build/release/quorate
 
 FROM ${BASE}
-RUN apt-get update && \
+RUN export DEBIAN_FRONTEND=noninteractive && apt-get update && \
     apt-get install -y --no-install-recommends ca-certificates libabsl20220623 libc-ares2 \
         libcpp-httplib0.11 libgrpc++1.51 libisal2 libprometheus-cpp-core1.0 libprotobuf32 \
         libspdlog1.10 libsqlite3-0 libstdc++6 libxxhash0 libyaml-cpp0.7 && \

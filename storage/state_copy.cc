@@ -100,6 +100,19 @@ absl::StatusOr<StateCopy> CopyAndSync(const std::string& source, const std::stri
   return copy;
 }
 
+// SQLite's own checks pass over one number of the file's header (file format, 1.3.3): a write
+// version that it does not know makes a database that can be read, and never written.
+absl::Status CheckWritable(const std::string& path, Disk* disk) {
+  constexpr uint64_t kWriteVersionAt = 18, kReadVersionAt = 19;
+  absl::StatusOr<std::unique_ptr<DiskFile>> file = disk->Open(path, Disk::Mode::kRead);
+  if (!file.ok()) return file.status();
+  absl::StatusOr<std::string> versions = (*file)->Read(kWriteVersionAt, 2);
+  if (!versions.ok()) return versions.status();
+  static_assert(kReadVersionAt == kWriteVersionAt + 1);
+  if (versions->size() == 2 && (*versions)[0] == (*versions)[1]) return absl::OkStatus();
+  return absl::DataLossError(path + ": its header asks for another version to write than to read");
+}
+
 // All of it, indexes against their tables, too: the hash is of rows only, and quick_check leaves a
 // damaged index for a later write to find.
 absl::Status CheckStructure(const std::string& path, const std::atomic<bool>& cancel) {
@@ -190,6 +203,7 @@ absl::StatusOr<StateCopy> VerifyStateFile(const std::string& path, const Expecte
                                           const std::atomic<bool>& cancel, Disk* disk) {
   // Structure first: what follows reads with SQL.
   if (absl::Status s = CheckStructure(path, cancel); !s.ok()) return s;
+  if (absl::Status s = CheckWritable(path, disk); !s.ok()) return s;
   if (absl::Status s = BringToThisFormat(path, disk); !s.ok()) return s;
   {
     absl::StatusOr<Database> database = OpenStateReader(path, Database::Mode::kImmutable);

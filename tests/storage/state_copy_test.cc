@@ -302,6 +302,25 @@ TEST_F(StateCopying, ADamagedIndexIsFound) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("integrity_check says"));
 }
 
+// SQLite reads such a file and finds nothing wrong with it, and refuses every write. Found by the
+// simulator (seed 16859698816387 of its state).
+TEST_F(StateCopying, AWriteVersionThatNobodyKnowsIsFound) {
+  Fill(100, 100);
+  const ExpectedState expected = Expected(state->Summary());
+  ASSERT_TRUE(state->Copy(Target(), never).ok());
+  std::stringstream content;
+  content << std::ifstream(Target(), std::ios::binary).rdbuf();
+  for (int bit = 0; bit < 8; ++bit) {
+    std::string damaged = content.str();
+    damaged[18] = static_cast<char>(damaged[18] ^ (1 << bit));
+    std::ofstream(Target(), std::ios::binary) << damaged;
+    const absl::Status status = VerifyAs(Target(), expected);
+    EXPECT_TRUE(absl::IsDataLoss(status)) << bit << ": " << status;
+  }
+  std::ofstream(Target(), std::ios::binary) << content.str();
+  EXPECT_TRUE(VerifyAs(Target(), expected).ok());
+}
+
 // A bit of the words that make a table. SQLite reads such a file, all its rows have the right hash,
 // and nobody can write it: the name in the check is no column's any more.
 TEST_F(StateCopying, DamagedWordsOfASchemaAreFound) {

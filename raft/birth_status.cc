@@ -104,8 +104,9 @@ BirthStatus Birth::Status(Instant now) const {
       break;
     case BirthState::kComplete:
       // Also who was let in, and then not or no more, learns that birth is complete.
-      if (record_.joined && !caught_up_ && !SayNoMember(now).empty())
+      if (record_.joined && !caught_up_ && !SayNoMember(now).empty()) {
         status.lacks = {LacksJoined(now)};
+      }
       break;
     case BirthState::kBorn:
     case BirthState::kFounderLost:

@@ -102,12 +102,12 @@ ChangePlan ClusterChanges::PlanNewcomer(const OpPtr& op, const std::string& addr
         StatusCode::FAILED_PRECONDITION, "NODE_NOT_WAITING",
         "what answers at " + address + " is no node of this build, or not a peer address"));
   }
-  if (op->own && reply->store != op->meant) {
+  if (op->own() && reply->store != op->meant) {
     return NoPlan(grpc::Status(StatusCode::ABORTED, "another store answers at " + address));
   }
   // What this node has heard of it before may be from a moment in which it had not caught up yet.
   const bool was_member = reply->cluster && !reply->never_caught_up;
-  if (op->own && was_member && members.Find(reply->store) == nullptr) {
+  if (op->own() && was_member && members.Find(reply->store) == nullptr) {
     return NoPlan(grpc::Status(StatusCode::ABORTED,
                                "it has been a member and was removed: `quorate member add " +
                                    address + "` brings it back"));

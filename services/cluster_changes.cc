@@ -126,7 +126,7 @@ void ClusterChanges::HandleOwn(std::string_view method, const std::string& reque
   op->bytes = request;
   op->request = *EmptyChangeRequest(method);
   op->call = call;
-  op->forwarded = op->own = true;
+  op->forwarded = true;
   op->own_term = term;
   op->meant = store;
   op->ends = EndOf(op->request, call->deadline());

@@ -38,10 +38,11 @@ struct ClusterChanges::Op {
   std::string bytes;
   ChangeRequest request;
   CallPtr call;
-  Instant ends;             // the caller's deadline, or earlier
-  bool forwarded = false;   // not to be passed on
-  bool own = false;         // nobody has asked for it but this leader; forwarded, too
-  raft::Term own_term;      // in which it leads; in another one nothing is done
+  Instant ends;            // the caller's deadline, or earlier
+  bool forwarded = false;  // not to be passed on
+  // Not 0: nobody has asked for it but the leader of this term, in which it is done or not at all;
+  // forwarded, too.
+  raft::Term own_term;
   bool name_first = false;  // forwarded: the store is to be named, and nothing done
   std::function<void(Try)> done;
 
@@ -57,6 +58,7 @@ struct ClusterChanges::Op {
   bool stopping = false;
   grpc::ClientContext* context = nullptr;  // of the open call to the leader
 
+  bool own() const { return own_term != raft::Term(); }
   void Cancel() { Interrupt(&Op::cancelled); }
   void StopIt() { Interrupt(&Op::stopping); }
   // Ends it if it still waits for a thread.

@@ -69,7 +69,7 @@ ChangePlan ClusterChanges::Plan(const OpPtr& op, const ClusterView& view) {
   }
   if (const auto* promote = std::get_if<v1::PromoteMemberRequest>(&op->request)) {
     ChangePlan plan = PlanPromote(members, promote->node_id(), op->meant);
-    for (raft::MemberStep& step : plan.change.steps) step.by_itself = op->own;
+    for (raft::MemberStep& step : plan.change.steps) step.by_itself = op->own();
     return plan;
   }
   if (const auto* demote = std::get_if<v1::DemoteMemberRequest>(&op->request)) {

@@ -432,8 +432,7 @@ void Server::Impl::SayWhatIsIgnored(Instant now, const raft::NodeStatus& status)
   ignored_told_at_ = now;
   LogWarning(
       "messages of a peer are ignored, because no peer of this build sends them: if it runs a "
-      "newer "
-      "version (`quorate status` shows that), upgrade this node",
+      "newer version (`quorate status` shows that), upgrade this node",
       {{"messages", more}});
 }
 

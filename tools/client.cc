@@ -42,6 +42,14 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address,
                                    grpc::InsecureChannelCredentials(), arguments);
 }
 
+// Whether gRPC has made this end itself, because a connection broke under the call, or because its
+// server stops: calls that come between the beginning of that and the client's GOAWAY are reset
+// (CANCELLED, without a message). Nothing is cancelled here.
+bool IsBroken(const grpc::Status& status, bool ours) {
+  return !ours && (status.error_code() == grpc::StatusCode::UNAVAILABLE ||
+                   status.error_code() == grpc::StatusCode::CANCELLED);
+}
+
 // Of a bounded attempt.
 constexpr std::chrono::milliseconds kBoundedAttemptMin(500);
 
@@ -180,17 +188,18 @@ CallResult Client::Run(CallKind kind, const Call& call, Attempts attempts) {
         continue;
       }
       last = answer;
-      if (code != grpc::StatusCode::UNAVAILABLE) {
+      const bool broken = IsBroken(answer.status, ours);
+      if (code != grpc::StatusCode::UNAVAILABLE && !broken) {
         if (!late) preferred_ = at;
         last.outcome_known = kind == CallKind::kRead || OutcomeIsKnown(code, ours);
         if (maybe_done && !HoldsForEveryAttempt(code, details.reason)) last.outcome_known = false;
         return last;
       }
-      if (kind == CallKind::kWrite && !ours) {
+      if (kind == CallKind::kWrite && broken) {
         last.outcome_known = false;
         return last;
       }
-      if (kind == CallKind::kNamedWrite && !ours) maybe_done = true;
+      if (kind == CallKind::kNamedWrite && broken) maybe_done = true;
       last.outcome_known = !maybe_done;
       anyone_answered = anyone_answered || ours;
       if (details.retry_delay) {

@@ -2,12 +2,12 @@
 //
 // The rule (DESIGN.md, "Retry"): UNAVAILABLE with our ErrorInfo means that the call was certainly
 // not accepted, so anything may be tried again. UNAVAILABLE without it comes from gRPC when a
-// connection breaks under a call: a read is tried elsewhere, a write is not, because it may have
-// been done; a write with a request id of its own (Write) is, too, because it cannot be done twice.
-// An endpoint that cannot be connected to was not called at all, so both go on to the next one.
-// When every endpoint has refused, they are asked again after the delay that they named, until the
-// timeout; when none can be connected to, the call fails at once. Who lets a deadline pass is not
-// asked first the next time.
+// connection breaks under a call, CANCELLED without it when a server that stops resets one: a read
+// is tried elsewhere, a write is not, because it may have been done; a write with a request id of
+// its own (Write) is, too, because it cannot be done twice. An endpoint that cannot be connected to
+// was not called at all, so both go on to the next one. When every endpoint has refused, they are
+// asked again after the delay that they named, until the timeout; when none can be connected to,
+// the call fails at once. Who lets a deadline pass is not asked first the next time.
 //
 // Thread-safe: all methods from any thread; calls run at the same time.
 #pragma once

@@ -219,6 +219,32 @@ TEST_F(ClientTest, AReadGoesToTheNextEndpointEitherWay) {
   EXPECT_EQ(List(client).address, b_.address());
 }
 
+// A node that stops has gRPC reset what comes before its GOAWAY is heard; seen in process.leave.
+TEST_F(ClientTest, WhatAServerThatStopsHasResetIsAskedElsewhere) {
+  store_->revision = 7;
+  Client client = Make({a_.address(), b_.address()});
+  const grpc::Status reset(grpc::StatusCode::CANCELLED, "CANCELLED");
+  a_.FailNext(reset);
+  EXPECT_EQ(List(client).address, b_.address());
+
+  Client writes = Make({a_.address(), b_.address()});
+  v1::PutRequest request;
+  request.set_key("k");
+  request.set_text("v");
+  a_.FailNextPut(reset, /*applied=*/true);
+  const CallResult named = writes.Write(&v1::Config::Stub::Put, request, &put_);
+  EXPECT_TRUE(named.ok()) << named.status.error_message();
+  EXPECT_EQ(named.address, b_.address());
+  EXPECT_EQ(store_->Item("k").version(), 1u) << "done twice";
+
+  Client unnamed = Make({a_.address(), b_.address()});
+  a_.FailNext(reset, /*applied=*/true);
+  const CallResult result = Put(unnamed);
+  EXPECT_EQ(result.status.error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_FALSE(result.outcome_known);
+  EXPECT_EQ(store_->Item("k").version(), 2u);
+}
+
 TEST_F(ClientTest, AnEndpointThatCannotBeConnectedToWasNotCalled) {
   const DeadPort dead;
   Client client = Make({dead.address(), b_.address()});

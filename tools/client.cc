@@ -44,7 +44,7 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address,
 
 // Whether gRPC has made this end itself, because a connection broke under the call, or because its
 // server stops: calls that come between the beginning of that and the client's GOAWAY are reset
-// (CANCELLED, without a message). Nothing is cancelled here.
+// (CANCELLED). This client cancels nothing itself.
 bool IsBroken(const grpc::Status& status, bool ours) {
   return !ours && (status.error_code() == grpc::StatusCode::UNAVAILABLE ||
                    status.error_code() == grpc::StatusCode::CANCELLED);

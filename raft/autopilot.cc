@@ -33,7 +33,7 @@ std::optional<AutopilotStep> Autopilot::Next(Instant now, const NodeStatus& stat
     healthy_since_.clear();
     failed_.clear();
   }
-  not_let_in_.clear();
+  not_done_.clear();
   if (!leads) return std::nullopt;
   Observe(now, status);
   Explain(now, status, newcomers);
@@ -45,15 +45,17 @@ std::optional<AutopilotStep> Autopilot::Next(Instant now, const NodeStatus& stat
   return step;
 }
 
-void Autopilot::OnEnded(const AutopilotStep& step, bool done, Instant now) {
+void Autopilot::OnEnded(const AutopilotStep& step, const std::string& why, Instant now) {
   under_way_ = false;
-  if (done) {
+  if (why.empty()) {
     failed_.erase(step.store);
     return;
   }
   Failed& failed = failed_[step.store];
   failed.pause = failed.pause == Duration() ? kPauseMin : std::min(2 * failed.pause, kPauseMax);
   failed.until = now + failed.pause;
+  failed.kind = step.kind;
+  failed.why = why;
 }
 
 void Autopilot::NoteRemovals(const NodeStatus& status) {
@@ -138,11 +140,12 @@ std::optional<AutopilotStep> Autopilot::Promote(Instant now, const NodeStatus& s
 std::string Autopilot::WhyNot(Instant now, const NodeStatus& status, const Newcomer& newcomer,
                               const std::vector<Newcomer>& newcomers) const {
   const auto store = [](StoreId id) { return "store " + ToHex(id); };
-  if (std::find(removed_.begin(), removed_.end(), newcomer.store) != removed_.end()) {
+  if (newcomer.was_member ||
+      std::find(removed_.begin(), removed_.end(), newcomer.store) != removed_.end()) {
     return "it was removed: to bring it back run `quorate member add " + newcomer.asked_at + "`";
   }
   for (const Newcomer& other : newcomers) {
-    if (other.name != newcomer.name || other.store == newcomer.store) continue;
+    if (other.name != newcomer.name || other.store == newcomer.store || other.was_member) continue;
     return store(other.store) + " at " + other.asked_at + " calls itself " + other.name +
            ", too: stop one of the two, or give it another nodeId and an empty data directory";
   }
@@ -178,13 +181,29 @@ std::optional<AutopilotStep> Autopilot::LetIn(Instant now, const NodeStatus& sta
   return std::nullopt;
 }
 
+// What failed is told until it is tried again and for a while after: the try may take its time.
+void Autopilot::ExplainFailed(AutopilotStep::Kind kind, StoreId store, const std::string& name) {
+  const auto failed = failed_.find(store);
+  if (failed != failed_.end() && failed->second.kind == kind) {
+    not_done_.push_back({kind, store, name, failed->second.why});
+  }
+}
+
 void Autopilot::Explain(Instant now, const NodeStatus& status,
                         const std::vector<Newcomer>& newcomers) {
+  for (const Member& member : status.membership->members) {
+    if (!member.voter) ExplainFailed(AutopilotStep::Kind::kPromote, member.store, member.name);
+  }
   if (!options_.lets_in) return;
+  constexpr auto kLetIn = AutopilotStep::Kind::kLetIn;
   for (const Newcomer& newcomer : newcomers) {
     if (status.membership->Find(newcomer.store) != nullptr) continue;
     std::string why = WhyNot(now, status, newcomer, newcomers);
-    if (!why.empty()) not_let_in_.push_back({newcomer.store, newcomer.name, std::move(why)});
+    if (why.empty()) {
+      ExplainFailed(kLetIn, newcomer.store, newcomer.name);
+    } else {
+      not_done_.push_back({kLetIn, newcomer.store, newcomer.name, std::move(why)});
+    }
   }
 }
 

@@ -47,11 +47,14 @@ struct AutopilotOptions {
   bool lets_in = true;
 };
 
-// Somebody who answers and waits to be let into this cluster.
+// Somebody who answers and waits to be let into this cluster; or is of it already, and perhaps no
+// member any more.
 struct Newcomer {
   std::string asked_at;  // the address where it answered
   StoreId store;
   std::string name;
+  bool was_member = false;  // has caught up with this cluster once: is never let in by itself
+  friend bool operator==(const Newcomer&, const Newcomer&) = default;
 };
 
 struct AutopilotStep {
@@ -63,12 +66,14 @@ struct AutopilotStep {
   friend bool operator==(const AutopilotStep&, const AutopilotStep&) = default;
 };
 
-// Somebody who waits to be let in and is not, until something else changes.
-struct NotLetIn {
+// What would be done for somebody and is not, until something else changes: it must not be, or the
+// latest try has failed.
+struct NotDone {
+  AutopilotStep::Kind kind = AutopilotStep::Kind::kLetIn;
   StoreId store;
   std::string name;
   std::string why;  // for people; says what to do
-  friend bool operator==(const NotLetIn&, const NotLetIn&) = default;
+  friend bool operator==(const NotDone&, const NotDone&) = default;
 };
 
 class Autopilot {
@@ -80,9 +85,11 @@ class Autopilot {
   std::optional<AutopilotStep> Next(Instant now, const NodeStatus& status,
                                     const std::vector<Newcomer>& newcomers);
   // A step that failed is not tried again at once: after a second, and twice as long each time.
-  void OnEnded(const AutopilotStep& step, bool done, Instant now);
-  // As of the latest Next; empty where this node does not lead. At most as many as newcomers.
-  const std::vector<NotLetIn>& not_let_in() const { return not_let_in_; }
+  // `why` (for people) is told until then; empty: it is done.
+  void OnEnded(const AutopilotStep& step, const std::string& why, Instant now);
+  // As of the latest Next; empty where this node does not lead. At most as many as newcomers and
+  // members.
+  const std::vector<NotDone>& not_done() const { return not_done_; }
 
   static constexpr Duration kPauseMin = std::chrono::seconds(1);
   static constexpr Duration kPauseMax = std::chrono::minutes(1);
@@ -92,6 +99,8 @@ class Autopilot {
   struct Failed {
     Duration pause{};
     Instant until;
+    AutopilotStep::Kind kind = AutopilotStep::Kind::kLetIn;
+    std::string why;
   };
   void NoteRemovals(const NodeStatus& status);
   void Observe(Instant now, const NodeStatus& status);
@@ -99,6 +108,7 @@ class Autopilot {
   bool Healthy(Instant now, const NodeStatus& status, const PeerView& peer) const;
   bool Stable(StoreId store, Instant now) const;
   bool Pauses(StoreId store, Instant now) const;
+  void ExplainFailed(AutopilotStep::Kind kind, StoreId store, const std::string& name);
   void Explain(Instant now, const NodeStatus& status, const std::vector<Newcomer>& newcomers);
   std::optional<AutopilotStep> Promote(Instant now, const NodeStatus& status) const;
   std::optional<AutopilotStep> LetIn(Instant now, const NodeStatus& status,
@@ -114,7 +124,7 @@ class Autopilot {
   std::set<StoreId> members_;                 // by the latest committed membership
   std::deque<StoreId> removed_;               // were members, and are not; the latest kRemovedMax
   std::map<StoreId, Failed> failed_;
-  std::vector<NotLetIn> not_let_in_;
+  std::vector<NotDone> not_done_;
   bool under_way_ = false;
 };
 

@@ -44,7 +44,6 @@ bool NamesOf(const Proposal& proposal, const std::vector<std::string>& sorted) {
 Birth::Birth(const BirthOptions& options, BirthRecord record, Instant now)
     : options_(options),
       founders_(Sorted(options.founders)),
-      started_(now),
       random_state_(options.seed ^ options.store.value() ^ (options.nonce << 1)),
       record_(std::move(record)),
       joined_at_(now),
@@ -81,6 +80,8 @@ bool Birth::Fresh(const Peer& peer, Instant now) const {
 }
 
 // --- Asking ---
+
+void Birth::Begin(Instant now) { began_ = now; }
 
 void Birth::SetAddresses(std::vector<PeerAddress> addresses, Instant now, bool whole) {
   if (addresses.size() > kAddressesMax) addresses.resize(kAddressesMax);
@@ -164,7 +165,8 @@ void Birth::Tick(Instant now) {
 
 Instant Birth::NextDeadline() const {
   if (halted_) return exit_at_;
-  Instant next = asked_first_ ? Instant::max() : started_ + options_.ask_first_max;
+  const bool waits = began_ && !asked_first_;
+  Instant next = waits ? *began_ + options_.ask_first_max : Instant::max();
   for (const auto& [id, call] : calls_) next = std::min(next, call.deadline);
   for (const auto& [address, peer] : peers_) {
     if (peer.listed && !peer.asking) next = std::min(next, peer.ask_at);
@@ -393,14 +395,14 @@ std::vector<Newcomer> Birth::Newcomers(Instant now) const {
   for (const auto& [address, peer] : peers_) {
     if (!record_.born || !peer.listed || !Fresh(peer, now)) continue;
     const IdentifyReply& answer = *peer.answer;
-    const bool waits =
-        answer.cluster
-            ? answer.cluster == record_.cluster() && answer.never_caught_up
-            : answer.state == BirthState::kWaitingToJoin && answer.waits_for == record_.cluster();
+    const bool waits = answer.cluster ? answer.cluster == record_.cluster()
+                                      : answer.state == BirthState::kWaitingToJoin &&
+                                            answer.waits_for == record_.cluster();
+    const bool was_member = answer.cluster && !answer.never_caught_up;
     const bool known = std::any_of(newcomers.begin(), newcomers.end(), [&](const Newcomer& other) {
       return other.store == answer.store;
     });
-    if (waits && !known) newcomers.push_back({address, answer.store, answer.name});
+    if (waits && !known) newcomers.push_back({address, answer.store, answer.name, was_member});
   }
   return newcomers;
 }
@@ -498,7 +500,8 @@ bool Birth::EverybodyAsked() const {
 }
 
 void Birth::Advance(Instant now) {
-  asked_first_ = asked_first_ || EverybodyAsked() || now - started_ >= options_.ask_first_max;
+  if (!began_) return;
+  asked_first_ = asked_first_ || EverybodyAsked() || now - *began_ >= options_.ask_first_max;
   if (halted_ || record_.born || !First() || ExistingCluster(now) != nullptr) return;
   if (std::optional<std::vector<Founder>> founders = Candidates(now)) {
     const bool mine = record_.pledge && record_.pledge->proposer == options_.store;

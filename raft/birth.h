@@ -128,6 +128,9 @@ class Birth {
 
   // --- Inputs; after each the driver takes the output. ---
 
+  // From now on questions go out: ask_first_max is counted from here, because a process may take
+  // longer than that until its ports are open. Before it nobody may run.
+  void Begin(Instant now);
   // Where to ask, as a whole; may be called again at any time. Until the first call nothing
   // happens, so that a node whose discovery fails is not born alone. At most kAddressesMax are
   // used. `whole`: discovery has answered, and in full. Before that a founder on its own is not
@@ -157,8 +160,8 @@ class Birth {
   // --- Views ---
   BirthStatus Status(Instant now) const;
   // Born: who of those that discovery shows answers and waits to be let into this cluster, each
-  // store once. Also one that was let in, and is no member because that leader fell. (One that has
-  // caught up once and is a member no more is not among them.)
+  // store once. Also one that was let in, and is no member because that leader fell; and, marked,
+  // those of this cluster that have caught up once, members or not any more.
   std::vector<Newcomer> Newcomers(Instant now) const;
   // The node may take part in Raft: born, the log holds entry 1, and no other process with this
   // store id was found. For the latter every address has answered this process once, or failed to;
@@ -249,6 +252,7 @@ class Birth {
   std::vector<std::string> LacksBorn(Instant now) const;
   std::vector<std::string> SayNoMember(Instant now) const;
   std::string LacksJoined(Instant now) const;
+  std::string LacksRemoved(Instant now) const;
   // Somebody of this cluster who says that birth is complete; null: nobody does.
   const IdentifyReply* CompleteIn(ClusterId cluster, Instant now) const;
   // When a founder's disk is lost: what may be emptied, and when.
@@ -263,8 +267,7 @@ class Birth {
   const BirthOptions options_;
   const std::vector<std::string> founders_;  // sorted bytewise
 
-  const Instant started_;
-
+  std::optional<Instant> began_;
   uint64_t random_state_;
   BirthRecord record_;      // as of the last output: durable before the next input
   std::string membership_;  // born: encoded, the latest known

@@ -1,5 +1,7 @@
 // What birth says of itself: the state, and in sentences what it waits for and what to do.
 #include <algorithm>
+#include <map>
+#include <set>
 
 #include "raft/birth.h"
 
@@ -104,8 +106,8 @@ BirthStatus Birth::Status(Instant now) const {
       break;
     case BirthState::kComplete:
       // Also who was let in, and then not or no more, learns that birth is complete.
-      if (record_.joined && !caught_up_ && !SayNoMember(now).empty()) {
-        status.lacks = {LacksJoined(now)};
+      if (!SayNoMember(now).empty()) {
+        status.lacks = {record_.joined && !caught_up_ ? LacksJoined(now) : LacksRemoved(now)};
       }
       break;
     case BirthState::kBorn:
@@ -326,18 +328,42 @@ std::vector<std::string> Birth::LostFounders(Instant now) const {
   return lines;
 }
 
-// Who of its cluster says that this store is no member. Its own log does not count: the entry that
-// let it in may be there alone.
+// Who of its cluster says that this store is no member; empty unless they are a majority of the
+// voters of a list that one of them gave, and no member of that list says otherwise. One alone may
+// have been away when this store came; who says otherwise is ahead of the others, unless he was
+// removed, too. Its own log does not count, neither for that nor against it: the entry that let it
+// in may be there alone, and the one that removed it may not have come. (Its own address is asked,
+// too, and answers.)
 std::vector<std::string> Birth::SayNoMember(Instant now) const {
-  std::vector<std::string> without;
+  std::map<StoreId, std::string> without;
+  std::set<StoreId> with;
+  std::vector<Membership> lists;
   for (const auto& [address, peer] : peers_) {
     const bool asked_since = Fresh(peer, now) && peer.answered_at >= joined_at_ + kJoinedGrace;
-    if (!asked_since || peer.answer->cluster != record_.joined) continue;
-    const std::optional<Membership> membership = DecodeMembership(peer.answer->membership);
-    if (membership->Find(options_.store) != nullptr) return {};
-    if (!membership->members.empty()) without.push_back(peer.answer->name);
+    if (!asked_since || peer.answer->cluster != record_.cluster()) continue;
+    if (peer.answer->store == options_.store) continue;
+    std::optional<Membership> membership = DecodeMembership(peer.answer->membership);
+    if (membership->members.empty()) continue;
+    if (membership->Find(options_.store) != nullptr) {
+      with.insert(peer.answer->store);
+      continue;
+    }
+    without.emplace(peer.answer->store, peer.answer->name);
+    lists.push_back(*std::move(membership));
   }
-  return without;
+  const bool agreed = std::any_of(lists.begin(), lists.end(), [&](const Membership& list) {
+    const std::vector<StoreId> voters = list.Voters();
+    const auto count = std::count_if(voters.begin(), voters.end(),
+                                     [&](StoreId voter) { return without.contains(voter); });
+    return 2 * static_cast<size_t>(count) > voters.size() &&
+           std::none_of(with.begin(), with.end(),
+                        [&](StoreId store) { return list.Find(store) != nullptr; });
+  });
+  std::vector<std::string> names;
+  if (!agreed) return names;
+  for (const auto& [store, name] : without) names.push_back(name);
+  std::sort(names.begin(), names.end());
+  return names;
 }
 
 // A leader lets a store in as soon as it has appended that; the entry may be lost with it, or the
@@ -352,6 +378,16 @@ std::string Birth::LacksJoined(Instant now) const {
          "let in again where the leader does not do so by itself (discovery.dns) run `quorate "
          "member add " +
          options_.address + "` at a node of the cluster";
+}
+
+// A store that was removed, and has been started since, has nobody else to hear that from: no
+// leader talks to it, and it asks nobody for a vote.
+std::string Birth::LacksRemoved(Instant now) const {
+  const std::vector<std::string> without = SayNoMember(now);
+  return "the members of cluster " + ToHex(record_.cluster()) + " do not include this store (" +
+         List(without) + (without.size() == 1 ? " says" : " say") +
+         " so): it was removed. To bring it back run `quorate member add " + options_.address +
+         "` at a node of the cluster; otherwise stop it";
 }
 
 std::vector<std::string> Birth::LacksBorn(Instant now) const {

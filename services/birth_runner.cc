@@ -31,6 +31,7 @@ BirthRunner::~BirthRunner() { Stop(); }
 void BirthRunner::Start() {
   {
     std::lock_guard lock(mutex_);
+    birth_.Begin(BootNow());
     Process();  // what a crash left undone
   }
   thread_ = std::thread([this] { Run(); });

@@ -106,14 +106,13 @@ ChangePlan ClusterChanges::PlanNewcomer(const OpPtr& op, const std::string& addr
     return NoPlan(grpc::Status(StatusCode::ABORTED, "another store answers at " + address));
   }
   // What this node has heard of it before may be from a moment in which it had not caught up yet.
-  const bool was_member = reply->cluster && !reply->never_caught_up;
-  if (op->own() && was_member && members.Find(reply->store) == nullptr) {
+  if (op->own() && raft::WasTakenOut(members, *reply)) {
     return NoPlan(grpc::Status(StatusCode::ABORTED,
                                "it has been a member and was removed: `quorate member add " +
                                    address + "` brings it back"));
   }
   const Newcomer newcomer{address, *reply};
-  const std::vector<raft::Member> holders = NameHolders(members, *reply);
+  const std::vector<raft::Member> holders = raft::NameHolders(members, *reply);
   const auto alive = std::find_if(holders.begin(), holders.end(), [&](const raft::Member& holder) {
     return StillAnswers(op, holder, view);
   });

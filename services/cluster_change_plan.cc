@@ -115,43 +115,43 @@ grpc::Status CheckChange(const v1::SetSettingsRequest& request) {
   return MakeFieldError("REQUIRED", "leases", "must be set: there is no other setting");
 }
 
-// Why a node that is in no cluster cannot be let in.
-std::optional<ChangePlan> NotWaiting(const Membership& members, const Newcomer& newcomer) {
+// Why a node cannot be let in.
+std::optional<ChangePlan> RefuseNewcomer(const Membership& members, const Newcomer& newcomer) {
   const raft::IdentifyReply& reply = newcomer.reply;
   const std::string who = MemberText(reply.name, reply.store) + " at " + newcomer.asked_at;
-  if (reply.state == raft::BirthState::kHalted) {
-    return RefusePlan("NODE_NOT_WAITING",
-                      who + " is about to exit: another process has a copy of its data directory");
-  }
-  const ClusterId other = reply.cluster ? reply.cluster : reply.waits_for;
-  if (other && other != members.cluster) {
-    return RefusePlan("OTHER_CLUSTER",
-                      who + (reply.cluster ? " belongs to cluster " : " waits for cluster ") +
-                          ToHex(other) + ", this is cluster " + ToHex(members.cluster) +
-                          (reply.cluster ? ": a node changes its cluster only with an empty data "
-                                           "directory"
-                                         : ": its configuration names that one's nodes"),
-                      {{"cluster_id", ToHex(other)}});
-  }
-  if (reply.cluster) return std::nullopt;
-  if (reply.finds_two_clusters) {
-    return RefusePlan("OTHER_CLUSTER",
-                      who +
-                          " finds two clusters and joins neither: let its discovery or its peers "
-                          "show this one's nodes only");
-  }
-  if (reply.pledge.round != 0) {
-    return RefusePlan(
-        "NODE_NOT_WAITING",
-        who +
-            " has pledged itself to founding a cluster: empty its data directory, then "
-            "start it again");
-  }
-  if (!other && reply.state != raft::BirthState::kWaitingToJoin) {
-    return RefusePlan("NODE_NOT_WAITING",
-                      who +
-                          " is a founder by its configuration and has not heard of this cluster: "
-                          "check its raft.peers and raft.founders");
+  switch (raft::JudgeLetIn(members.cluster, reply)) {
+    case raft::LetInRefusal::kNone:
+      return std::nullopt;
+    case raft::LetInRefusal::kHalted:
+      return RefusePlan(
+          "NODE_NOT_WAITING",
+          who + " is about to exit: another process has a copy of its data directory");
+    case raft::LetInRefusal::kOtherCluster: {
+      const ClusterId other = reply.cluster ? reply.cluster : reply.waits_for;
+      return RefusePlan("OTHER_CLUSTER",
+                        who + (reply.cluster ? " belongs to cluster " : " waits for cluster ") +
+                            ToHex(other) + ", this is cluster " + ToHex(members.cluster) +
+                            (reply.cluster ? ": a node changes its cluster only with an empty data "
+                                             "directory"
+                                           : ": its configuration names that one's nodes"),
+                        {{"cluster_id", ToHex(other)}});
+    }
+    case raft::LetInRefusal::kFindsTwo:
+      return RefusePlan("OTHER_CLUSTER",
+                        who +
+                            " finds two clusters and joins neither: let its discovery or its peers "
+                            "show this one's nodes only");
+    case raft::LetInRefusal::kPledged:
+      return RefusePlan(
+          "NODE_NOT_WAITING",
+          who +
+              " has pledged itself to founding a cluster: empty its data directory, then "
+              "start it again");
+    case raft::LetInRefusal::kWouldBeFounder:
+      return RefusePlan("NODE_NOT_WAITING",
+                        who +
+                            " is a founder by its configuration and has not heard of this cluster: "
+                            "check its raft.peers and raft.founders");
   }
   return std::nullopt;
 }
@@ -178,15 +178,9 @@ grpc::Status ParseChangeRequest(const std::string& bytes, ChangeRequest* request
       *request);
 }
 
-std::vector<Member> NameHolders(const Membership& members, const raft::IdentifyReply& newcomer) {
-  std::vector<Member> holders = ByName(members, newcomer.name);
-  std::erase_if(holders, [&](const Member& member) { return member.store == newcomer.store; });
-  return holders;
-}
-
 ChangePlan PlanAdd(const Membership& members, const Newcomer& newcomer, const Member* answers) {
   const raft::IdentifyReply& reply = newcomer.reply;
-  if (auto refused = NotWaiting(members, newcomer)) return *std::move(refused);
+  if (auto refused = RefuseNewcomer(members, newcomer)) return *std::move(refused);
   if (const Member* known = members.Find(reply.store)) {
     if (known->name == reply.name) return Answer(grpc::Status::OK, reply.store);
     return RefusePlan("NAME_TAKEN", "store " + ToHex(reply.store) + " at " + newcomer.asked_at +
@@ -206,17 +200,7 @@ ChangePlan PlanAdd(const Membership& members, const Newcomer& newcomer, const Me
   }
   ChangePlan plan;
   plan.store = reply.store;
-  for (const Member& holder : NameHolders(members, reply)) {
-    // A voter of that name goes when the newcomer is promoted, in one change; a learner now.
-    if (holder.voter) continue;
-    plan.change.steps.push_back(
-        {.kind = MemberStep::Kind::kRemove, .store = holder.store, .name = {}, .address = {}});
-  }
-  plan.change.steps.push_back(
-      {.kind = MemberStep::Kind::kAddLearner,
-       .store = reply.store,
-       .name = reply.name,
-       .address = reply.address.empty() ? newcomer.asked_at : reply.address});
+  plan.change.steps = raft::LetInSteps(members, reply, newcomer.asked_at);
   return plan;
 }
 

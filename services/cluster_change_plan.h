@@ -24,6 +24,7 @@
 #include "grpcpp/support/status.h"
 #include "quorate/v1/cluster.pb.h"
 #include "raft/birth_messages.h"
+#include "raft/let_in.h"
 #include "raft/node.h"
 
 namespace quorate::services {
@@ -50,10 +51,8 @@ struct Newcomer {
   raft::IdentifyReply reply;
 };
 
-// Other stores of the newcomer's name that are members.
-std::vector<raft::Member> NameHolders(const raft::Membership& members,
-                                      const raft::IdentifyReply& newcomer);
-// `answers`: the one of them that is known to be alive; null: none is. REQUIRES: not joint.
+// `answers`: the member of its name (raft::NameHolders) that is known to be alive; null: none is.
+// REQUIRES: not joint.
 ChangePlan PlanAdd(const raft::Membership& members, const Newcomer& newcomer,
                    const raft::Member* answers);
 // `repeat`: an earlier try may have been done. `meant`: the store that it was about, 0: whichever

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdio>
+#include <cstring>
 #include <ctime>
 #include <memory>
 #include <mutex>
@@ -168,9 +169,25 @@ std::string FormatLine(const LoggingOptions& options, LogLevel level, std::strin
                                             : FormatLogfmt(WallNow(), level, message, all);
 }
 
+std::atomic<bool> grpc_is_deaf = false;
+
+// gRPC's own line, and no other that has such words in it: many errors quote what a client has
+// sent.
+bool SaysThatAListenerIsGone(const gpr_log_func_args& said) {
+  return said.severity == GPR_LOG_SEVERITY_ERROR &&
+         std::string_view(said.message).starts_with("Failed accept4: ") &&
+         std::string_view(said.file).ends_with("/tcp_server_posix.cc");
+}
+
 // What libraries say is for who looks for it: what matters of it comes to us as a status, and some
 // of it (a string that is no UTF-8) is a client's doing.
 void LogGrpc(gpr_log_func_args* args) {
+  if (SaysThatAListenerIsGone(*args)) {
+    if (!grpc_is_deaf.exchange(true)) {
+      LogError("gRPC takes no more connections", {{"text", args->message}});
+    }
+    return;
+  }
   LogDebug("grpc", {{"text", args->message}, {"file", args->file}, {"line", args->line}});
 }
 
@@ -221,6 +238,7 @@ void InitLogging(const LoggingOptions& options) {
       "quorate", running->sink, running->pool, spdlog::async_overflow_policy::overrun_oldest);
   running->logger->set_pattern("%v");
   running->logger->set_level(spdlog::level::trace);
+  grpc_is_deaf = false;
   gpr_set_log_function(LogGrpc);
   google::protobuf::SetLogHandler(LogProtobuf);
   std::lock_guard lock(running_mutex);
@@ -240,6 +258,8 @@ uint64_t LoggingDropped() {
   const std::shared_ptr<Running> running = CurrentRunning();
   return running ? running->pool->overrun_counter() : 0;
 }
+
+bool GrpcIsDeaf() { return grpc_is_deaf; }
 
 void Log(LogLevel level, std::string_view message, std::initializer_list<LogField> fields) {
   const std::shared_ptr<Running> running = CurrentRunning();

@@ -69,6 +69,11 @@ void ShutdownLogging();
 // Lines that a full queue has dropped since InitLogging.
 uint64_t LoggingDropped();
 
+// A listener of gRPC's has been closed to newcomers for good, at some time since InitLogging. Its
+// server (Debian's 1.51) gives a port up when accept() fails once, as it does when the process has
+// no file descriptors left, and says so only in its log. Only a new process helps.
+bool GrpcIsDeaf();
+
 void Log(LogLevel level, std::string_view message, std::initializer_list<LogField> fields = {});
 inline void LogDebug(std::string_view message, std::initializer_list<LogField> fields = {}) {
   Log(LogLevel::kDebug, message, fields);

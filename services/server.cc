@@ -80,8 +80,8 @@ absl::Status Server::Impl::Start() {
   housekept_at_ = serving_since_ = BootNow();
   housekeeping_ = std::thread([this] { Housekeep(); });
   if (engine_ != nullptr) ServeClients();
-  birth_->Start();
   AskAround();
+  birth_->Start();
   discovery_->Start();
   LogInfo("serving", {{"clients", configuration_.address},
                       {"peers", has_peer_port() ? configuration_.raft->bind_address : "none"},
@@ -403,8 +403,8 @@ void Server::Impl::HousekeepOnce(const std::shared_ptr<const raft::NodeStatus>& 
   write_streams_.Tick(now);
   if (status != nullptr && !stopping_) ExpireTtls(now, *status);
   if (!stopping_) {
-    const bool ready = NotReady().empty();
-    health_->Set(ready, ready && status != nullptr && status->leader_ready);
+    const bool serves = CannotServe().empty();
+    health_->Set(serves, serves && status != nullptr && status->leader_ready);
   }
   // Members come, go, and are heard of elsewhere.
   if (now - asked_around_at_ >= kAskAroundInterval) {
@@ -467,8 +467,10 @@ void Server::Impl::MeasureSizes() {
 }
 
 void Server::Impl::PassOn(const raft::NodeStatus& status) {
-  if (status.membership != nullptr && status.membership_index != membership_passed_on_) {
-    membership_passed_on_ = status.membership_index;
+  // Not by its index: another leader's may have come at the same one.
+  const bool known = status.membership != nullptr && status.membership->cluster;
+  if (known && status.membership != membership_passed_on_) {
+    membership_passed_on_ = status.membership;
     addresses_.LearnMembership(*status.membership);
     links_->SetMembers(*status.membership, BootNow());
     birth_->OnMembership(*status.membership);

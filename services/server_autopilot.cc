@@ -28,17 +28,18 @@ void Server::Impl::RunAutopilot(Instant now, const raft::NodeStatus& status) {
     ended = std::exchange(autopilot_ended_, std::nullopt);
   }
   if (ended) {
-    autopilot_.OnEnded(ended->first, ended->second.ok(), now);
-    if (!ended->second.ok()) {
-      LogWarning(
-          "autopilot: not done, and will be tried again",
-          {{"what", ended->first.kind == raft::AutopilotStep::Kind::kLetIn ? "let in" : "promote"},
-           {"name", ended->first.name},
-           {"error", ended->second.error_message()}});
+    const grpc::Status& result = ended->second;
+    const std::string why = result.ok()                      ? ""
+                            : result.error_message().empty() ? "no reason was given"
+                                                             : result.error_message();
+    autopilot_.OnEnded(ended->first, why, now);
+    if (!why.empty()) {
+      LogInfo("autopilot: not done, and will be tried again",
+              {{"name", ended->first.name}, {"store", ended->first.store}, {"error", why}});
     }
   }
   const auto step = autopilot_.Next(now, status, birth_->Newcomers());
-  SayWhoIsNotLetIn();
+  SayWhatIsNotDone();
   if (!step) return;
   const bool let_in = step->kind == raft::AutopilotStep::Kind::kLetIn;
   LogInfo(let_in ? "autopilot: lets a node in" : "autopilot: gives a learner a vote",
@@ -62,16 +63,18 @@ void Server::Impl::RunAutopilot(Instant now, const raft::NodeStatus& status) {
       });
 }
 
-void Server::Impl::SayWhoIsNotLetIn() {
+void Server::Impl::SayWhatIsNotDone() {
   std::vector<std::string> sentences;
-  for (const raft::NotLetIn& each : autopilot_.not_let_in()) {
-    sentences.push_back(each.name + " (store " + ToHex(each.store) +
-                        ") waits and is not let in: " + each.why);
+  for (const raft::NotDone& each : autopilot_.not_done()) {
+    const bool let_in = each.kind == raft::AutopilotStep::Kind::kLetIn;
+    sentences.push_back(
+        each.name + " (store " + ToHex(each.store) +
+        (let_in ? ") waits and is not let in: " : ") learns and gets no vote yet: ") + each.why);
   }
   std::vector<std::string> before;
   {
     std::lock_guard lock(mutex_);
-    before = std::exchange(not_let_in_, sentences);
+    before = std::exchange(not_done_, sentences);
   }
   for (const std::string& sentence : sentences) {
     const bool told = std::find(before.begin(), before.end(), sentence) != before.end();

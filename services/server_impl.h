@@ -86,7 +86,7 @@ class Server::Impl {
 
   // server_autopilot.cc
   void RunAutopilot(Instant now, const raft::NodeStatus& status);
-  void SayWhoIsNotLetIn();
+  void SayWhatIsNotDone();
   void SayWhatIsIgnored(Instant now, const raft::NodeStatus& status);
 
   // server_leave.cc: what clients and peers hear of this node's end, in this order.
@@ -101,7 +101,8 @@ class Server::Impl {
 
   // Any thread.
   Engine* engine() const { return engine_open_.load(); }  // null until this store is born
-  std::string NotReady() const;                           // empty: ready
+  std::string CannotServe() const;                        // clients; empty: it can
+  std::string NotReady() const;                           // for a rollout to go on; empty: ready
   raft::BirthStatus BirthView() const;                    // with what discovery lacks
   std::string NotLive() const;
   ClusterView View() const;
@@ -156,7 +157,7 @@ class Server::Impl {
   std::unique_ptr<OpsServer> ops_server_;
   std::unique_ptr<Health> health_;  // housekeeping's thread once it runs
 
-  std::atomic<bool> caught_up_ = false;
+  std::atomic<bool> caught_up_ = false;  // ever, as recorded
   // Housekeeping's thread.
   CaughtUp first_caught_up_;
   Instant make_durable_at_;  // not before
@@ -191,7 +192,7 @@ class Server::Impl {
   // A step of the autopilot's that has ended, and housekeeping has not told it yet.
   std::optional<std::pair<raft::AutopilotStep, grpc::Status>> autopilot_ended_;
   std::vector<std::string> one_way_links_;                         // a sentence each
-  std::vector<std::string> not_let_in_;                            // the same
+  std::vector<std::string> not_done_;                              // the same
   std::optional<std::vector<discovery::PeerAddress>> discovered_;  // nullopt: nothing known yet
   bool discovered_whole_ = false;
   std::string discovery_failure_;  // empty: it works
@@ -206,7 +207,7 @@ class Server::Impl {
   uint64_t ignored_messages_ = 0;  // as many were told of
   Instant ignored_told_at_;
   TtlExpirer ttl_expirer_;
-  raft::Index membership_passed_on_;
+  std::shared_ptr<const raft::Membership> membership_passed_on_;  // one object while it is the same
   bool completion_passed_on_ = false;
   bool promise_lowered_ = false;
   std::thread housekeeping_;

@@ -15,9 +15,21 @@ std::string WithLacks(std::string text, const raft::BirthStatus& birth) {
   return text;
 }
 
+// Of a learner: the voter of its name, whose place it takes. nullptr: there is none.
+const raft::Member* Predecessor(const raft::NodeStatus& status) {
+  if (status.membership == nullptr) return nullptr;
+  const raft::Member* const self = status.membership->Find(status.self);
+  if (self == nullptr || !self->learner()) return nullptr;
+  const auto& members = status.membership->members;
+  const auto found = std::find_if(members.begin(), members.end(), [self](const raft::Member& each) {
+    return each.name == self->name && !each.learner();
+  });
+  return found != members.end() ? &*found : nullptr;
+}
+
 }  // namespace
 
-std::string Server::Impl::NotReady() const {
+std::string Server::Impl::CannotServe() const {
   if (stopping_) return "stopping";
   if (draining_) return "drained: `quorate drain --undo` at this node puts it back into service";
   {
@@ -40,8 +52,26 @@ std::string Server::Impl::NotReady() const {
                ? "has caught up with the cluster, and makes its state durable"
                : WithLacks("has not caught up with the cluster yet", BirthView());
   }
-  if (!status->leader) return "no leader is known";
+  if (!status->leader) return WithLacks("no leader is known", BirthView());
   if (!status->birth_complete) return WithLacks("birth is not complete", BirthView());
+  if (!status->fresh_as_of) {
+    return "has not caught up since it was started: at entry " +
+           std::to_string(status->applied.value());
+  }
+  return "";
+}
+
+std::string Server::Impl::NotReady() const {
+  std::string reason = CannotServe();
+  Engine* const engine = this->engine();
+  if (!reason.empty() || engine == nullptr) return reason;
+  // It can serve. But whoever replaces one disk after the other waits for this, and until it votes
+  // the cluster is as weak as without it.
+  const auto status = engine->node()->status();
+  if (const raft::Member* const voter = Predecessor(*status)) {
+    return "takes the place of store " + ToHex(voter->store) +
+           ", and does not vote yet: leave the other nodes as they are until it does";
+  }
   return "";
 }
 
@@ -73,7 +103,7 @@ ClusterView Server::Impl::View() const {
   {
     std::lock_guard lock(mutex_);
     view.warnings = one_way_links_;
-    view.warnings.insert(view.warnings.end(), not_let_in_.begin(), not_let_in_.end());
+    view.warnings.insert(view.warnings.end(), not_done_.begin(), not_done_.end());
   }
   if (Engine* engine = this->engine()) {
     view.node = engine->node()->status();

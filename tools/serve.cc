@@ -2,11 +2,13 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <string>
 #include <thread>
 
@@ -23,7 +25,10 @@ void Complain(const std::string& message) {
   std::fflush(stderr);
 }
 
-// Both signals are taken by sigwait in the main thread: blocked here, before threads are made that
+// How long an end that nobody has asked for may take.
+constexpr unsigned kStopMaxSeconds = 30;
+
+// Both signals are taken in the main thread: blocked here, before threads are made that
 // inherit the mask.
 sigset_t BlockSignals() {
   sigset_t signals;
@@ -34,16 +39,42 @@ sigset_t BlockSignals() {
   return signals;
 }
 
-int Wait(const sigset_t& signals) {
-  int signal = 0;
-  while (sigwait(&signals, &signal) != 0) {
+// Each connection takes one, and gRPC's listener does not come back from having none
+// (services/logging.h): many systems begin with 1,024 and allow far more.
+void RaiseOpenFilesLimit() {
+  constexpr rlim_t kEnough = 8192;
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  if (limit.rlim_cur < limit.rlim_max) {
+    const rlimit raised = {.rlim_cur = limit.rlim_max, .rlim_max = limit.rlim_max};
+    if (setrlimit(RLIMIT_NOFILE, &raised) == 0) {
+      limit = raised;
+    } else {
+      services::LogWarning("the limit of open files cannot be raised",
+                           {{"limit", limit.rlim_cur}, {"error", std::strerror(errno)}});
+    }
   }
-  return signal;
+  if (limit.rlim_cur >= kEnough) return;
+  services::LogWarning(
+      "few open files are allowed: each client's connection takes one, and a node that has none "
+      "left takes no more connections until it is restarted",
+      {{"limit", limit.rlim_cur}, {"raise_it_with", "LimitNOFILE= (systemd), ulimit -Hn (shell)"}});
 }
 
-// Stops the server; a second signal meanwhile ends the process at once, which is as safe as a
-// crash.
-void StopOrLeave(services::Server* server, const sigset_t& signals) {
+// The signal; 0 when nobody new can connect any more.
+int Wait(const sigset_t& signals) {
+  const timespec step = {.tv_sec = 0, .tv_nsec = 200'000'000};
+  for (;;) {
+    const int signal = sigtimedwait(&signals, nullptr, &step);
+    if (signal > 0) return signal;
+    if (services::GrpcIsDeaf()) return 0;
+  }
+}
+
+// Stops the server; a signal meanwhile ends the process at once, which is as safe as a crash, and
+// so does the alarm clock of who ends by himself: nobody else would.
+void StopOrLeave(services::Server* server, const sigset_t& signals, bool by_itself) {
+  if (by_itself) alarm(kStopMaxSeconds);
   std::atomic<bool> stopped = false;
   std::thread stopper([&] {
     server->Stop();
@@ -70,6 +101,7 @@ int Serve(const ServeOptions& options) {
       {.level = options.log_level, .format = options.log_format, .node = configuration->node_id()});
   for (const std::string& warning : configuration->warnings)
     services::LogWarning("configuration", {{"warning", warning}});
+  RaiseOpenFilesLimit();
 
   auto server = services::Server::Start({.configuration = *configuration, .version = kVersion});
   if (absl::IsUnimplemented(server.status())) {
@@ -84,11 +116,20 @@ int Serve(const ServeOptions& options) {
     return kExitError;
   }
   const int signal = Wait(signals);
-  services::LogInfo("signal", {{"name", signal == SIGTERM ? "SIGTERM" : "SIGINT"}});
-  StopOrLeave(server->get(), signals);
+  const bool by_itself = signal == 0;
+  if (by_itself) {
+    // Members that nobody can connect to are counted and cannot be used: a leader that answers
+    // nobody, voters whom no new leader reaches.
+    services::LogError(
+        "ends, to be started again: as long as this process runs nobody else can connect to it",
+        {{"most_likely", "file descriptors ran out: raise LimitNOFILE= (systemd)"}});
+  } else {
+    services::LogInfo("signal", {{"name", signal == SIGTERM ? "SIGTERM" : "SIGINT"}});
+  }
+  StopOrLeave(server->get(), signals, by_itself);
   server->reset();
   services::ShutdownLogging();
-  return kExitOk;
+  return by_itself ? kExitError : kExitOk;
 }
 
 }  // namespace quorate::tools

@@ -15,9 +15,10 @@ struct ServeOptions {
   services::LogFormat log_format = services::LogFormat::kLogfmt;
 };
 
-// Runs until a signal and returns the exit code: 0 after a clean stop, 1 when it could not start
-// (said on stderr, with what to do), 130 when a second signal ended it at once. Once a process,
-// from its main thread, before any other thread runs.
+// Runs until a signal and returns the exit code: 0 after a clean stop; 1 when it could not start
+// (said on stderr, with what to do), or has left by itself because nobody new can connect to it
+// (services/logging.h, GrpcIsDeaf): whoever supervises it starts it again; 130 when a second signal
+// ended it at once. Once a process, from its main thread, before any other thread runs.
 int Serve(const ServeOptions& options);
 
 }  // namespace quorate::tools

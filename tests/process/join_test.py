@@ -11,7 +11,7 @@ import unittest
 import grpc
 
 from membership_test import Load
-from quorate_cluster import MULTIPLIER, PATIENCE_S, cluster_pb2, eventually, story
+from quorate_cluster import CALL_S, MULTIPLIER, PATIENCE_S, cluster_pb2, eventually, story
 from quorate_network import PodCluster, main
 
 STABILISATION_S = 2 if MULTIPLIER == 1 else 6
@@ -122,9 +122,22 @@ class Join(unittest.TestCase):
                         load.through(pod)
                     began = time.monotonic()
                     wiped.start()
-                    eventually(lambda: old not in members(others[0]) and
-                               voters(others[0]) == sorted(p.name for p in cluster.nodes),
-                               "its new store votes in place of the old one", 3 * PATIENCE_S)
+                    said, served = [], []
+
+                    def replaced():
+                        """Whoever empties one disk after the other waits until this is ready."""
+                        status, text = wiped.http("/readyz")
+                        votes = status == 200 and members(wiped)[wiped.status().store_id][1]
+                        said.append("" if votes else f"{status} {text}")
+                        if "takes the place of store" in text:
+                            served.append(wiped.serves())
+                        return old not in members(others[0]) and \
+                            voters(others[0]) == sorted(p.name for p in cluster.nodes)
+                    eventually(replaced, "its new store votes in place of the old one",
+                               3 * PATIENCE_S)
+                    self.assertTrue(any("takes the place of store" in text for text in said), said)
+                    self.assertTrue(any(served), "it answers clients, though a rollout waits")
+                    self.assertEqual([text for text in said if text.startswith("200")], [])
                     took = time.monotonic() - began
                 self.assertEqual(load.failures, [])
                 cluster.wait_ready()
@@ -171,11 +184,39 @@ class Join(unittest.TestCase):
             eventually(lambda: stray.name in voters(one[0]), "with one of them gone it joins",
                        3 * PATIENCE_S)
 
+    def test_who_was_removed_stays_out_and_that_is_said(self):
+        with self.started() as cluster:
+            removed = self.add(cluster, 1)[0]
+            eventually(lambda: removed.name in voters(cluster.nodes[0]), "it votes", 3 * PATIENCE_S)
+            cluster.wait_ready()
+            founders = cluster.nodes[:3]
+            cluster.leader(founders).control.RemoveMember(
+                cluster_pb2.RemoveMemberRequest(node_id=removed.name), timeout=2 * CALL_S)
+            # By who took it out, and by a leader that only knows what the store says itself.
+            for _ in range(2):
+                removed.stop()
+                removed.start()
+                eventually(lambda: any("it was removed" in lack for lack in removed.status().lacks),
+                           "it says that it was removed")
+                said = eventually(lambda: next((w for w in cluster.leader(founders).status().warnings
+                                                if "it was removed: to bring it back" in w), None),
+                                  "the leader says so")
+                story(f"the leader's status: {said}")
+                for pod in founders:
+                    pod.stop()
+                for pod in founders:
+                    pod.start()
+                cluster.wait_ready(founders)
+            self.assertEqual(len(members(founders[0])), 3)
+            cluster.leader(founders).control.AddMember(
+                cluster_pb2.AddMemberRequest(address=f"{removed.pod_ip}:7000"), timeout=2 * CALL_S)
+            eventually(lambda: removed.name in voters(founders[0]), "it votes again", 3 * PATIENCE_S)
+
     def test_two_of_one_name_and_a_demoted_one(self):
         with self.started() as cluster:
             demoted = cluster.followers()[0]
             cluster.leader().control.DemoteMember(
-                cluster_pb2.DemoteMemberRequest(node_id=demoted.name), timeout=20)
+                cluster_pb2.DemoteMemberRequest(node_id=demoted.name), timeout=2 * CALL_S)
             twins = [cluster.add_pod(), cluster.add_pod()]
             twins[1].name = twins[0].name
             for pod in twins:

@@ -35,7 +35,10 @@ PRESET = os.environ.get("QUORATE_BUILD", "release")
 # Sanitizers make a node ten times slower; so are its timeouts then. A test that is about something
 # else than elections asks for slower ones by QUORATE_MULTIPLIER, so that a busy machine causes none.
 MULTIPLIER = 10 if PRESET in ("asan", "tsan") else int(os.environ.get("QUORATE_MULTIPLIER", "1"))
-PATIENCE_S = 30 * (3 if MULTIPLIER > 1 else 1)
+PATIENCE_S = 30 * (6 if MULTIPLIER > 1 else 1)
+# The deadline of a call that must succeed: an election may come between, on a machine that has
+# other things to do.
+CALL_S = 10 * (3 if MULTIPLIER > 1 else 1)
 
 
 def _generate_stubs():
@@ -254,14 +257,14 @@ class Node:
 
     # --- Short forms for stories ---
 
-    def put(self, key, text, timeout=10, **fields):
+    def put(self, key, text, timeout=CALL_S, **fields):
         return self.config.Put(config_pb2.PutRequest(key=key, text=text, **fields),
                                timeout=timeout)
 
-    def get(self, key, timeout=10):
+    def get(self, key, timeout=CALL_S):
         return self.config.Get(config_pb2.GetRequest(key=key), timeout=timeout)
 
-    def list_all(self, prefix="", timeout=30):
+    def list_all(self, prefix="", timeout=PATIENCE_S):
         """Every item of the prefix, over all pages."""
         items, token = [], ""
         while True:
@@ -272,10 +275,19 @@ class Node:
             if not token:
                 return items
 
-    def status(self, timeout=5):
+    def status(self, timeout=CALL_S / 2):
         return self.control.Status(cluster_pb2.StatusRequest(), timeout=timeout)
 
-    def http(self, path, timeout=5):
+    def serves(self, service=""):
+        """What grpc.health.v1 says of it."""
+        call = self.channel().unary_unary("/grpc.health.v1.Health/Check",
+                                          request_serializer=lambda b: b,
+                                          response_deserializer=lambda b: b)
+        name = service.encode()
+        answer = call(b"\x0a" + bytes([len(name)]) + name if name else b"", timeout=CALL_S)
+        return {b"\x08\x01": True, b"\x08\x02": False}[answer]
+
+    def http(self, path, timeout=CALL_S / 2):
         """(status, body) of a request to the operations port."""
         return http_get("127.0.0.1", self.ops_port, path, timeout)
 

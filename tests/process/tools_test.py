@@ -14,7 +14,7 @@ import unittest
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 
-from quorate_cluster import BINARY, ROOT, Cluster, config_pb2, eventually, main, story
+from quorate_cluster import BINARY, CALL_S, ROOT, Cluster, config_pb2, eventually, main, story
 
 
 def find_tool(name):
@@ -66,7 +66,7 @@ class ReflectionClient:
             "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
             request_serializer=lambda m: m.SerializeToString(),
             response_deserializer=self.response.FromString)
-        return next(iter(stream(iter([self.request(**fields)]), timeout=10)))
+        return next(iter(stream(iter([self.request(**fields)]), timeout=CALL_S)))
 
     def list(self):
         return [s.name for s in self.ask(list_services="*").list_services_response.service]
@@ -96,7 +96,7 @@ class ReflectionClient:
         unary = self.node.channel().unary_unary(
             f"/{service}/{method}", request_serializer=lambda m: m.SerializeToString(),
             response_deserializer=factory.GetPrototype(found.output_type).FromString)
-        return json_format.MessageToDict(unary(message, timeout=10))
+        return json_format.MessageToDict(unary(message, timeout=CALL_S))
 
 
 class Grpcurl:
@@ -186,20 +186,13 @@ class Tools(unittest.TestCase):
             story("promtool finds nothing to say about /metrics")
 
     def test_health_services(self):
-        def check(node, service):
-            call = node.channel().unary_unary("/grpc.health.v1.Health/Check",
-                                              request_serializer=lambda b: b,
-                                              response_deserializer=lambda b: b)
-            name = service.encode()
-            return call(b"\x0a" + bytes([len(name)]) + name if name else b"", timeout=5)
         with Cluster(3) as cluster:
             cluster.start().wait_ready()
             leader = cluster.leader()
             for node in cluster.nodes:
-                self.assertEqual(check(node, ""), b"\x08\x01")
-                self.assertEqual(check(node, "quorate.v1.Config"), b"\x08\x01")
-                self.assertEqual(check(node, "quorate.leader"),
-                                 b"\x08\x01" if node is leader else b"\x08\x02")
+                self.assertTrue(node.serves())
+                self.assertTrue(node.serves("quorate.v1.Config"))
+                self.assertEqual(node.serves("quorate.leader"), node is leader)
             story("health: all serve, one of them as the leader")
 
     def test_command_line(self):
@@ -256,7 +249,7 @@ class Tools(unittest.TestCase):
                 self.assertEqual(done.returncode, code, f"{node.name} {arguments}: {done.stderr}")
                 return done.stdout
             head = node.config.List(config_pb2.ListRequest(count_only=True),
-                                    timeout=20).header.revision
+                                    timeout=2 * CALL_S).header.revision
             key = f"flags/{node.name}"
             named = ("put", key, "one", "-o", "raw", "--request-id", f"of {node.name}",
                      "--request-revision", str(head))

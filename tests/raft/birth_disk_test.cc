@@ -268,6 +268,30 @@ TEST(BirthDiskTest, AnAddressThatSaysNothingHoldsNobodyUpForLong) {
   EXPECT_FALSE(world.node(1).birth->may_run());
 }
 
+// Ports are opened between the two: on a busy machine that takes longer than anybody is waited for.
+TEST(BirthDiskTest, WhoWasHeldUpBeforeItCouldAskAsksFirstAllTheSame) {
+  BirthWorld world(3);
+  world.StartAll();
+  world.Run(seconds(1));
+  world.Kill(1);
+  world.Start(1, false);
+  world.flights().clear();
+  const Duration bound = BirthOptions().ask_first_max;
+  world.Advance(bound + milliseconds(1));
+  // Its driver may have said something meanwhile.
+  world.node(1).birth->SetAddresses(world.node(1).peers, world.now());
+  EXPECT_FALSE(world.node(1).birth->may_run());
+  world.node(1).birth->Begin(world.now());
+  world.Tick(1);
+  EXPECT_FALSE(world.node(1).birth->may_run());
+  world.Advance(bound - milliseconds(1));
+  world.Tick(1);
+  EXPECT_FALSE(world.node(1).birth->may_run());
+  world.Advance(milliseconds(1));
+  world.Tick(1);
+  EXPECT_TRUE(world.node(1).birth->may_run());
+}
+
 TEST(BirthDiskTest, AFormerSelfAtAnotherAddressIsNoDouble) {
   BirthWorld world(3);
   world.StartAll();

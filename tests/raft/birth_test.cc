@@ -78,6 +78,7 @@ TEST(BirthTest, ALoneFounderIsBornAsSoonAsDiscoveryHasSpoken) {
   world.node(0).peers.clear();
   BirthOptions options = LoneFounder();
   Birth birth(options, BirthRecord(), world.now());
+  birth.Begin(world.now());
   EXPECT_FALSE(birth.TakeOutput().persist.has_value());
   EXPECT_THAT(birth.Status(world.now()).lacks, ElementsAre(HasSubstr("no peer addresses yet")));
   birth.SetAddresses({}, world.now());
@@ -109,6 +110,7 @@ TEST(BirthTest, ALoneFounderWaitsForAWholeAnswerOfDiscovery) {
   BirthWorld world(1);
   BirthOptions options = LoneFounder();
   Birth birth(options, BirthRecord(), world.now());
+  birth.Begin(world.now());
   birth.SetAddresses({}, world.now(), false);
   EXPECT_FALSE(birth.TakeOutput().persist.has_value());
   EXPECT_THAT(birth.Status(world.now()).lacks, ElementsAre(HasSubstr("only in part")));
@@ -123,12 +125,14 @@ TEST(BirthTest, AddressesThatAreSaidAgainEndNoQuestionForADouble) {
   BirthOptions options = LoneFounder();
   options.address = "10.0.0.1:7000";
   Birth first(options, BirthRecord(), world.now());
+  first.Begin(world.now());
   first.SetAddresses({}, world.now());
   const ClusterId cluster = first.TakeOutput().create_log->cluster;
   first.OnLogCreated(world.now());
 
   options.nonce = 2;
   Birth birth(options, first.record(), world.now());
+  birth.Begin(world.now());
   const std::vector<PeerAddress> addresses = {{"10.0.0.2:7000", ""}};
   birth.SetAddresses(addresses, world.now());
   const std::vector<BirthCall> asked = birth.TakeOutput().calls;
@@ -160,11 +164,13 @@ TEST(BirthTest, WhoHasOnlyHeardAPartOfDiscoveryWaitsForTheRestButNotForLong) {
   BirthWorld world(1);
   BirthOptions options = LoneFounder();
   Birth first(options, BirthRecord(), world.now());
+  first.Begin(world.now());
   first.SetAddresses({}, world.now());
   first.OnLogCreated(world.now());
   options.nonce = 2;
   for (const bool whole : {true, false}) {
     Birth birth(options, first.record(), world.now());
+    birth.Begin(world.now());
     birth.SetAddresses({}, world.now(), whole);
     EXPECT_EQ(birth.may_run(), whole);
     birth.Tick(world.now() + options.ask_first_max);
@@ -217,6 +223,7 @@ TEST(BirthTest, AStoreThatDiedBetweenBornAndItsLogIsToldAgain) {
   options.nonce = 1;
   options.founders = {"cp-0"};
   Birth birth(options, record, world.now());
+  birth.Begin(world.now());
   BirthOutput output = birth.TakeOutput();
   ASSERT_TRUE(output.create_log.has_value());
   EXPECT_EQ(output.create_log->first_entry->payload, record.payload);

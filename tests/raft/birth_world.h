@@ -84,7 +84,7 @@ class BirthWorld {
   Instant now() const { return now_; }
   std::vector<Flight>& flights() { return flights_; }
 
-  void Start(size_t i) {
+  void Start(size_t i, bool begins = true) {
     Node& n = *nodes_[i];
     ASSERT_EQ(n.birth, nullptr);
     BirthRecord record;
@@ -106,6 +106,7 @@ class BirthWorld {
     options.founders = n.founders;
     options.birth_complete = n.complete;
     n.birth = std::make_unique<Birth>(options, record, now_);
+    if (begins) n.birth->Begin(now_);
     if (Act(i)) {
       n.birth->SetAddresses(n.peers, now_);
       Act(i);

@@ -83,7 +83,7 @@ TEST(ClusterChangePlan, ARemovedStoreOfThisClusterMayComeBack) {
 
 TEST(ClusterChangePlan, ANewStoreOfASilentVotersNameLearnsBesideIt) {
   const Newcomer newcomer = Waiting("n2", 0xB2);
-  ASSERT_EQ(NameHolders(PlanMembers(), newcomer.reply).size(), 1u);
+  ASSERT_EQ(raft::NameHolders(PlanMembers(), newcomer.reply).size(), 1u);
   const ChangePlan plan = PlanAdd(PlanMembers(), newcomer, nullptr);
   ASSERT_EQ(plan.change.steps.size(), 1u) << "the old one leaves when the new one is promoted";
 }

@@ -1,5 +1,6 @@
 #include "services/logging.h"
 
+#include <grpc/support/log.h>
 #include <gtest/gtest.h>
 
 #include <vector>
@@ -61,6 +62,32 @@ TEST(Logging, WritesWhatIsQueuedBeforeItEnds) {
 }
 
 // --- Errors ---
+
+// gRPC quotes what clients send in errors of its own: they must not have a node ended.
+TEST(Logging, OnlyGrpcsOwnLineSaysThatAListenerIsGone) {
+  testing::internal::CaptureStderr();
+  InitLogging({.level = LogLevel::kInfo, .node = "node-3"});
+  gpr_set_log_verbosity(GPR_LOG_SEVERITY_ERROR);  // as grpc_init does
+  const auto say = [](const char* file, gpr_log_severity severity, const char* text) {
+    gpr_log(file, 1, severity, "%s", text);
+    return GrpcIsDeaf();
+  };
+  constexpr const char* kListener = "src/core/lib/iomgr/tcp_server_posix.cc";
+  EXPECT_FALSE(say("src/core/ext/transport/chttp2/transport/hpack_parser.cc",
+                   GPR_LOG_SEVERITY_ERROR,
+                   "Error parsing metadata: error=invalid value key=grpc-timeout value=accept4"));
+  EXPECT_FALSE(say("src/core/ext/transport/chttp2/transport/hpack_parser.cc",
+                   GPR_LOG_SEVERITY_ERROR, "Failed accept4: Too many open files"));
+  EXPECT_FALSE(say(kListener, GPR_LOG_SEVERITY_ERROR, "Failed getpeername: accept4"));
+  EXPECT_TRUE(say(kListener, GPR_LOG_SEVERITY_ERROR, "Failed accept4: Too many open files"));
+  EXPECT_TRUE(GrpcIsDeaf()) << "for good";
+  ShutdownLogging();
+  const std::string text = testing::internal::GetCapturedStderr();
+  EXPECT_NE(text.find("gRPC takes no more connections"), std::string::npos) << text;
+  InitLogging({.level = LogLevel::kInfo, .node = "node-3"});
+  EXPECT_FALSE(GrpcIsDeaf()) << "a new process";
+  ShutdownLogging();
+}
 
 TEST(Logging, AValueCannotForgeALine) {
   EXPECT_EQ(Logfmt("x", {{"key", "a\nlevel=error\t\"\\\x01\x7F"}}),

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "raft/let_in.h"
 #include "tests/sim/operators.h"
 #include "tests/sim/process.h"
 
@@ -93,45 +94,40 @@ void AutopilotHost::Promote(const raft::AutopilotStep& step) {
 }
 
 void AutopilotHost::LetIn(const raft::AutopilotStep& step) {
-  process_->birth()->Identify(step.address,
-                              [this, step](const std::optional<raft::IdentifyReply>& reply) {
-                                const bool is_it = reply && reply->store == step.store;
-                                if (!is_it || !Waits(*reply)) return End(step, false);
-                                AskHolder(step, *reply);
-                              });
+  process_->birth()->Identify(
+      step.address, [this, step](const std::optional<raft::IdentifyReply>& reply) {
+        const bool is_it = reply && reply->store == step.store;
+        if (!is_it || !MayLetIn(*reply)) return End(step, false);
+        AskHolders(step, *reply, raft::NameHolders(*process_->status()->membership, *reply));
+      });
 }
 
-bool AutopilotHost::Waits(const raft::IdentifyReply& reply) const {
-  const ClusterId other = reply.cluster ? reply.cluster : reply.waits_for;
-  if (other && other != process_->status()->membership->cluster) return false;
-  if (reply.cluster) {
-    const bool member = process_->status()->membership->Find(reply.store) != nullptr;
-    return reply.never_caught_up || member;
-  }
-  if (reply.pledge.round != 0) return false;
-  return other || reply.state == raft::BirthState::kWaitingToJoin;
-}
-
-void AutopilotHost::AskHolder(const raft::AutopilotStep& step,
-                              const raft::IdentifyReply& newcomer) {
+bool AutopilotHost::MayLetIn(const raft::IdentifyReply& reply) const {
   const auto status = process_->status();
-  const auto& members = status->membership->members;
-  const auto holder = std::find_if(members.begin(), members.end(), [&](const raft::Member& member) {
-    return member.name == newcomer.name && member.store != newcomer.store;
-  });
-  if (holder == members.end()) return AskAdvertised(step, newcomer);
+  const raft::Membership& members = *status->membership;
+  return raft::JudgeLetIn(members.cluster, reply) == raft::LetInRefusal::kNone &&
+         !raft::WasTakenOut(members, reply);
+}
+
+void AutopilotHost::AskHolders(const raft::AutopilotStep& step, const raft::IdentifyReply& newcomer,
+                               std::vector<raft::Member> holders) {
+  if (holders.empty()) return AskAdvertised(step, newcomer);
+  const raft::Member holder = std::move(holders.front());
+  holders.erase(holders.begin());
+  const auto status = process_->status();
   const bool active =
-      holder->store == process_->store() ||
+      holder.store == process_->store() ||
       std::any_of(status->peers.begin(), status->peers.end(), [&](const raft::PeerView& peer) {
-        return peer.store == holder->store && peer.active;
+        return peer.store == holder.store && peer.active;
       });
   if (active) return End(step, false);
-  const std::string address = process_->directory()->Find(holder->store).value_or(holder->address);
-  process_->birth()->Identify(address, [this, step, newcomer, store = holder->store](
-                                           const std::optional<raft::IdentifyReply>& reply) {
-    if (reply && reply->store == store) return End(step, false);
-    AskAdvertised(step, newcomer);
-  });
+  const std::string address = process_->directory()->Find(holder.store).value_or(holder.address);
+  process_->birth()->Identify(
+      address, [this, step, newcomer, holders = std::move(holders),
+                store = holder.store](const std::optional<raft::IdentifyReply>& reply) {
+        if (reply && reply->store == store) return End(step, false);
+        AskHolders(step, newcomer, holders);
+      });
 }
 
 void AutopilotHost::AskAdvertised(const raft::AutopilotStep& step,
@@ -148,20 +144,7 @@ void AutopilotHost::Add(const raft::AutopilotStep& step, const raft::IdentifyRep
   const raft::Membership members = *process_->status()->membership;
   if (members.Find(newcomer.store) != nullptr) return End(step, true);
   raft::MembershipChange change;
-  for (const raft::Member& member : members.members) {
-    // A voter of that name goes when the newcomer is promoted; a learner now.
-    if (member.name != newcomer.name || member.voter) continue;
-    raft::MemberStep remove;
-    remove.kind = ChangeKind::kRemove;
-    remove.store = member.store;
-    change.steps.push_back(remove);
-  }
-  raft::MemberStep add;
-  add.kind = ChangeKind::kAddLearner;
-  add.store = newcomer.store;
-  add.name = newcomer.name;
-  add.address = newcomer.address;
-  change.steps.push_back(add);
+  change.steps = raft::LetInSteps(members, newcomer, step.address);
   Propose(step, std::move(change));
 }
 
@@ -180,10 +163,10 @@ void AutopilotHost::Propose(const raft::AutopilotStep& step, raft::MembershipCha
        replaces](bool done) {
         if (done) {
           const bool lets_in = step.kind == raft::AutopilotStep::Kind::kLetIn;
-          if (!lets_in && context->demoted.contains(step.store)) {
+          if (!lets_in && context->decisions.demoted(step.store)) {
             context->failure.Fail(step.name + " was demoted, and gets a vote by itself");
           }
-          if (lets_in && context->taken_out.contains(step.store)) {
+          if (lets_in && context->decisions.taken_out(step.store)) {
             context->failure.Fail(step.name + " was removed, and is let in by itself");
           }
           context->report.Count(lets_in    ? Reached::kAutopilotLetIn
@@ -199,7 +182,8 @@ void AutopilotHost::Propose(const raft::AutopilotStep& step, raft::MembershipCha
 
 void AutopilotHost::End(const raft::AutopilotStep& step, bool done) {
   if (!done) context_->report.Count(Reached::kAutopilotRefused);
-  autopilot_.OnEnded(step, done, context_->machines[process_->machine()]->clock.Now());
+  const Instant now = context_->machines[process_->machine()]->clock.Now();
+  autopilot_.OnEnded(step, done ? "" : "refused", now);
 }
 
 }  // namespace quorate::sim

@@ -31,10 +31,10 @@ class AutopilotHost {
   // one that was lost before there would be two at once.
   void Promote(const raft::AutopilotStep& step);
   void LetIn(const raft::AutopilotStep& step);
-  // As services' PlanAdd: whether this one may be added.
-  bool Waits(const raft::IdentifyReply& reply) const;
+  bool MayLetIn(const raft::IdentifyReply& reply) const;
   // A member of the newcomer's name that answers keeps it.
-  void AskHolder(const raft::AutopilotStep& step, const raft::IdentifyReply& newcomer);
+  void AskHolders(const raft::AutopilotStep& step, const raft::IdentifyReply& newcomer,
+                  std::vector<raft::Member> holders);
   void AskAdvertised(const raft::AutopilotStep& step, const raft::IdentifyReply& newcomer);
   void Add(const raft::AutopilotStep& step, const raft::IdentifyReply& newcomer);
   void Propose(const raft::AutopilotStep& step, raft::MembershipChange change);

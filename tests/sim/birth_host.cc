@@ -84,6 +84,7 @@ BirthHost::BirthHost(const Ports& ports, const raft::BirthOptions& options,
       found_({}, Now()) {}
 
 void BirthHost::Start() {
+  birth_.Begin(Now());
   if (!Take()) return;
   if (ports_.context->plan.dns) {
     LookLater();
@@ -201,8 +202,9 @@ void BirthHost::OnInvited(const raft::Invitation& invitation) {
 
 void BirthHost::OnStatus(const raft::NodeStatus& status) {
   bool any = false;
-  if (status.membership != nullptr && status.membership_index != membership_passed_on_) {
-    membership_passed_on_ = status.membership_index;
+  const bool known = status.membership != nullptr && status.membership->cluster;
+  if (known && status.membership != membership_passed_on_) {
+    membership_passed_on_ = status.membership;
     membership_ = *status.membership;
     ports_.process->directory()->LearnMembership(*status.membership);
     any = true;

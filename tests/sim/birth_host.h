@@ -107,7 +107,7 @@ class BirthHost {
   bool complete_ = false;
   bool ran_ = false;
   // What was passed on of the node's status.
-  raft::Index membership_passed_on_;
+  std::shared_ptr<const raft::Membership> membership_passed_on_;
   bool completion_passed_on_ = false;
   std::optional<raft::BirthState> noted_;
 

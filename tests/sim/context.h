@@ -13,6 +13,7 @@
 #include "tests/sim/history.h"
 #include "tests/sim/identity_checker.h"
 #include "tests/sim/machine.h"
+#include "tests/sim/member_decisions.h"
 #include "tests/sim/names.h"
 #include "tests/sim/network.h"
 #include "tests/sim/plan.h"
@@ -45,6 +46,7 @@ struct Context {
 
   const Plan plan;
   Random random;
+  MemberDecisions decisions;  // before machines, whose processes tell it what they leave unanswered
   EventQueue events;
   Report report;
   Failure failure;
@@ -72,11 +74,6 @@ struct Context {
   // Nothing more arrives on it; both ends are told, each in its own time (forwarding.cc).
   void BreakStream(const StreamKey& stream, size_t server, uint64_t server_life);
 
-  // Stores that operators have demoted, and not promoted since.
-  std::set<StoreId> demoted;
-  // Stores that had recorded that they caught up, and that operators have removed and not added
-  // since.
-  std::set<StoreId> taken_out;
   // Of whom a leader asks just now whether it can have a vote, unasked by any operator.
   StoreId promoted_next;
 

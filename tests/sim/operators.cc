@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "raft/let_in.h"
+
 namespace quorate::sim {
 namespace {
 
@@ -147,17 +149,12 @@ void Operators::Act(bool change, std::optional<size_t> machine) {
   }
 }
 
-// As services/cluster_change_plan judges a newcomer by what it answers.
 bool Operators::MayAdd(Machine* machine, const raft::Membership& members) {
   if (!context_->plan.birth) return true;
   Process* const process = machine->process.get();
   if (process == nullptr || process->dead() || process->birth() == nullptr) return false;
-  const raft::IdentifyReply reply = process->birth()->Describe();
-  const ClusterId other = reply.cluster ? reply.cluster : reply.waits_for;
-  if (other && other != members.cluster) return false;
-  if (reply.cluster) return true;
-  if (reply.pledge.round != 0) return false;
-  return other || reply.state == raft::BirthState::kWaitingToJoin;
+  return raft::JudgeLetIn(members.cluster, process->birth()->Describe()) ==
+         raft::LetInRefusal::kNone;
 }
 
 // Nodes beyond the founders join when they are there.
@@ -283,24 +280,21 @@ void Operators::Propose(Context* context, Process* leader, raft::MembershipChang
     }
     context->trace.Tell("operators:%s", text.c_str());
   }
-  std::vector<StoreId> demotes, pardoned, removes;
-  for (const raft::MemberStep& step : change.steps) {
-    if (for_no_reason && step.kind == StepKind::kDemote) demotes.push_back(step.store);
-    if (for_no_reason && step.kind == StepKind::kRemove && SaysItCaughtUp(*context, step.store)) {
-      removes.push_back(step.store);
-    }
-    if (for_no_reason && step.kind == StepKind::kAddLearner) context->taken_out.erase(step.store);
-    // Removed and added again it is a learner like any other.
-    if (for_no_reason && step.kind != StepKind::kDemote && context->demoted.erase(step.store) > 0) {
-      pardoned.push_back(step.store);
-    }
+  MemberDecisions::Asked asked;
+  if (for_no_reason) {
+    asked = context->decisions.Ask(
+        change, [context](StoreId store) { return SaysItCaughtUp(*context, store); });
   }
-  // Ends with the answer, or with the process.
+  // Ends with the answer, or with the process: then nobody knows.
   ++context->changes_open;
-  const std::shared_ptr<Context> open(context, [](Context* of) { --of->changes_open; });
+  const std::shared_ptr<bool> answered(new bool(false), [context, for_no_reason, asked](bool* was) {
+    --context->changes_open;
+    if (for_no_reason && !*was) context->decisions.End(asked, raft::ChangeStatus::kUnknown);
+    delete was;
+  });
   const raft::Term term = leader->status()->term;
-  leader->node()->ProposeMembership(std::move(change), [context, open, for_no_reason, term, demotes,
-                                                        pardoned, removes, done = std::move(done)](
+  leader->node()->ProposeMembership(std::move(change), [context, answered, for_no_reason, term,
+                                                        asked, done = std::move(done)](
                                                            const raft::ChangeResult& result) {
     if (result.status == raft::ChangeStatus::kUnknown) {
       context->change_in_doubt = std::max(context->change_in_doubt, term);
@@ -312,15 +306,11 @@ void Operators::Propose(Context* context, Process* leader, raft::MembershipChang
     if (result.status == raft::ChangeStatus::kAccepted) {
       context->report.Count(Reached::kMembershipChanged);
       if (for_no_reason) context->report.Count(Fault::kMembership);
-      context->demoted.insert(demotes.begin(), demotes.end());
-      context->taken_out.insert(removes.begin(), removes.end());
       // Once the step that tells of it has ended, and its commit index is known.
       context->events.After(1, [context, result] { context->raft_checker.OnChangeDone(result); });
     }
-    const bool nothing = result.status != raft::ChangeStatus::kAccepted &&
-                         result.status != raft::ChangeStatus::kUnchanged &&
-                         result.status != raft::ChangeStatus::kUnknown;
-    if (nothing) context->demoted.insert(pardoned.begin(), pardoned.end());
+    if (for_no_reason) context->decisions.End(asked, result.status);
+    *answered = true;
     if (done != nullptr) {
       done(result.status == raft::ChangeStatus::kAccepted ||
            result.status == raft::ChangeStatus::kUnchanged);

@@ -1,6 +1,7 @@
 """What `charts/quorate` renders: by Helm itself, from the values of the README and others."""
 
 import json
+import re
 import sys
 import unittest
 
@@ -112,6 +113,8 @@ class Render(unittest.TestCase):
             ({"controlPlane": {"config": {"raft": {}}}}, "raft"),
             ({"controlPlane": {"config": {"controlPlane": {"raft": {
                 "discovery": {"dns": "a"}, "peers": ["a=h:1"]}}}}}, "controlPlane.raft"),
+            ({"controlPlane": {"config": {"controlPlane": {"raft": {"zone": "a"}}}}}, "zone"),
+            ({"controlPlane": {"config": {"controlPlane": {"tls": {}}}}}, "tls"),
             ({"antiAffinity": "maybe"}, "antiAffinity"),
             ({"persistence": {"size": "much"}}, "persistence.size"),
             ({"drainSeconds": 60}, "drainSeconds"),
@@ -122,12 +125,52 @@ class Render(unittest.TestCase):
              "storePath"),
             ({"controlPlane": {"config": {"controlPlane": {"raft": {
                 "discovery": {"dns": "quorate.quorate.svc"}}}}}}, "discovery.dns"),
+            ({"controlPlane": {"config": {"controlPlane": {"raft": {"heartbeatInterval": 50}}}}},
+             "heartbeatInterval"),
+            ({"controlPlane": {"config": {"controlPlane": {"raft": {
+                "autopilot": {"contact": 10}}}}}}, "autopilot.contact"),
+            ({"controlPlane": {"config": {"controlPlane": {"raft": {"bootstrapExpect": 9}}}}},
+             "bootstrapExpect"),
             ({"typo": 1}, "typo"),
         ]
         for values, name in wrong:
             with self.subTest(values=values), self.assertRaises(AssertionError) as raised:
                 render(values)
             self.assertIn(name, str(raised.exception))
+
+    def test_the_schema_takes_what_the_server_takes(self):
+        """Key by key: else Helm installs what no node starts with, or refuses what all would take."""
+        schema = json.loads((CHART / "values.schema.json").read_text())
+
+        def paths(node, prefix):
+            for name, below in node.get("properties", {}).items():
+                self.assertFalse(node.get("additionalProperties", True), prefix)
+                yield prefix + name
+                yield from paths(below, prefix + name + ".")
+        accepted = set(paths(schema["properties"]["controlPlane"]["properties"]["config"], ""))
+        source = (CHART.parent.parent / "services/configuration.cc").read_text()
+        listed = re.search(r"kPaths\[\] = \{(.*?)\};", source, re.S).group(1)
+        self.assertEqual(accepted, set(re.findall(r'"([\w.]+)"', listed)))
+
+    def test_a_variable_may_stand_for_a_whole_address(self):
+        given = {"controlPlane": {"config": {"controlPlane": {"raft": {
+            "advertiseAddress": "${ADVERTISED}", "bootstrapExpect": "${FOUNDERS}"}}}}}
+        raft = configuration(render(given))["controlPlane"]["raft"]
+        self.assertEqual((raft["advertiseAddress"], raft["bootstrapExpect"]),
+                         ("${ADVERTISED}", "${FOUNDERS}"))
+
+    def test_who_runs_it_may_be_chosen(self):
+        pod = only(render({"podSecurityContext": {"runAsUser": None, "fsGroup": None}}),
+                   "StatefulSet")["spec"]["template"]["spec"]
+        self.assertNotIn("runAsUser", pod["securityContext"])
+        self.assertTrue(pod["securityContext"]["runAsNonRoot"])
+
+    def test_a_node_drains_itself(self):
+        container = only(render({"controlPlane": {"config": {"controlPlane": {"address": ":9090"}}},
+                                 "drainSeconds": 3}),
+                         "StatefulSet")["spec"]["template"]["spec"]["containers"][0]
+        self.assertEqual(container["lifecycle"]["preStop"]["exec"]["command"],
+                         ["quorate", "--endpoints", "127.0.0.1:9090", "drain", "--linger", "3s"])
 
     def test_a_service_record_names_the_service_too(self):
         dns = "_peers._tcp.found.quorate.svc.cluster.local"
@@ -165,6 +208,16 @@ class Render(unittest.TestCase):
         self.assertIn("tolerate no failure", render_notes({"controlPlane": {"replicas": 1}}))
         self.assertNotIn("discovery.dns is", render_notes(SEED))
         self.assertIn("discovery.dns is", render_notes(SEED, namespace="other"))
+
+        def warns(dns):
+            return "discovery.dns is" in render_notes({"controlPlane": {"config": {
+                "controlPlane": {"raft": {"discovery": {"dns": dns}}}}}})
+        for own in ("quorate-headless", "quorate-headless.quorate",
+                    "_peers._tcp.found.quorate.svc.cluster.local."):
+            self.assertFalse(warns(own), own)
+        for other in ("quorate-headless.staging.svc.cluster.local", "quorate-headless-2",
+                      "quorate.example", "quorate-headless.quorate.example"):
+            self.assertTrue(warns(other), other)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import unittest
 
 import grpc
 
-from quorate_cluster import Cluster, eventually, main, story
+from quorate_cluster import CALL_S, Cluster, eventually, main, story
 
 RECORD = struct.Struct("<4sIIIIIQ")
 ENTRY, HARD_STATE, MARK = 1, 2, 4
@@ -63,7 +63,7 @@ class AllAtOnce(unittest.TestCase):
                 while not stop.is_set():
                     key = f"all/{node.name}/{number}"
                     try:
-                        version = node.put(key, f"{version}", timeout=10).version
+                        version = node.put(key, f"{version}", timeout=CALL_S).version
                     except grpc.RpcError:
                         return
                     with lock:

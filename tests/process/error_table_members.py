@@ -8,7 +8,8 @@ import unittest
 import membership_test
 from error_table_rows import (CLUSTER, CONFIG, SEEN, agree, alike, call, get, grant, member, put,
                               txn)
-from quorate_cluster import Cluster, Node, cluster_pb2, config_pb2, eventually, free_port, story
+from quorate_cluster import (CALL_S, Cluster, Node, cluster_pb2, config_pb2, eventually, free_port,
+                             story)
 
 
 def transfer(name):
@@ -184,17 +185,17 @@ class Members(unittest.TestCase):
             leader.put(key, "x")
         cluster.wait_equal(founders)
         follower = next(n for n in founders if n is not leader)
-        page = follower.config.List(config_pb2.ListRequest(page_size=1), timeout=10)
+        page = follower.config.List(config_pb2.ListRequest(page_size=1), timeout=CALL_S)
         leader.put("a", "y")
         compact = cluster_pb2.CompactRequest(revision=page.header.revision).SerializeToString()
         self.precondition((leader, follower), "Compact", compact, "PAGE_TOKEN_PINS", follower.name)
         again = follower.config.List(config_pb2.ListRequest(page_token=page.next_page_token),
-                                     timeout=10)
+                                     timeout=CALL_S)
         self.assertEqual(again.header.revision, page.header.revision)
 
 
 def voters(node):
-    members = node.control.ListMembers(cluster_pb2.ListMembersRequest(), timeout=10).members
+    members = node.control.ListMembers(cluster_pb2.ListMembersRequest(), timeout=CALL_S).members
     return sorted(m.node_id for m in members if m.voter)
 
 

@@ -7,7 +7,8 @@ own is set aside: node id and staleness, in a header or in an error's details.
 import grpc
 from google.protobuf import text_format
 
-from quorate_cluster import (cluster_pb2, config_pb2, error_details_pb2, error_info, status_pb2)
+from quorate_cluster import (CALL_S, cluster_pb2, config_pb2, error_details_pb2, error_info,
+                             status_pb2)
 
 CONFIG = "/quorate.v1.Config/"
 CLUSTER = "/quorate.v1.Cluster/"
@@ -19,7 +20,7 @@ REVISION_MAX = (1 << 64) - 1  # what a client may write, and no store ever has
 SEEN = set()  # every reason that was shown to be told alike
 
 
-def call(node, method, request, timeout=10, deadline=None):
+def call(node, method, request, timeout=CALL_S, deadline=None):
     """(code name, message, details bytes, reason, metadata, response bytes).
 
     `deadline` ("2S") is told to the node only: the answer is the node's, not gRPC's own here."""

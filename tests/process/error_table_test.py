@@ -19,8 +19,8 @@ from error_table_members import Members, Trouble
 from error_table_rows import (CLUSTER, CLUSTER_ERRORS, CONFIG, ERRORS, NO_TTL, REVISION_MAX,
                               SEEN, VALUE_BYTES_MAX, agree, alike, call, get, grant,
                               length_delimited, member, put, refusal, txn)
-from quorate_cluster import (ROOT, Cluster, cluster_pb2, config_pb2, eventually, main, status_pb2,
-                             story)
+from quorate_cluster import (CALL_S, ROOT, Cluster, cluster_pb2, config_pb2, eventually, main,
+                             status_pb2, story)
 
 
 class ErrorTable(unittest.TestCase):
@@ -30,10 +30,10 @@ class ErrorTable(unittest.TestCase):
             leader = cluster.leader()
             follower = cluster.followers()[0]
             leader.config.Put(config_pb2.PutRequest(key="there", text="value", request_id="taken"),
-                              timeout=10)
+                              timeout=CALL_S)
             for i in range(3):
                 leader.config.Put(config_pb2.PutRequest(key=f"big/{i + 1}",
-                                                        data=b"x" * VALUE_BYTES_MAX), timeout=10)
+                                                        data=b"x" * VALUE_BYTES_MAX), timeout=CALL_S)
             cluster.wait_equal()
             self.errors(leader, follower)
             self.repeats(leader, follower)
@@ -70,7 +70,7 @@ class ErrorTable(unittest.TestCase):
         errors = []
         for node in (follower, leader):
             errors.append(call(node, CONFIG + "Put", refused.SerializeToString()))
-            leader.config.Delete(config_pb2.DeleteRequest(key="ok/repeat"), timeout=10)
+            leader.config.Delete(config_pb2.DeleteRequest(key="ok/repeat"), timeout=CALL_S)
         self.assertEqual(errors[0][0], "ABORTED")
         self.assertEqual(errors[0], errors[1], "what was refused once stays refused")
         story("a repeat of a request id gets the first answer at either node")
@@ -88,7 +88,7 @@ class ErrorTable(unittest.TestCase):
                       config_pb2.WriteRequest(rollback=config_pb2.RollbackRequest(
                           key=key, to_revision=1)),
                       config_pb2.WriteRequest(delete=config_pb2.DeleteRequest(key=key))]
-            got = list(node.config.Write(iter(writes), timeout=20))
+            got = list(node.config.Write(iter(writes), timeout=2 * CALL_S))
             self.assertEqual(len(got), len(writes))
             self.assertEqual([g.put.version for g in (got[0], got[4])], [1, 2])
             item = got[5].txn.results[0].get.item
@@ -151,7 +151,7 @@ class ErrorTable(unittest.TestCase):
             self.assertEqual((granted.ttl.seconds, granted.ttl.nanos), (100, 501_000_000))
             ids = [granted.ttl_id, NO_TTL, "nonsense", granted.ttl_id]
             answers = list(node.config.KeepAliveTtl(
-                iter([config_pb2.KeepAliveTtlRequest(ttl_id=i) for i in ids]), timeout=20))
+                iter([config_pb2.KeepAliveTtlRequest(ttl_id=i) for i in ids]), timeout=2 * CALL_S))
             self.assertEqual([(a.ttl_id, a.remaining.seconds) for a in (answers[0], answers[3])],
                              [(granted.ttl_id, 100)] * 2)
             self.assertEqual(answers[1].ttl_id, NO_TTL)
@@ -276,7 +276,7 @@ class ErrorTable(unittest.TestCase):
             leader, follower = cluster.leader(), cluster.followers()[0]
             first = leader.put("there", "1").header.revision
             leader.put("gone", "1")
-            leader.config.Delete(config_pb2.DeleteRequest(key="gone"), timeout=10)
+            leader.config.Delete(config_pb2.DeleteRequest(key="gone"), timeout=CALL_S)
             compacted = leader.put("there", "2").header.revision
             leader.put("there", "3")
             leader.control.Compact(cluster_pb2.CompactRequest(revision=compacted), timeout=30)
@@ -352,14 +352,14 @@ class ErrorTable(unittest.TestCase):
                 next(watch)
                 # On a busy machine nobody may take over in time; asked again it goes on trying.
                 eventually(lambda: not node.control.Drain(cluster_pb2.DrainRequest(),
-                                                          timeout=20).leads, "it does not lead")
+                                                          timeout=2 * CALL_S).leads, "it does not lead")
                 for one in (stream, watch):
                     with self.assertRaises(grpc.RpcError) as raised:
                         for _ in one:  # a watch may hear first that the leader is another one
                             pass
                     ends.append(refusal(raised.exception))
                 self.assertEqual(node.get("d").item.text, "x")
-                node.control.Drain(cluster_pb2.DrainRequest(undo=True), timeout=20)
+                node.control.Drain(cluster_pb2.DrainRequest(undo=True), timeout=2 * CALL_S)
                 eventually(lambda: node.http("/readyz")[0] == 200, f"{node.name} is in service")
             for lines in messages:
                 lines.put(None)
@@ -375,7 +375,7 @@ class ErrorTable(unittest.TestCase):
             for node in survivors:
                 node.kill()
             futures = [follower.config.Put.future(config_pb2.PutRequest(key="gone", text="x"),
-                                                  timeout=10) for _ in range(50)]
+                                                  timeout=CALL_S) for _ in range(50)]
             for future in futures:
                 future.cancel()
             follower.close_channel()

@@ -16,7 +16,8 @@ os.environ.setdefault("QUORATE_MULTIPLIER", "3")  # it needs leaders that stay
 
 import membership_test  # noqa: E402
 from grpcurl_stand_in import messages
-from quorate_cluster import (BINARY, PATIENCE_S, cluster_pb2, config_pb2, eventually, main, story)
+from quorate_cluster import (BINARY, CALL_S, PATIENCE_S, cluster_pb2, config_pb2, eventually, main,
+                             story)
 from tools_test import ReflectionClient, find_tool
 
 SERVICES = {"Config": config_pb2, "Cluster": cluster_pb2}
@@ -274,7 +275,7 @@ class EveryCall(unittest.TestCase):
 
 
 def voters(node):
-    members = node.control.ListMembers(cluster_pb2.ListMembersRequest(), timeout=10).members
+    members = node.control.ListMembers(cluster_pb2.ListMembersRequest(), timeout=CALL_S).members
     return [m.node_id for m in members if m.voter]
 
 

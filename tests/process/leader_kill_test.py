@@ -12,7 +12,7 @@ import unittest
 
 import grpc
 
-from quorate_cluster import (MULTIPLIER, Cluster, config_pb2, error_info, eventually, main,
+from quorate_cluster import (CALL_S, MULTIPLIER, Cluster, config_pb2, error_info, eventually, main,
                              story)
 
 # Sanitizers, whose elections take seconds, look for other things and need fewer.
@@ -44,7 +44,7 @@ class Writer:
             return
         self.in_flight = True
         request = config_pb2.PutRequest(key=self.key, text=VALUE)
-        self.node.config.Put.future(request, timeout=10).add_done_callback(self.done)
+        self.node.config.Put.future(request, timeout=CALL_S).add_done_callback(self.done)
 
     def done(self, future):
         self.in_flight = False

@@ -11,8 +11,8 @@ import unittest
 
 import grpc
 
-from quorate_cluster import (BINARY, MULTIPLIER, PATIENCE_S, Cluster, cluster_pb2, config_pb2,
-                             error_info, eventually, main, story)
+from quorate_cluster import (BINARY, CALL_S, MULTIPLIER, PATIENCE_S, Cluster, cluster_pb2,
+                             config_pb2, error_info, eventually, main, story)
 
 ROUNDS = int(os.environ.get("QUORATE_KILL_ROUNDS", "10" if MULTIPLIER == 1 else "4"))
 READS_A_ROUND = 30
@@ -63,10 +63,10 @@ class Pair:
             number += 1
             try:
                 put = self.writer.config.Put(
-                    config_pb2.PutRequest(key=self.key, text=str(number)), timeout=10)
+                    config_pb2.PutRequest(key=self.key, text=str(number)), timeout=CALL_S)
                 got = self.reader.config.Get(
                     config_pb2.GetRequest(key=self.key, read=LEASE if number % 2 else LINEARIZABLE),
-                    timeout=10)
+                    timeout=CALL_S)
                 self.board.read(self, number, put, got)
                 self.done += 1
             except grpc.RpcError as error:
@@ -103,7 +103,7 @@ class LinearizableRead(unittest.TestCase):
         with Cluster(3) as cluster:
             cluster.start().wait_ready()
             cluster.nodes[0].control.SetSettings(cluster_pb2.SetSettingsRequest(leases=True),
-                                                 timeout=10)
+                                                 timeout=CALL_S)
             for node in cluster.nodes:
                 eventually(leases_are(node, True), "the setting is everywhere")
             board = Board()
@@ -140,7 +140,7 @@ class LinearizableRead(unittest.TestCase):
 
     def refused_by_lease(self, node):
         with self.assertRaises(grpc.RpcError) as caught:
-            node.config.Get(config_pb2.GetRequest(key="k", read=LEASE), timeout=10)
+            node.config.Get(config_pb2.GetRequest(key="k", read=LEASE), timeout=CALL_S)
         self.assertEqual(caught.exception.code(), grpc.StatusCode.FAILED_PRECONDITION)
         self.assertEqual(error_info(caught.exception)[0], "LEASES_OFF")
 
@@ -157,12 +157,12 @@ class LinearizableRead(unittest.TestCase):
             eventually(goes_by_leases(node, True), f"{node.name} goes by it")
         for number, node in enumerate(cluster.nodes):
             follower.put("k", str(number))
-            got = node.config.Get(config_pb2.GetRequest(key="k", read=LEASE), timeout=10)
+            got = node.config.Get(config_pb2.GetRequest(key="k", read=LEASE), timeout=CALL_S)
             self.assertEqual(got.item.text, str(number), f"through {node.name}")
             before = lease_answers(cluster)
 
             def by_lease(node=node, before=before):
-                node.config.Get(config_pb2.GetRequest(key="k", read=LEASE), timeout=10)
+                node.config.Get(config_pb2.GetRequest(key="k", read=LEASE), timeout=CALL_S)
                 return lease_answers(cluster) > before
             # Not each one: on a slow machine the leader has no lease for a moment.
             eventually(by_lease, f"a read through {node.name} is answered by the leader's lease")
@@ -182,7 +182,7 @@ class LinearizableRead(unittest.TestCase):
         other.start()
         cluster.wait_ready()
         self.assertTrue(goes_by_leases(other, True)(), "from its start")
-        got = other.config.Get(config_pb2.GetRequest(key="k", read=LEASE), timeout=10)
+        got = other.config.Get(config_pb2.GetRequest(key="k", read=LEASE), timeout=CALL_S)
         self.assertEqual(got.item.text, "2", "the setting has outlived the restarts")
         # Said once the longer promise is over; a process that is started before has to know it.
         eventually(lambda: f"before_ms={longer} now_ms={usual}" in other.log_text(),
@@ -191,7 +191,7 @@ class LinearizableRead(unittest.TestCase):
         story(f"a node that promised {longer} ms, started again with {usual} ms, keeps {longer} ms "
               "first")
 
-        leader.control.SetSettings(cluster_pb2.SetSettingsRequest(leases=False), timeout=10)
+        leader.control.SetSettings(cluster_pb2.SetSettingsRequest(leases=False), timeout=CALL_S)
         self.refused_by_lease(leader)
         for node in cluster.nodes:
             eventually(leases_are(node, False), "the setting is everywhere")
@@ -199,7 +199,7 @@ class LinearizableRead(unittest.TestCase):
             eventually(goes_by_leases(node, False), f"{node.name} goes by it")
         before = lease_answers(cluster)
         for node in cluster.nodes:
-            node.config.Get(config_pb2.GetRequest(key="k", read=LINEARIZABLE), timeout=10)
+            node.config.Get(config_pb2.GetRequest(key="k", read=LINEARIZABLE), timeout=CALL_S)
         self.assertEqual(lease_answers(cluster), before, "nobody has one any more")
         story("leases off again: LEASES_OFF at every node, and no leader answers by a lease")
         follower.put("k", "two")
@@ -211,7 +211,7 @@ class LinearizableRead(unittest.TestCase):
             first = leader.put("k", "one").header.revision
             second = leader.put("k", "two").header.revision
 
-            def get(node, timeout=10, **options):
+            def get(node, timeout=CALL_S, **options):
                 return node.config.Get(config_pb2.GetRequest(
                     key="k", read=config_pb2.ReadOptions(**options)), timeout=timeout)
             for node in cluster.nodes:

@@ -12,7 +12,7 @@ import unittest
 
 import grpc
 
-from quorate_cluster import (BINARY, MULTIPLIER, PATIENCE_S, Cluster, Node, cluster_pb2,
+from quorate_cluster import (BINARY, CALL_S, MULTIPLIER, PATIENCE_S, Cluster, Node, cluster_pb2,
                              error_info, eventually, free_port, main, story)
 
 def cli(nodes, *args, timeout="60s"):
@@ -68,7 +68,7 @@ class Load:
             key = f"load/{node.name}/{i:06}"
             began = time.monotonic()
             try:
-                node.put(key, "x" * 100, timeout=20)
+                node.put(key, "x" * 100, timeout=2 * CALL_S)
                 self.acknowledged.append(key)
             except grpc.RpcError as error:
                 self.failures.append((node.name, key, error.code(), error.details()))
@@ -107,7 +107,7 @@ class Membership(unittest.TestCase):
         self.run_cli(at, "member", "promote", "--wait", node.name)
 
     def members(self, node):
-        response = node.control.ListMembers(cluster_pb2.ListMembersRequest(), timeout=10)
+        response = node.control.ListMembers(cluster_pb2.ListMembersRequest(), timeout=CALL_S)
         return {m.node_id: m for m in response.members}, response.failures_tolerated
 
     def check_load(self, load, nodes):
@@ -259,7 +259,8 @@ class Membership(unittest.TestCase):
             self.assertEqual(code, 1, err)
             self.assertIn("MEMBER_AMBIGUOUS", err)
             self.run_cli([one], "member", "promote", "--wait", two.name)
-            members = one.control.ListMembers(cluster_pb2.ListMembersRequest(), timeout=10).members
+            members = one.control.ListMembers(cluster_pb2.ListMembersRequest(),
+                                              timeout=CALL_S).members
             self.assertEqual(sorted((m.node_id, m.voter) for m in members),
                              [(f"node-{i}", True) for i in (1, 2, 3)])
             self.assertNotIn(old_store, [m.store_id for m in members])
@@ -333,7 +334,7 @@ class Membership(unittest.TestCase):
 
 
 def store_of(asked, node):
-    members = asked.control.ListMembers(cluster_pb2.ListMembersRequest(), timeout=10).members
+    members = asked.control.ListMembers(cluster_pb2.ListMembersRequest(), timeout=CALL_S).members
     return next(m.store_id for m in members if m.node_id == node.name)
 
 

@@ -15,8 +15,8 @@ import unittest
 
 import grpc
 
-from quorate_cluster import (MULTIPLIER, cluster_pb2, config_pb2, config_pb2_grpc, error_info,
-                             eventually, story)
+from quorate_cluster import (CALL_S, MULTIPLIER, cluster_pb2, config_pb2, config_pb2_grpc,
+                             error_info, eventually, story)
 from quorate_network import PodCluster, main
 
 COUNTER = "partition/counter"
@@ -45,7 +45,7 @@ class Counter:
             number += 1
             began = time.monotonic()
             try:
-                self.pods[number % len(self.pods)].put(COUNTER, str(number), timeout=20)
+                self.pods[number % len(self.pods)].put(COUNTER, str(number), timeout=2 * CALL_S)
                 self.told.append((time.monotonic(), number))
             except grpc.RpcError as error:
                 self.failures.append((number, error.code(), error.details()))

@@ -11,8 +11,8 @@ import unittest
 
 import grpc
 
-from quorate_cluster import (MULTIPLIER, PATIENCE_S, Cluster, cluster_pb2, config_pb2, error_info,
-                             eventually, main, story)
+from quorate_cluster import (CALL_S, MULTIPLIER, PATIENCE_S, Cluster, cluster_pb2, config_pb2,
+                             error_info, eventually, main, story)
 
 ROUNDS = int(os.environ.get("QUORATE_KILL_ROUNDS", "12" if MULTIPLIER == 1 else "4"))
 TIMEOUT_S = 30 * (3 if MULTIPLIER > 1 else 1)
@@ -294,12 +294,12 @@ class Forgotten(unittest.TestCase):
             seen = leader.put("before", "x").header.revision
             first = config_pb2.PutRequest(key="once", text="x", request_id="early",
                                           request_revision=seen)
-            answer = follower.config.Put(first, timeout=10)
-            self.assertEqual(own_part_removed(leader.config.Put(first, timeout=10)),
+            answer = follower.config.Put(first, timeout=CALL_S)
+            self.assertEqual(own_part_removed(leader.config.Put(first, timeout=CALL_S)),
                              own_part_removed(answer))
             for i in range(2):
                 leader.config.Put(config_pb2.PutRequest(key=f"big/{i}", data=b"x" * self.READ_BYTES),
-                                  timeout=10)
+                                  timeout=CALL_S)
             # Answers are kept whole: those with what a transaction has read fill the table.
             gets = [config_pb2.TxnOperation(get=config_pb2.GetRequest(key=f"big/{i}"))
                     for i in range(2)]
@@ -323,7 +323,7 @@ class Forgotten(unittest.TestCase):
             now = leader.get("fill").header.revision
             fresh = config_pb2.PutRequest(key="once", text="y", request_id="late",
                                           request_revision=now)
-            self.assertEqual(follower.config.Put(fresh, timeout=10).version, 2)
+            self.assertEqual(follower.config.Put(fresh, timeout=CALL_S).version, 2)
             cluster.wait_equal()
             story(f"a late repeat is refused at leader and follower: {message}")
 

@@ -4,7 +4,7 @@ import unittest
 
 import grpc
 
-from quorate_cluster import Cluster, cluster_pb2, config_pb2, eventually, main, story
+from quorate_cluster import CALL_S, Cluster, cluster_pb2, config_pb2, eventually, main, story
 
 
 class Smoke(unittest.TestCase):
@@ -34,7 +34,7 @@ class Smoke(unittest.TestCase):
             changed = cluster.nodes[0].put("app/node-1", "again")
             self.assertEqual(changed.version, 2)
             deleted = cluster.nodes[1].config.Delete(config_pb2.DeleteRequest(key="app/node-2"),
-                                                     timeout=10)
+                                                     timeout=CALL_S)
             self.assertEqual(deleted.deleted, 1)
             self.assertEqual(deleted.header.revision, changed.header.revision + 1)
             with self.assertRaises(grpc.RpcError) as gone:
@@ -43,7 +43,7 @@ class Smoke(unittest.TestCase):
                 eventually_gone.get("app/node-2")
             self.assertEqual(gone.exception.code(), grpc.StatusCode.NOT_FOUND)
             nothing = cluster.nodes[2].config.Delete(config_pb2.DeleteRequest(prefix="none/"),
-                                                     timeout=10)
+                                                     timeout=CALL_S)
             self.assertEqual(nothing.deleted, 0)
             self.assertEqual(nothing.header.revision, deleted.header.revision)
 

@@ -8,7 +8,7 @@ import threading
 import time
 import unittest
 
-from quorate_cluster import PATIENCE_S, Cluster, cluster_pb2, eventually, main, story
+from quorate_cluster import CALL_S, PATIENCE_S, Cluster, cluster_pb2, eventually, main, story
 
 # More than the window in memory (16 MiB), from which a follower is served whatever the disk has.
 VALUE, COUNT = "x" * (1000 << 10), 18
@@ -166,7 +166,7 @@ class Snapshot(unittest.TestCase):
             i = 0
             while not stop.is_set():
                 try:
-                    others[i % 2].put(f"load/{i:06}", "y" * 2000, timeout=10)
+                    others[i % 2].put(f"load/{i:06}", "y" * 2000, timeout=CALL_S)
                     acknowledged.append(i)
                 except Exception as error:  # pylint: disable=broad-except
                     failures.append(error)

@@ -17,8 +17,8 @@ import unittest
 
 import grpc
 
-from quorate_cluster import (BINARY, MULTIPLIER, PATIENCE_S, Cluster, cluster_pb2, config_pb2,
-                             error_info, eventually, main, story)
+from quorate_cluster import (BINARY, CALL_S, MULTIPLIER, PATIENCE_S, Cluster, cluster_pb2,
+                             config_pb2, error_info, eventually, main, story)
 
 SLOW = MULTIPLIER > 1
 TTL_S = 6 if SLOW else 2
@@ -27,7 +27,7 @@ TTL_S = 6 if SLOW else 2
 def grant(node, seconds, **fields):
     request = config_pb2.GrantTtlRequest(**fields)
     request.ttl.seconds = seconds
-    return node.config.GrantTtl(request, timeout=20).ttl_id
+    return node.config.GrantTtl(request, timeout=2 * CALL_S).ttl_id
 
 
 def exists(node, key):
@@ -173,7 +173,7 @@ class TimeToLive(unittest.TestCase):
             story(f"six items with {TTL_S} s expired after "
                   + ", ".join(f"{watches[0].gone[f'ttl/{n}/0'] - s:.2f} s" for n, s in began.items()))
             history = followers[0].config.History(
-                config_pb2.HistoryRequest(key=f"ttl/{leader.name}/0"), timeout=10)
+                config_pb2.HistoryRequest(key=f"ttl/{leader.name}/0"), timeout=CALL_S)
             self.assertTrue(history.entries[0].deleted)
             self.assertEqual(history.entries[0].note, "time-to-live expired")
             for name, ttl_id in ids.items():
@@ -187,7 +187,7 @@ class TimeToLive(unittest.TestCase):
             followers[0].put("ttl/long", "x", ttl_id=long)
             self.assertEqual(leader.metric("quorate_ttl_grants"), 1)
             revoked = followers[0].config.RevokeTtl(config_pb2.RevokeTtlRequest(ttl_id=long),
-                                                    timeout=20)
+                                                    timeout=2 * CALL_S)
             self.assertEqual(revoked.deleted, 1)
             eventually(lambda: all("ttl/long" in w.gone for w in watches), "the revoked key gone")
             for node in cluster.nodes:
@@ -263,7 +263,7 @@ class TimeToLive(unittest.TestCase):
                 began[key], lives[key] = time.monotonic(), TTL_S + 0.5 * i
                 request = config_pb2.GrantTtlRequest()
                 request.ttl.FromMilliseconds(round(1000 * lives[key]))
-                ttl_id = asked.config.GrantTtl(request, timeout=20).ttl_id
+                ttl_id = asked.config.GrantTtl(request, timeout=2 * CALL_S).ttl_id
                 asked.put(key, "x", ttl_id=ttl_id)
             kept = grant(asked, TTL_S)
             asked.put("transfer/kept", "x", ttl_id=kept)
@@ -274,7 +274,7 @@ class TimeToLive(unittest.TestCase):
                 response = asked.control.TransferLeadership(
                     cluster_pb2.TransferLeadershipRequest(
                         node_id=next(n.name for n in cluster.nodes if n.name != leaders[-1])),
-                    timeout=20)
+                    timeout=2 * CALL_S)
                 self.assertNotEqual(response.header.leader_id, leaders[-1])
                 leaders.append(response.header.leader_id)
                 eventually(lambda: time.monotonic() > began["transfer/0"] + TTL_S / 2,
@@ -369,7 +369,7 @@ class TimeToLive(unittest.TestCase):
                                   "/bin/sh", "-c", "echo $$; exec sleep 600")
                 pid = int(command.line())
                 deleted = cluster.nodes[1].config.Delete(config_pb2.DeleteRequest(prefix="lost/"),
-                                                         timeout=20)
+                                                         timeout=2 * CALL_S)
                 self.assertEqual(deleted.deleted, 1)
                 self.assertEqual(command.exit(), 5)
                 with self.assertRaises(ProcessLookupError):

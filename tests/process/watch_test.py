@@ -15,8 +15,8 @@ import unittest
 
 import grpc
 
-from quorate_cluster import (BINARY, MULTIPLIER, PATIENCE_S, Cluster, cluster_pb2, config_pb2,
-                             error_info, eventually, main, story)
+from quorate_cluster import (BINARY, CALL_S, MULTIPLIER, PATIENCE_S, Cluster, cluster_pb2,
+                             config_pb2, error_info, eventually, main, story)
 from tools_test import ReflectionClient
 
 PUT = config_pb2.WatchEvent.TYPE_PUT
@@ -156,12 +156,13 @@ class Writers:
             with contextlib.suppress(grpc.RpcError):
                 if i % 11 == 0:
                     prefix = f"w/{number}/"
-                    answer = node.config.Delete(config_pb2.DeleteRequest(prefix=prefix), timeout=10)
+                    answer = node.config.Delete(config_pb2.DeleteRequest(prefix=prefix),
+                                                timeout=CALL_S)
                     done = ("delete", prefix, answer.deleted)
                     if answer.deleted == 0:
                         continue
                 elif i % 5 == 0:
-                    answer = node.config.Delete(config_pb2.DeleteRequest(key=key), timeout=10)
+                    answer = node.config.Delete(config_pb2.DeleteRequest(key=key), timeout=CALL_S)
                     done = ("delete", key, answer.deleted)
                     if answer.deleted == 0:
                         continue
@@ -576,7 +577,8 @@ class Trouble(unittest.TestCase):
 
             def refusal(**fields):
                 with self.assertRaises(grpc.RpcError) as raised:
-                    for _ in node.config.Watch(config_pb2.WatchRequest(**fields), timeout=20):
+                    for _ in node.config.Watch(config_pb2.WatchRequest(**fields),
+                                               timeout=2 * CALL_S):
                         pass
                 return raised.exception.code().name, error_info(raised.exception)
             self.assertEqual(refusal()[1][0], "TARGET_MISSING")

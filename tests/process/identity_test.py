@@ -135,8 +135,7 @@ class Identity(unittest.TestCase):
             original.start()
             cluster.wait_ready()
             # It leads, and asks somebody who never answers.
-            cluster.nodes[0].control.TransferLeadership(
-                cluster_pb2.TransferLeadershipRequest(node_id=original.name), timeout=PATIENCE_S)
+            cluster.make_leader(original)
             silent = socket.create_server(("127.0.0.1", 0))
             self.addCleanup(silent.close)
             asking = [Asking(original, silent.getsockname()[1]) for _ in range(2)]

@@ -367,6 +367,13 @@ class Cluster:
             return best and best[1]
         return eventually(ask, "a leader")
 
+    def make_leader(self, node):
+        """The answer of the transfer. On a busy machine the node may not answer just then: a leader
+        that has not heard of it lately refuses."""
+        request = cluster_pb2.TransferLeadershipRequest(node_id=node.name)
+        return eventually(lambda: self.leader().control.TransferLeadership(
+            request, timeout=2 * CALL_S), f"{node.name} is made the leader")
+
     def followers(self):
         leader = self.leader()
         return [n for n in self.nodes if n is not leader and n.running()]

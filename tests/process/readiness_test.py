@@ -10,8 +10,7 @@ import time
 import unittest
 
 import membership_test
-from quorate_cluster import (BINARY, CALL_S, PATIENCE_S, Cluster, cluster_pb2, eventually, main,
-                             story)
+from quorate_cluster import BINARY, PATIENCE_S, Cluster, cluster_pb2, eventually, main, story
 
 BIG = "x" * 1_000_000
 
@@ -167,8 +166,7 @@ class Readiness(unittest.TestCase):
             cluster.wait_ready()
             starved, other = cluster.nodes[:2]
             self.assertIn("few open files", starved.log_text())
-            cluster.leader().control.TransferLeadership(
-                cluster_pb2.TransferLeadershipRequest(node_id=starved.name), timeout=CALL_S)
+            cluster.make_leader(starved)
             eventually(lambda: starved.status().role == cluster_pb2.NODE_ROLE_LEADER, "it leads")
             starved.put("a", "1")
             held = []

@@ -329,15 +329,15 @@ std::vector<std::string> Birth::LostFounders(Instant now) const {
 }
 
 // Who of its cluster says that this store is no member; empty unless they are a majority of the
-// voters of a list that one of them gave, and no member of that list says otherwise. One alone may
-// have been away when this store came; who says otherwise is ahead of the others, unless he was
-// removed, too. Its own log does not count, neither for that nor against it: the entry that let it
-// in may be there alone, and the one that removed it may not have come. (Its own address is asked,
-// too, and answers.)
+// voters of a list that one of them gave, no member of that list says otherwise, and no majority of
+// a list with this store in it. One alone may have been away when this store came; who says
+// otherwise is ahead of the others, unless he was removed, too. Its own log does not count, neither
+// for that nor against it: the entry that let it in may be there alone, and the one that removed it
+// may not have come. (Its own address is asked, too, and answers.)
 std::vector<std::string> Birth::SayNoMember(Instant now) const {
   std::map<StoreId, std::string> without;
   std::set<StoreId> with;
-  std::vector<Membership> lists;
+  std::vector<Membership> lists;  // of both
   for (const auto& [address, peer] : peers_) {
     const bool asked_since = Fresh(peer, now) && peer.answered_at >= joined_at_ + kJoinedGrace;
     if (!asked_since || peer.answer->cluster != record_.cluster()) continue;
@@ -346,21 +346,30 @@ std::vector<std::string> Birth::SayNoMember(Instant now) const {
     if (membership->members.empty()) continue;
     if (membership->Find(options_.store) != nullptr) {
       with.insert(peer.answer->store);
-      continue;
+    } else {
+      without.emplace(peer.answer->store, peer.answer->name);
     }
-    without.emplace(peer.answer->store, peer.answer->name);
     lists.push_back(*std::move(membership));
   }
-  const bool agreed = std::any_of(lists.begin(), lists.end(), [&](const Membership& list) {
+  const auto majority = [](const Membership& list, const auto& among) {
     const std::vector<StoreId> voters = list.Voters();
     const auto count = std::count_if(voters.begin(), voters.end(),
-                                     [&](StoreId voter) { return without.contains(voter); });
-    return 2 * static_cast<size_t>(count) > voters.size() &&
+                                     [&among](StoreId voter) { return among.contains(voter); });
+    return 2 * static_cast<size_t>(count) > voters.size();
+  };
+  const auto listed = [&](const Membership& list) {
+    return list.Find(options_.store) != nullptr && majority(list, with);
+  };
+  const auto removed = [&](const Membership& list) {
+    return list.Find(options_.store) == nullptr && majority(list, without) &&
            std::none_of(with.begin(), with.end(),
-                        [&](StoreId store) { return list.Find(store) != nullptr; });
-  });
+                        [&list](StoreId store) { return list.Find(store) != nullptr; });
+  };
   std::vector<std::string> names;
-  if (!agreed) return names;
+  if (std::any_of(lists.begin(), lists.end(), listed) ||
+      std::none_of(lists.begin(), lists.end(), removed)) {
+    return names;
+  }
   for (const auto& [store, name] : without) names.push_back(name);
   std::sort(names.begin(), names.end());
   return names;

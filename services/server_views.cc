@@ -92,7 +92,7 @@ ClusterView Server::Impl::View() const {
   view.boot = identity_.boot;
   view.birth = BirthView();
   view.cluster = view.birth.cluster;
-  view.healthy = NotReady().empty();
+  view.healthy = CannotServe().empty();
   view.draining = draining_;
   view.caught_up = caught_up_;
   view.log_bytes = log_bytes_;

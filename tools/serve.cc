@@ -7,10 +7,12 @@
 
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "services/configuration.h"
 #include "services/server.h"
@@ -26,7 +28,7 @@ void Complain(const std::string& message) {
 }
 
 // How long an end that nobody has asked for may take.
-constexpr unsigned kStopMaxSeconds = 30;
+constexpr std::chrono::seconds kStopMax(30);
 
 // Both signals are taken in the main thread: blocked here, before threads are made that
 // inherit the mask.
@@ -57,7 +59,7 @@ void RaiseOpenFilesLimit() {
   if (limit.rlim_cur >= kEnough) return;
   services::LogWarning(
       "few open files are allowed: each client's connection takes one, and a node that has none "
-      "left takes no more connections until it is restarted",
+      "left ends, to be started again",
       {{"limit", limit.rlim_cur}, {"raise_it_with", "LimitNOFILE= (systemd), ulimit -Hn (shell)"}});
 }
 
@@ -71,10 +73,17 @@ int Wait(const sigset_t& signals) {
   }
 }
 
-// Stops the server; a signal meanwhile ends the process at once, which is as safe as a crash, and
-// so does the alarm clock of who ends by himself: nobody else would.
+// Stops the server. A second signal meanwhile ends the process at once, which is as safe as a
+// crash; so does the time, where nobody has asked for the end and might do that.
 void StopOrLeave(services::Server* server, const sigset_t& signals, bool by_itself) {
-  if (by_itself) alarm(kStopMaxSeconds);
+  bool asked = !by_itself;
+  if (by_itself) {
+    // No alarm(): the first process of a container is spared by signals that nobody handles.
+    std::thread([] {
+      std::this_thread::sleep_for(kStopMax);
+      _exit(kExitError);
+    }).detach();
+  }
   std::atomic<bool> stopped = false;
   std::thread stopper([&] {
     server->Stop();
@@ -82,7 +91,8 @@ void StopOrLeave(services::Server* server, const sigset_t& signals, bool by_itse
   });
   const timespec step = {.tv_sec = 0, .tv_nsec = 20'000'000};
   while (!stopped) {
-    if (sigtimedwait(&signals, nullptr, &step) > 0) _exit(kExitInterrupted);
+    if (sigtimedwait(&signals, nullptr, &step) <= 0) continue;
+    if (std::exchange(asked, true)) _exit(kExitInterrupted);
   }
   stopper.join();
 }

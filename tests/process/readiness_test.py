@@ -2,6 +2,7 @@
 Kubernetes restarts by the other."""
 
 import contextlib
+import os
 import resource
 import socket
 import subprocess
@@ -9,8 +10,12 @@ import threading
 import time
 import unittest
 
-import membership_test
-from quorate_cluster import BINARY, PATIENCE_S, Cluster, cluster_pb2, eventually, main, story
+# Who is to have led until it ends must not lose that to a busy machine.
+os.environ.setdefault("QUORATE_MULTIPLIER", "3")
+
+import membership_test  # noqa: E402
+from quorate_cluster import (BINARY, PATIENCE_S, PRESET, Cluster, cluster_pb2, eventually, main,
+                             story)
 
 BIG = "x" * 1_000_000
 
@@ -158,6 +163,8 @@ class Readiness(unittest.TestCase):
             self.assertEqual(probe(node, "/livez")[0], 200)
             story("200 connections although the soft limit was 64")
 
+    @unittest.skipIf(PRESET == "asan", "the undefined-behaviour sanitizer opens a pipe to look at an "
+                     "object's type; without descriptors it takes each for wrong, and ends the node")
     def test_a_leader_whom_nobody_new_can_reach_makes_way_and_ends(self):
         with Cluster(3) as cluster, contextlib.ExitStack() as stack:
             for node in cluster.nodes[1:]:

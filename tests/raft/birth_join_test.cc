@@ -182,6 +182,43 @@ TEST_F(BirthJoinTest, WhatAnotherBelievesWhoWasRemovedDoesNotCount) {
   EXPECT_THAT(world_.Lacks(fourth_), HasSubstr("cp-0, cp-1, cp-2 say"));
 }
 
+// All founders were replaced, one after the other, and still run; the newest member is in nobody's
+// list of theirs.
+TEST_F(BirthJoinTest, TheMajorityOfAListWithItOutweighsAllWhoWereRemoved) {
+  BeBorn();
+  std::vector<size_t> later = {fourth_};
+  for (size_t i = 4; i < 6; ++i) {
+    later.push_back(world_.Add(BirthWorld::Name(i), BirthWorld::Address(i), {}, {}));
+  }
+  std::vector<PeerAddress> peers;
+  for (size_t i = 0; i < 6; ++i) peers.push_back({BirthWorld::Address(i), BirthWorld::Name(i)});
+  Membership members;
+  members.cluster = world_.ClusterOf(0);
+  for (const size_t i : later) {
+    members.members.push_back({.store = world_.node(i).store,
+                               .name = world_.node(i).name,
+                               .address = world_.node(i).address,
+                               .voter = true});
+  }
+  for (const size_t i : later) {
+    world_.node(i).peers = peers;
+    world_.Start(i);
+    world_.Run(seconds(1));
+    ASSERT_EQ(Invite(i), Refusal::kNone);
+  }
+  for (const size_t i : later) {
+    world_.node(i).birth->OnMembership(members);
+    world_.node(i).birth->OnBirthComplete(world_.now());
+  }
+  world_.Run(seconds(3));
+  EXPECT_EQ(world_.Lacks(fourth_), "");
+  // Without the others' word there is only that of the removed.
+  world_.Kill(later[1]);
+  world_.Kill(later[2]);
+  world_.Run(seconds(15));
+  EXPECT_THAT(world_.Lacks(fourth_), HasSubstr("cp-0, cp-1, cp-2 say"));
+}
+
 TEST_F(BirthJoinTest, KilledAtEachStepItIsInOrWaitsAgain) {
   BeBorn();
   for (const auto crash : {BirthWorld::Crash::kBeforePersist, BirthWorld::Crash::kAfterPersist,

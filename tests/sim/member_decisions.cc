@@ -1,7 +1,5 @@
 #include "tests/sim/member_decisions.h"
 
-#include <algorithm>
-
 namespace quorate::sim {
 
 using Kind = raft::MemberStep::Kind;
@@ -38,20 +36,10 @@ void MemberDecisions::End(const Asked& asked, ChangeStatus status) {
   };
   const bool maybe_done = status == ChangeStatus::kAccepted || status == ChangeStatus::kUnchanged ||
                           status == ChangeStatus::kUnknown;
-  std::vector<StoreId> settled;  // nobody else's wish for it may be fulfilled any more
-  for (const StoreId store : asked.all) {
-    if (--asked_[store] == 0) settled.push_back(store);
-  }
-  const auto also_settled = [&settled](std::vector<StoreId> stores) {
-    std::erase_if(stores, [&](StoreId store) {
-      return std::find(settled.begin(), settled.end(), store) == settled.end();
-    });
-    return stores;
-  };
   if (!maybe_done) {
-    insert(also_settled(asked.pardons), &demoted_);
-    insert(also_settled(asked.returns), &taken_out_);
-    return;
+    for (const StoreId store : asked.pardons) held_demoted_[store] = asked.number;
+    for (const StoreId store : asked.returns) held_out_[store] = asked.number;
+    return Settle(asked);
   }
   if (status == ChangeStatus::kAccepted) {
     insert(asked.demotes, &demoted_);
@@ -60,6 +48,22 @@ void MemberDecisions::End(const Asked& asked, ChangeStatus status) {
   }
   ++answers_;
   for (const StoreId store : asked.all) decided_[store] = answers_;
+  Settle(asked);
+}
+
+void MemberDecisions::Settle(const Asked& asked) {
+  const auto bring_back = [this](StoreId store, std::map<StoreId, uint64_t>* held,
+                                 std::set<StoreId>* into) {
+    const auto found = held->find(store);
+    if (found == held->end()) return;
+    if (decided_[store] <= found->second) into->insert(store);
+    held->erase(found);
+  };
+  for (const StoreId store : asked.all) {
+    if (--asked_[store] > 0) continue;  // another wish for it may be fulfilled at any time
+    bring_back(store, &held_demoted_, &demoted_);
+    bring_back(store, &held_out_, &taken_out_);
+  }
 }
 
 }  // namespace quorate::sim

@@ -34,8 +34,12 @@ class MemberDecisions {
   bool taken_out(StoreId store) const { return taken_out_.contains(store); }
 
  private:
+  void Settle(const Asked& asked);
+
   std::set<StoreId> demoted_, taken_out_;
   std::map<StoreId, int> asked_;  // how many answers are to come
+  // What a refusal brings back once none is: by the number of the request that was refused.
+  std::map<StoreId, uint64_t> held_demoted_, held_out_;
   uint64_t answers_ = 0;
   std::map<StoreId, uint64_t> decided_;  // the latest answer by which something was done, perhaps
 };

@@ -55,6 +55,15 @@ TEST_F(MemberDecisionsTest, ARemovalHoldsAlsoWhenAddingItAgainIsRefused) {
   EXPECT_TRUE(decisions_.taken_out(kStore));
 }
 
+TEST_F(MemberDecisionsTest, BothRefusedItComesBack) {
+  Do(Kind::kRemove);
+  const MemberDecisions::Asked first = Ask(Kind::kAddLearner);
+  const MemberDecisions::Asked second = Ask(Kind::kAddLearner);
+  decisions_.End(first, ChangeStatus::kNotLeader);
+  decisions_.End(second, ChangeStatus::kInProgress);
+  EXPECT_TRUE(decisions_.taken_out(kStore));
+}
+
 // Two ask for the same, and the first is refused: the second may have it done at any time.
 TEST_F(MemberDecisionsTest, NothingComesBackWhileAnotherStillAsks) {
   Do(Kind::kRemove);

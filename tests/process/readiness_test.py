@@ -1,5 +1,5 @@
-"""When a node is ready and alive, and what it says when it is not: rollouts wait for the one, and
-Kubernetes restarts by the other."""
+"""When a node is ready, for which rollouts wait; what it says when it is not; and that it makes way
+and ends when nobody new can reach it."""
 
 import contextlib
 import os
